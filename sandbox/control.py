@@ -1,0 +1,127 @@
+"""The control address: JSON over HTTP, to look at the sandbox and to make things go wrong.
+
+| request                         | body                                              | does                                   |
+|---------------------------------|---------------------------------------------------|----------------------------------------|
+| `GET  /settings`                |                                                   | the settings that were printed         |
+| `GET  /faults`                  |                                                   | the faults on the board                |
+| `POST /faults`                  | `{cloud, kind, operation?, count?, seconds?, …}`  | add one; answers `{"number": N}`       |
+| `DELETE /faults[/N]`            |                                                   | clear one or all                       |
+| `GET  /delays`, `PUT /delays`   | `{"aws.endpoint.weights": 15}`                    | see or change delays (seconds)         |
+| `GET  /calls?cloud=&since=`     |                                                   | what the clouds were asked             |
+| `POST /corrupt`                 | `{cloud, key, offset?}`                           | flip one byte of a stored object       |
+| `POST /evict`                   | `{cloud, endpoint, slot}`                         | take a slot's machine away             |
+
+`kind`, `operation`, `count` and the rest are described in `sandbox/faults.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from sandbox.faults import Fault
+from sandbox.web import WebServer
+from sandbox.world import CloudServers, World
+
+ROUTES = Map(
+    [
+        Rule("/settings", endpoint="settings", methods=["GET"]),
+        Rule("/faults", endpoint="faults", methods=["GET", "POST", "DELETE"]),
+        Rule("/faults/<int:number>", endpoint="fault", methods=["DELETE"]),
+        Rule("/delays", endpoint="delays", methods=["GET", "PUT"]),
+        Rule("/calls", endpoint="calls", methods=["GET"]),
+        Rule("/corrupt", endpoint="corrupt", methods=["POST"]),
+        Rule("/evict", endpoint="evict", methods=["POST"]),
+    ]
+)
+FAULT_FIELDS = {field.name for field in fields(Fault)}
+
+
+class Control:
+    """Serves the control address until `stop()`."""
+
+    def __init__(self, world: World, clouds: Mapping[str, CloudServers]) -> None:
+        self._world = world
+        self._clouds = clouds
+        self._published: dict[str, object] = {}
+        self._lock = threading.Lock()
+        self._server = WebServer(Request.application(self._respond), threads=6)
+
+    @property
+    def url(self) -> str:
+        """The control address."""
+        return self._server.url
+
+    def publish(self, settings: dict[str, object]) -> None:
+        """What `GET /settings` answers from now on."""
+        self._published = settings
+
+    def stop(self) -> None:
+        """Close the address."""
+        self._server.stop()
+
+    def _respond(self, request: Request) -> Response:
+        try:
+            endpoint, arguments = ROUTES.bind_to_environ(request.environ).match()
+            answer = getattr(self, f"_{endpoint}")(request, **arguments)
+        except HTTPException as error:
+            return _json({"error": error.description}, error.code or 500)
+        except (ValueError, TypeError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"not found: {error.args[0]}"}, 404)
+        return _json(answer)
+
+    def _settings(self, request: Request) -> object:
+        return self._published
+
+    def _faults(self, request: Request) -> object:
+        if request.method == "GET":
+            return self._world.faults.table()
+        if request.method == "DELETE":
+            self._world.faults.clear()
+            return {}
+        body = request.get_json()
+        unknown = sorted(set(body) - FAULT_FIELDS)
+        if unknown:
+            raise ValueError(f"a fault has no field {unknown[0]!r}; fields: {', '.join(sorted(FAULT_FIELDS))}")
+        fault = Fault(**body)
+        if fault.kind == "stale":
+            self._cloud(fault.cloud).freeze()
+        return {"number": self._world.faults.add(fault)}
+
+    def _fault(self, request: Request, number: int) -> object:
+        self._world.faults.clear(number)
+        return {}
+
+    def _delays(self, request: Request) -> object:
+        if request.method == "PUT":
+            self._world.delays.change({name: float(seconds) for name, seconds in request.get_json().items()})
+        return self._world.delays.table()
+
+    def _calls(self, request: Request) -> object:
+        return self._world.calls.table(request.args.get("cloud"), float(request.args.get("since", 0)))
+
+    def _corrupt(self, request: Request) -> object:
+        body = request.get_json()
+        return {"corrupted": self._cloud(body["cloud"]).corrupt(str(body["key"]), int(body.get("offset", 0)))}
+
+    def _evict(self, request: Request) -> object:
+        body = request.get_json()
+        return {"evicted": self._cloud(body["cloud"]).evict(str(body["endpoint"]), str(body["slot"]))}
+
+    def _cloud(self, name: str) -> CloudServers:
+        if name not in self._clouds:
+            raise KeyError(f"cloud {name!r} (running: {', '.join(sorted(self._clouds))})")
+        return self._clouds[name]
+
+
+def _json(answer: Any, status: int = 200) -> Response:
+    return Response(json.dumps(answer), status, content_type="application/json")

@@ -1,0 +1,147 @@
+"""What goes wrong next: a board of faults that every server of the sandbox asks before it answers.
+
+A fault names a cloud, an operation (a glob such as `UpdateEndpoint*`, `*` for all) and a kind:
+
+| kind       | what the client sees                                                            | ends after       |
+|------------|---------------------------------------------------------------------------------|------------------|
+| `fail`     | the vendor's own 500 (or `status`) answer                                        | `count` calls    |
+| `throttle` | the vendor's own throttling answer                                               | `count` calls    |
+| `hang`     | the connection stays open and silent                                             | `count`/`seconds` |
+| `slow`     | the answer comes `delay` seconds late                                            | `count`/`seconds` |
+| `down`     | the connection is closed without an answer, control and data plane               | `seconds`        |
+| `stale`    | reads show the state as it was when the fault was set                            | `seconds`        |
+| `lag`      | metrics newer than `delay` seconds are not visible                               | `seconds`        |
+| `ignore`   | a write is answered with success and not done                                    | `count` calls    |
+| `revert`   | a long-running update ends and the old state is back, as if it had never been    | `count` calls    |
+| `busy`     | the resource stays in its transitional state `delay` seconds longer              | `count` calls    |
+
+`count` without `seconds` defaults to 1; `seconds` without `count` lasts for the time whatever the number of calls;
+with neither, `down`, `stale`, `lag` last until cleared. `probability` (0..1) makes a fault hit at random, from the
+sandbox's seed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+CLOUDS: Final = ("aws", "azure", "gcp")
+KINDS: Final = ("fail", "throttle", "hang", "slow", "down", "stale", "lag", "ignore", "revert", "busy")
+LASTING: Final = ("down", "stale", "lag")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault as it was asked for; see the module's docstring for the kinds."""
+
+    cloud: str
+    kind: str
+    operation: str = "*"
+    count: int | None = None
+    seconds: float | None = None
+    delay: float = 0.0
+    status: int = 500
+    probability: float = 1.0
+    resource: str = "*"
+
+    def __post_init__(self) -> None:
+        if self.cloud not in CLOUDS:
+            raise ValueError(f"cloud must be one of {', '.join(CLOUDS)}, not {self.cloud!r}")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.count is not None and self.count < 1:
+            raise ValueError("count is a number of calls >= 1")
+        if self.seconds is not None and self.seconds <= 0:
+            raise ValueError("seconds is a duration > 0")
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError("probability is between 0 and 1")
+
+
+@dataclass
+class _Active:
+    number: int
+    fault: Fault
+    since: float
+    left: int | None
+
+
+class Faults:
+    """The board. All methods are thread-safe; times are `time.monotonic()` seconds."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+        self._numbers = itertools.count(1)
+        self._active: list[_Active] = []
+        self._lock = threading.Lock()
+
+    def add(self, fault: Fault) -> int:
+        """Put a fault on the board; returns its number."""
+        left = fault.count
+        if left is None and fault.seconds is None and fault.kind not in LASTING:
+            left = 1
+        with self._lock:
+            active = _Active(next(self._numbers), fault, time.monotonic(), left)
+            self._active.append(active)
+            return active.number
+
+    def clear(self, number: int | None = None) -> None:
+        """Take one fault off the board, or all."""
+        with self._lock:
+            self._active = [a for a in self._active if number is not None and a.number != number]
+
+    def take(self, cloud: str, operation: str, kinds: tuple[str, ...], resource: str = "") -> Fault | None:
+        """The first fault of one of `kinds` that hits this call, counted as used; None when nothing goes wrong."""
+        with self._lock:
+            self._drop_expired()
+            for active in self._active:
+                fault = active.fault
+                if fault.kind not in kinds or not self._matches(fault, cloud, operation, resource):
+                    continue
+                if fault.probability < 1.0 and self._random.random() >= fault.probability:
+                    continue
+                if active.left is not None:
+                    active.left -= 1
+                    if active.left == 0:
+                        self._active.remove(active)
+                return fault
+        return None
+
+    def since(self, cloud: str, kind: str, operation: str = "*") -> float | None:
+        """Monotonic time at which a lasting fault (`stale`, `lag`, `down`) began, or None; does not use it up."""
+        with self._lock:
+            self._drop_expired()
+            for active in self._active:
+                if active.fault.kind == kind and self._matches(active.fault, cloud, operation, ""):
+                    return active.since
+        return None
+
+    def lag(self, cloud: str) -> float:
+        """Seconds by which metrics of `cloud` are late now."""
+        with self._lock:
+            self._drop_expired()
+            return max(
+                (a.fault.delay for a in self._active if a.fault.kind == "lag" and a.fault.cloud == cloud), default=0.0
+            )
+
+    def table(self) -> list[dict[str, object]]:
+        """The faults on the board, for the control address."""
+        with self._lock:
+            self._drop_expired()
+            return [{"number": a.number, "left": a.left, **asdict(a.fault)} for a in self._active]
+
+    @staticmethod
+    def _matches(fault: Fault, cloud: str, operation: str, resource: str) -> bool:
+        return (
+            fault.cloud == cloud
+            and (fault.operation == "*" or fnmatchcase(operation, fault.operation))
+            and (fault.resource == "*" or fnmatchcase(resource, fault.resource))
+        )
+
+    def _drop_expired(self) -> None:
+        now = time.monotonic()
+        self._active = [a for a in self._active if a.fault.seconds is None or now < a.since + a.fault.seconds]
