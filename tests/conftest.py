@@ -1,0 +1,31 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.model_files import ModelVersion, seal_model
+from tests.sandbox_control import RunningSandbox, running_sandbox
+
+# MLflow and Prefect would otherwise report usage over the internet.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[RunningSandbox]:
+    """The clouds of this machine, one set for the whole session; SANDBOX_CLOUDS narrows it while developing."""
+    chosen = os.environ.get("SANDBOX_CLOUDS", "aws,azure,gcp")
+    with running_sandbox("--clouds", chosen) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def model_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelVersion, ModelVersion]:
+    """Two sealed versions of one real model, v1 (right) and v2 (a feature scaled wrong), as folders on disk."""
+    root: Path = tmp_path_factory.mktemp("models")
+    return seal_model(root / "v1", "v1", scale=1.0), seal_model(root / "v2", "v2", scale=1000.0)
