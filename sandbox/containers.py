@@ -35,6 +35,12 @@ PRELOAD: Final = (
     "uvicorn",
     "fastapi",
     "google.cloud.storage",
+    "skops.io",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
+    # MLflow lists every installed distribution before it loads a model: seconds, once per process.
+    "mlflow.utils.requirements_utils:_init_modules_to_packages_map",
+    "mlflow.utils.requirements_utils:_init_packages_to_modules_map",
 )
 #: Variables that a container inherits, since interpreters do not start or find their libraries without them.
 INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "VIRTUAL_ENV")

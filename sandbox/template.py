@@ -1,7 +1,7 @@
 """The preloaded process that containers are forked from.
 
-`python -m sandbox.template SOCKET MODULE...` imports the modules once (MLflow and a model library cost seconds), then
-forks a child for each request on the Unix socket. A request is one JSON line
+`python -m sandbox.template SOCKET MODULE...` imports the modules once (MLflow and a model library cost seconds; `module:function` also calls
+a function that fills a cache), then forks a child for each request on the Unix socket. A request is one JSON line
 `{"argv": ["serving"], "env": {...}, "cwd": "...", "log": "FILE"}`; the child gets exactly that environment and runs
 `argv[0]` as `python -m argv[0] argv[1:]` would. The answer is `{"pid": N}`. `{"poll": N}` is answered with
 `{"exit": null | status}`, `{"kill": N}` ends a child. Children die with this process, and this one with its parent.
@@ -93,7 +93,10 @@ def main(path: str, modules: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in modules:
         with contextlib.suppress(ImportError):  # a model library that is not installed is not needed by any image here
-            importlib.import_module(module)
+            name, _, warm_up = module.partition(":")
+            imported = importlib.import_module(name)
+            if warm_up:
+                getattr(imported, warm_up, lambda: None)()
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(path)
     server.listen(64)
