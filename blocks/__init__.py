@@ -1,0 +1,1 @@
+"""Prefect blocks: typed, secret settings with forms in the Prefect UI."""

@@ -1,0 +1,1 @@
+"""Prefect flows: parameters, blocks, and one operation each, run with Prefect's runner."""

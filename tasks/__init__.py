@@ -1,0 +1,1 @@
+"""Prefect tasks: one change or one look each; retry, time-out, log. No decisions."""

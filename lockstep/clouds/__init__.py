@@ -1,0 +1,1 @@
+"""Adapters: one cloud each, behind the verbs of `base.Cloud`."""

@@ -1,0 +1,202 @@
+"""The verbs of a cloud. One file beside this one speaks to one vendor; they never import each other.
+
+A public verb is idempotent: asked twice, it does once. It raises only errors of `lockstep.errors`: adapters implement
+the underscored method and translate their vendor's errors in one place, `_translate`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep.errors import LockstepError
+from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
+from lockstep.rules.state import CloudState, Version
+from lockstep.rules.traffic import TrafficSplit
+
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """Where a cloud keeps the bytes: an obstore URL (`s3://bucket/prefix`) and what is needed to open it.
+
+    `options` are obstore's configuration keys, `client_options` its HTTP client's, `credentials` an obstore
+    credential provider or None. `uri` is the same place as the cloud's own services name it.
+    """
+
+    url: str
+    uri: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    client_options: Mapping[str, object] = field(default_factory=dict)
+    credentials: Callable[[], object] | None = None
+
+
+class CloudSettings(BaseModel):
+    """What every cloud's settings have; the vendor's own fields stand in its own file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: Annotated[str, Field(description="Serving image, pinned by digest (repository@sha256:…).")]
+    instance_count: Annotated[int, Field(ge=1, description="Instances per slot.")] = 1
+    price_per_hour: Annotated[
+        float, Field(ge=0, description="Price of one instance per hour, to find the cheapest cloud.")
+    ] = 0.0
+    endpoint_name: Annotated[
+        str, Field(description="Name of a model's endpoint; {model} stands for the model.", pattern=r"\{model\}")
+    ] = "{model}"
+    call_timeout: Annotated[float, Field(gt=0, description="Seconds that one call to the cloud may take.")] = 10.0
+    deploy_timeout: Annotated[float, Field(gt=0, description="Seconds that a slot may take to get ready.")] = 2700.0
+    traffic_timeout: Annotated[float, Field(gt=0, description="Seconds that a shift of traffic may take.")] = 60.0
+
+
+    def connect(self, name: str) -> Cloud:
+        """The adapter for these settings; `name` is what the fleet calls this cloud. Opens no connection yet."""
+        raise NotImplementedError
+
+
+class Cloud(ABC):
+    """One account, region and store of one vendor. `name` is the key under `clouds:` in lockstep.yaml."""
+
+    #: What a person calls it: "Amazon SageMaker".
+    title: ClassVar[str]
+
+    def __init__(self, name: str, settings: CloudSettings) -> None:
+        self.name = name
+        self._common = settings
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    @property
+    def price_per_hour(self) -> float:
+        """Price of one instance per hour, as configured."""
+        return self._common.price_per_hour
+
+    @property
+    def image(self) -> str:
+        """Serving image, as configured."""
+        return self._common.image
+
+    def endpoint(self, model: str) -> str:
+        """Name of the model's endpoint here."""
+        return self._common.endpoint_name.format(model=model)
+
+    @abstractmethod
+    def store(self) -> StoreAddress:
+        """Where this cloud keeps versions' bytes."""
+
+    @abstractmethod
+    def console_url(self, model: str) -> str:
+        """Page of the model's endpoint in the vendor's console."""
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Prove that credentials and addresses work with one cheap read; raises the error that any verb would."""
+        with self._translated("check the connection"):
+            self._check()
+
+    def observe(self, model: str) -> CloudState:
+        """The endpoint, its slots and their traffic, as the cloud reports them now. Light and quick."""
+        with self._translated(f"observe {model}"):
+            return self._observe(model)
+
+    def registered(self, version: Version) -> NativeVersion | None:
+        """The version in the cloud's own registry, matched by digest; None when it is not there."""
+        with self._translated(f"look up {version}"):
+            return self._registered(version)
+
+    def verify_traffic(self, model: str, split: TrafficSplit) -> bool | None:
+        """Whether the cloud's own record shows exactly this split: True, False, or None for "cannot tell yet"."""
+        with self._translated(f"verify the traffic of {model}"):
+            return self._verify_traffic(model, split)
+
+    def measure(self, model: str, since: datetime, until: datetime) -> tuple[SlotMetrics, ...]:
+        """Counts of each slot between two aware times, from the cloud's metrics (minute grain, minutes late)."""
+        with self._translated(f"measure {model}"):
+            return self._measure(model, since, until)
+
+    def invoke(self, model: str, rows: Sequence[Row], *, slot: str | None = None, request_id: str = "") -> Answer:
+        """One prediction over `rows` (records by column name); `slot` overrides the traffic split."""
+        with self._translated(f"invoke {model}"):
+            return self._invoke(model, rows, slot, request_id)
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def register(self, version: Version) -> NativeVersion:
+        """Register the replicated bytes natively, with label, digest and run id on the record."""
+        with self._translated(f"register {version}"):
+            return self._register(version)
+
+    def prepare(self, version: Version) -> None:
+        """Have the version's slot ready to serve, taking no traffic (unless it is the endpoint's only one).
+
+        Creates the endpoint if there is none. Returns when the slot is ready; raises DeploymentFailedError with the
+        cloud's reason when it does not become so, BusyError when the cloud is in the middle of another change.
+        """
+        with self._translated(f"prepare {version}"):
+            self._prepare(version)
+
+    def set_traffic(self, model: str, split: TrafficSplit) -> None:
+        """Move the traffic; returns when the cloud reports it done. Every named slot must be ready."""
+        with self._translated(f"set the traffic of {model}"):
+            self._set_traffic(model, split)
+
+    def retire(self, model: str, slot: str) -> None:
+        """Remove a slot that takes no traffic, and what only it used. Refused while it has traffic."""
+        with self._translated(f"retire {slot} of {model}"):
+            self._retire(model, slot)
+
+    # -- for adapters ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _check(self) -> None: ...
+
+    @abstractmethod
+    def _observe(self, model: str) -> CloudState: ...
+
+    @abstractmethod
+    def _registered(self, version: Version) -> NativeVersion | None: ...
+
+    @abstractmethod
+    def _verify_traffic(self, model: str, split: TrafficSplit) -> bool | None: ...
+
+    @abstractmethod
+    def _measure(self, model: str, since: datetime, until: datetime) -> tuple[SlotMetrics, ...]: ...
+
+    @abstractmethod
+    def _invoke(self, model: str, rows: Sequence[Row], slot: str | None, request_id: str) -> Answer: ...
+
+    @abstractmethod
+    def _register(self, version: Version) -> NativeVersion: ...
+
+    @abstractmethod
+    def _prepare(self, version: Version) -> None: ...
+
+    @abstractmethod
+    def _set_traffic(self, model: str, split: TrafficSplit) -> None: ...
+
+    @abstractmethod
+    def _retire(self, model: str, slot: str) -> None: ...
+
+    @abstractmethod
+    def _translate(self, error: Exception, action: str) -> LockstepError | None:
+        """The Lockstep error that a vendor's error means; None for one that is a programming error."""
+
+    @contextlib.contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except LockstepError:
+            raise
+        except Exception as error:
+            translated = self._translate(error, action)
+            if translated is None:
+                raise
+            raise translated from error

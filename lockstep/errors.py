@@ -1,0 +1,105 @@
+"""Everything that Lockstep raises on purpose.
+
+LockstepError                    exit status
+├── ConfigError                  3   lockstep.yaml or a setting is wrong; names line and key
+├── RefusedError                 3   the request would break a rule; nothing was changed
+│   └── DigestMismatchError      3   bytes are not the version they claim to be
+├── NotFoundError                4   no such model, version, cloud or file
+├── RetryLaterError              5   the same request may succeed later
+│   ├── UnreachableError         5   no answer: down, refused, timed out
+│   ├── BusyError                5   the resource is in the middle of something else
+│   └── ThrottledError           5   too many requests
+├── CredentialsError             5   missing, wrong or not allowed
+├── CloudRejectedError           5   the cloud answered no, and will answer no again
+├── DeploymentFailedError        5   a slot did not become ready
+├── SplitError                   6   some clouds follow, some do not; names both
+└── VerdictError                 7   a canary was judged worse and was taken back
+
+An error's text names the cloud, the model and the version as far as they are known; `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LockstepError(Exception):
+    """Base of all; `str()` is the problem, `hint` the next step, `exit_status` what the command line ends with."""
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, problem: str, *, hint: str = "", cloud: str = "") -> None:
+        super().__init__(f"{cloud}: {problem}" if cloud else problem)
+        self.problem = problem
+        self.hint = hint
+        self.cloud = cloud
+
+
+class ConfigError(LockstepError):
+    """A setting is missing or wrong."""
+
+    exit_status = 3
+
+
+class RefusedError(LockstepError):
+    """The request breaks a rule; nothing was changed."""
+
+    exit_status = 3
+
+
+class DigestMismatchError(RefusedError):
+    """Bytes differ from what the manifest says."""
+
+
+class NotFoundError(LockstepError):
+    """There is no such thing; the text says what there is instead."""
+
+    exit_status = 4
+
+
+class RetryLaterError(LockstepError):
+    """The same request may succeed later."""
+
+    exit_status = 5
+
+
+class UnreachableError(RetryLaterError):
+    """No answer in time."""
+
+
+class BusyError(RetryLaterError):
+    """The resource is being changed by an earlier request."""
+
+
+class ThrottledError(RetryLaterError):
+    """The service asks for fewer requests."""
+
+
+class CredentialsError(LockstepError):
+    """Credentials are missing, wrong, or lack a permission."""
+
+    exit_status = 5
+
+
+class CloudRejectedError(LockstepError):
+    """The cloud refused the request for good."""
+
+    exit_status = 5
+
+
+class DeploymentFailedError(LockstepError):
+    """A slot did not become ready; the text holds the cloud's reason and the end of the container's log."""
+
+    exit_status = 5
+
+
+class SplitError(LockstepError):
+    """Clouds are not in step: some serve the target, some could not follow."""
+
+    exit_status = 6
+
+
+class VerdictError(LockstepError):
+    """A canary was judged worse than what it was to replace, and was taken back."""
+
+    exit_status = 7
