@@ -1,0 +1,211 @@
+"""A version's bytes in one cloud's object store.
+
+Layout under the cloud's prefix, with natural paths since serving containers read it as a folder:
+
+    models/<model>/<manifest digest>/files/…        the MLflow model
+    models/<model>/<manifest digest>/manifest.json  written once, after every file has been read back and hashed
+    models/<model>/<manifest digest>/COMMIT         written once, last: the replica is whole
+
+A copy that was killed leaves no COMMIT; the next one goes on from what is there. Nothing is ever overwritten once
+COMMIT stands, except by `repair`, which puts back the bytes that the digest names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from lockstep.errors import CloudRejectedError, CredentialsError, DigestMismatchError, UnreachableError
+from lockstep.rules.manifest import FileEntry, Manifest
+from lockstep.rules.state import Version
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+COMMIT: Final = "COMMIT"
+MANIFEST: Final = "manifest.json"
+PART: Final = 16 * 1024 * 1024  # bytes per part of a multipart upload
+PARTS_IN_FLIGHT: Final = 8
+Progress = Callable[[str, int, int], None]  # what is done, bytes so far, bytes in all
+
+
+@dataclass(frozen=True)
+class ReplicaCheck:
+    """What reading a replica found: `problems` name a file each and are empty for a whole one."""
+
+    committed: bool
+    problems: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Committed and every byte right."""
+        return self.committed and not self.problems
+
+
+class Replicas:
+    """Versions in one cloud's store. `name` is the cloud's, for errors; the rest is where the store is."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        options: Mapping[str, str],
+        client_options: Mapping[str, object],
+        credentials: Callable[[], object] | None,
+        timeout: float = 30.0,
+    ) -> None:
+        from obstore.store import from_url  # a Rust library: loading it is not free
+
+        self._name = name
+        with self._translated("open the store"):
+            self._store: ObjectStore = from_url(
+                url,
+                config=cast(Any, dict(options)),
+                client_options=cast(
+                    Any, {"timeout": f"{timeout:.0f}s", "connect_timeout": f"{min(timeout, 5):.0f}s", **client_options}
+                ),
+                retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=timeout)},
+                credential_provider=cast(Any, credentials),
+            )
+
+    def is_committed(self, version: Version) -> bool:
+        """Whether a whole replica was once written here (one small read)."""
+        return self._read(f"{version.prefix}/{COMMIT}") == version.digest.encode()
+
+    def copy_in(self, version: Version, manifest: Manifest, folder: Path, progress: Progress, *, repair: bool) -> None:
+        """Bring the version here from `folder` (with `files/`), verified byte for byte; does nothing twice.
+
+        Raises DigestMismatchError when a committed replica was changed and `repair` is off, or when the bytes that
+        arrived are not those that were sent.
+        """
+        check = self.check(version, manifest, progress)
+        if check.committed and check.problems and not repair:
+            raise DigestMismatchError(
+                f"the replica of {version} was changed after it was written: {'; '.join(check.problems)}",
+                cloud=self._name,
+                hint=f"find out who wrote there, then: lockstep replicate {version.model} {version.label} --repair",
+            )
+        done = 0
+        for file in manifest.files:
+            if not check.committed or any(problem.startswith(f"{file.path} ") for problem in check.problems):
+                self._upload(version, file, folder)
+            done += file.size
+            progress(f"{self._name}: copied {file.path}", done, manifest.size)
+        if not check.whole:
+            after = self.check(version, manifest, progress)
+            if after.problems:
+                raise DigestMismatchError(
+                    f"{version} did not arrive as sent: {'; '.join(after.problems)}",
+                    cloud=self._name,
+                    hint="run the same command again; if it repeats, look for a proxy that rewrites uploads",
+                )
+        self._write_once(f"{version.prefix}/{MANIFEST}", manifest.to_bytes(), repair=repair)
+        self._write_once(f"{version.prefix}/{COMMIT}", version.digest.encode(), repair=repair)
+
+    def check(self, version: Version, manifest: Manifest, progress: Progress) -> ReplicaCheck:
+        """Read every byte of the replica and compare digests; changes nothing."""
+        committed = self.is_committed(version)
+        problems = []
+        done = 0
+        present = self._sizes(f"{version.prefix}/files")
+        for file in manifest.files:
+            problem = self._problem(version, file, present)
+            if problem:
+                problems.append(problem)
+            done += file.size
+            progress(f"{self._name}: read back {file.path}", done, manifest.size)
+        named = {file.path for file in manifest.files}
+        problems += [f"{path} is not part of the version" for path in sorted(set(present) - named)]
+        sealed = self._read(f"{version.prefix}/{MANIFEST}")
+        if committed and (sealed is None or hashlib.sha256(sealed).hexdigest() != version.digest):
+            problems.append(f"{MANIFEST} does not have the version's digest")
+        return ReplicaCheck(committed, tuple(problems))
+
+    def _problem(self, version: Version, file: FileEntry, present: Mapping[str, int]) -> str | None:
+        size = present.get(file.path)
+        if size is None:
+            return f"{file.path} is missing"
+        if size != file.size:
+            return f"{file.path} has {size} bytes, expected {file.size}"
+        found = self._sha256(f"{version.prefix}/files/{file.path}")
+        return None if found == file.sha256 else f"{file.path} has sha256 {found}, expected {file.sha256}"
+
+    def _upload(self, version: Version, file: FileEntry, folder: Path) -> None:
+        target = f"{version.prefix}/files/{file.path}"
+        source = folder / "files" / file.path
+        with self._translated(f"copy {file.path} of {version}"):
+            # A small file goes in one request; a multipart upload commits all or nothing.
+            self._store.put(
+                target, source, use_multipart=file.size > PART, chunk_size=PART, max_concurrency=PARTS_IN_FLIGHT
+            )
+
+    def _write_once(self, path: str, content: bytes, *, repair: bool) -> None:
+        if self._read(path) == content:
+            return
+        from obstore.exceptions import AlreadyExistsError
+
+        with self._translated(f"write {path}"):
+            try:
+                self._store.put(path, content, mode="overwrite" if repair else "create")
+            except AlreadyExistsError:
+                pass
+        if self._read(path) != content:
+            raise DigestMismatchError(
+                f"{path} is there with other content", cloud=self._name, hint="replicate again with --repair"
+            )
+
+    def _sizes(self, prefix: str) -> dict[str, int]:
+        with self._translated(f"list {prefix}"):
+            return {
+                str(item["path"]).removeprefix(f"{prefix}/"): int(item["size"])
+                for batch in self._store.list(prefix)
+                for item in batch
+            }
+
+    def _read(self, path: str) -> bytes | None:
+        with self._translated(f"read {path}"):
+            try:
+                return bytes(self._store.get(path).bytes())
+            except FileNotFoundError:
+                return None
+
+    def _sha256(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self._translated(f"read {path}"):
+            for chunk in self._store.get(path).stream(min_chunk_size=4 * 1024 * 1024):
+                digest.update(bytes(chunk))
+        return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        try:
+            yield
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise CredentialsError(
+                f"not allowed to {action}: {_first_line(error)}",
+                cloud=self._name,
+                hint="check the credentials and their permission to read and write the store of this cloud",
+            ) from error
+        except FileNotFoundError as error:
+            raise CloudRejectedError(
+                f"cannot {action}: {_first_line(error)}",
+                cloud=self._name,
+                hint="check that the bucket or container exists",
+            ) from error
+        except BaseError as error:
+            raise UnreachableError(
+                f"cannot {action}: {_first_line(error)}",
+                cloud=self._name,
+                hint="check the store's address and the network, then run the same command again",
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

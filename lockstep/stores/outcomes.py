@@ -1,0 +1,200 @@
+"""Outcomes: was a prediction right, in the user's own terms, counted per cloud and version.
+
+They lie where the user keeps them: a CSV or Parquet path (or a folder or glob of them), an SQL query, or Prometheus
+queries. Rows carry a request id (a row per request counts once, whatever is delivered twice), a time, the cloud, the
+version (its label, its digest or its slot name) and a value; `good_from` says from which value on it is good. Where
+outcomes know only the request id, `requests` names a second table that tells cloud and version by request id.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import requests
+from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep.errors import ConfigError, UnreachableError
+from lockstep.rules.state import Version
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class OutcomeCount:
+    """Outcomes of one version on one cloud; `version` is what the source calls it (label, digest or slot)."""
+
+    cloud: str
+    version: str
+    total: int
+    bad: int
+
+    def is_of(self, version: Version) -> bool:
+        """Whether the source's name for the version means `version`."""
+        return self.version in (version.label, version.digest, version.slot)
+
+
+class OutcomeSource(BaseModel, ABC):
+    """Where outcomes are read from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @abstractmethod
+    def counts(self, since: datetime, until: datetime) -> tuple[OutcomeCount, ...]:
+        """Counts per cloud and version of the outcomes in [since, until), both aware times."""
+
+
+class Columns(BaseModel):
+    """How the table's columns are called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request_id: str = "request_id"
+    time: str = "time"
+    cloud: str = "cloud"
+    version: str = "version"
+    value: str = "value"
+
+
+class _Table(OutcomeSource):
+    columns: Columns = Columns()
+    good_from: Annotated[float, Field(description="An outcome is good from this value on.")] = 0.5
+
+    def count(self, frame: pd.DataFrame, since: datetime, until: datetime) -> tuple[OutcomeCount, ...]:
+        import pandas as pd
+
+        names = self.columns
+        missing = [name for name in names.model_dump().values() if name not in frame.columns]
+        if missing:
+            raise ConfigError(
+                f"outcomes have no column {missing[0]!r}; there are: {', '.join(map(str, frame.columns))}",
+                hint="set `columns:` of the model's outcomes in lockstep.yaml",
+            )
+        times = pd.to_datetime(frame[names.time], utc=True, format="ISO8601")
+        frame = frame[(times >= since) & (times < until)].drop_duplicates(names.request_id, keep="last")
+        bad = frame[names.value].astype(float) < self.good_from
+        grouped = bad.groupby([frame[names.cloud], frame[names.version].astype(str)])
+        return tuple(
+            OutcomeCount(str(cloud), str(version), int(group.size), int(group.sum()))
+            for (cloud, version), group in grouped
+        )
+
+
+class FileOutcomes(_Table):
+    """A CSV or Parquet file, a folder of them, or a glob; read anew each time."""
+
+    kind: Literal["file"] = "file"
+    path: Annotated[str, Field(description="CSV or Parquet file, folder or glob.")]
+    requests: Annotated[
+        str | None, Field(description="CSV or Parquet that tells cloud and version by request id, if outcomes do not.")
+    ] = None
+
+    def counts(self, since: datetime, until: datetime) -> tuple[OutcomeCount, ...]:
+        """See OutcomeSource; a file that does not exist yet means no outcomes yet."""
+        frame = _read_frames(self.path)
+        if frame is None:
+            return ()
+        if self.requests is not None:
+            known = _read_frames(self.requests)
+            if known is None:
+                return ()
+            key = self.columns.request_id
+            frame = frame.merge(known[[key, self.columns.cloud, self.columns.version]], on=key, how="inner")
+        return self.count(frame, since, until)
+
+
+class SqlOutcomes(_Table):
+    """An SQL query over SQLAlchemy; it may use the parameters `:since` and `:until` (aware times)."""
+
+    kind: Literal["sql"] = "sql"
+    url: Annotated[str, Field(description="SQLAlchemy URL of the database.")]
+    query: Annotated[str, Field(description="SELECT that yields the columns.")]
+
+    def counts(self, since: datetime, until: datetime) -> tuple[OutcomeCount, ...]:
+        """See OutcomeSource."""
+        import pandas as pd
+        import sqlalchemy
+
+        try:
+            engine = sqlalchemy.create_engine(self.url)
+            with engine.connect() as connection:
+                query = sqlalchemy.text(self.query)
+                values = {"since": since.isoformat(), "until": until.isoformat()}
+                used = {name: value for name, value in values.items() if name in query.compile().params}
+                frame = pd.read_sql_query(query, connection, params=used)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise UnreachableError(
+                f"outcomes cannot be read: {str(error).splitlines()[0]}",
+                hint="check `url` and `query` of the model's outcomes in lockstep.yaml",
+            ) from error
+        return self.count(frame, since, until)
+
+
+class PrometheusOutcomes(OutcomeSource):
+    """Two PromQL queries that give one sample per cloud and version: all outcomes, and the bad ones.
+
+    `{seconds}` in a query stands for the length of the period, as in
+    `sum by (cloud, version) (increase(outcomes_total[{seconds}s]))`.
+    """
+
+    kind: Literal["prometheus"] = "prometheus"
+    url: Annotated[str, Field(description="Address of the Prometheus server.")]
+    total: Annotated[str, Field(description="PromQL for the number of outcomes.")]
+    bad: Annotated[str, Field(description="PromQL for the number of bad outcomes.")]
+    timeout: Annotated[float, Field(gt=0, description="Seconds a query may take.")] = 10.0
+
+    def counts(self, since: datetime, until: datetime) -> tuple[OutcomeCount, ...]:
+        """See OutcomeSource."""
+        seconds = max(1, round((until - since).total_seconds()))
+        total, bad = (self._query(query.replace("{seconds}", str(seconds)), until) for query in (self.total, self.bad))
+        return tuple(
+            OutcomeCount(cloud, version, round(count), min(round(count), round(bad.get((cloud, version), 0.0))))
+            for (cloud, version), count in sorted(total.items())
+        )
+
+    def _query(self, query: str, at: datetime) -> Mapping[tuple[str, str], float]:
+        try:
+            answer = requests.get(
+                f"{self.url.rstrip('/')}/api/v1/query",
+                params={"query": query, "time": str(at.timestamp())},
+                timeout=self.timeout,
+            )
+            body = answer.json()
+        except (requests.RequestException, ValueError) as error:
+            raise UnreachableError(
+                f"Prometheus at {self.url} gave no answer: {error}",
+                hint="check `url` of the model's outcomes in lockstep.yaml",
+            ) from error
+        if body.get("status") != "success":
+            raise ConfigError(f"Prometheus refused {query!r}: {body.get('error')}", hint="mend the query")
+        return {
+            (sample["metric"].get("cloud", ""), sample["metric"].get("version", "")): float(sample["value"][1])
+            for sample in body["data"]["result"]
+        }
+
+
+AnyOutcomes = Annotated[FileOutcomes | SqlOutcomes | PrometheusOutcomes, Field(discriminator="kind")]
+
+
+def _read_frames(pattern: str) -> pd.DataFrame | None:
+    import pandas as pd
+
+    path = Path(pattern)
+    if path.is_dir():
+        paths = sorted([*path.rglob("*.csv"), *path.rglob("*.parquet")])
+    elif path.exists():
+        paths = [path]
+    else:
+        paths = sorted(path.parent.glob(path.name))
+    # Parts of a live folder may be empty for a moment, between being made and being written.
+    frames = [
+        pd.read_parquet(part) if part.suffix == ".parquet" else pd.read_csv(part)
+        for part in paths
+        if part.stat().st_size > 0
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else None
