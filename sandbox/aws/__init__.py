@@ -1,0 +1,1 @@
+"""AWS: moto for storage-like services, an own SageMaker in front."""
