@@ -1,0 +1,406 @@
+"""MLflow as the canonical store of versions: what there is, what it is made of, and which of it should serve.
+
+A version is sealed when its MLflow version carries its manifest's digest as a tag and the manifest itself lies in its
+run, as `lockstep/<digest>/manifest.json`. MLflow guards neither: tags and artifacts can be changed by anybody who may
+edit the run. So nothing read here is believed before it hashes to the digest that was asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from lockstep.errors import DigestMismatchError, NotFoundError, RefusedError
+from lockstep.rules.manifest import FORMAT, SHA256, Manifest, read_manifest
+from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, DesiredState, Version
+from lockstep.stores.folders import FILES, MANIFEST, verify_files
+from lockstep.stores.mlflow_errors import already_exists, translated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+DIGEST_TAG: Final = "lockstep.digest"
+FORMAT_TAG: Final = "lockstep.format"
+RESERVED: Final = (DIGEST_TAG, FORMAT_TAG)
+DIGEST_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
+LABEL: Final = re.compile(r"v?([0-9]+)")
+ONLY_IN_DOWNLOADS: Final = "registered_model_meta"  # MLflow writes it while it downloads; no version contains it
+PAGE: Final = 200
+RETRIES: Final = 1
+
+_limits: dict[str, str] = {}
+
+
+class Registry:
+    """One MLflow server. `timeout` is seconds for one call; a server that is down costs about twice that.
+
+    MLflow takes its limits from the process environment alone, so they are set there, unless the user has set them.
+    Makes no connection before the first call; safe to share between threads.
+    """
+
+    def __init__(self, tracking_uri: str, timeout: float = 10.0) -> None:
+        self.tracking_uri = tracking_uri.rstrip("/")
+        self.address = _without_credentials(self.tracking_uri)
+        self.timeout = timeout
+        _limit("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, math.ceil(timeout))))
+        _limit("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
+        # A proxy that asks for a minute's patience would otherwise be obeyed inside the call.
+        _limit("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
+        _limit("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's own client for this server, for what is not a matter of versions (runs, experiments)."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def translated(self, action: str) -> AbstractContextManager[None]:
+        """A context in which MLflow's errors become Lockstep's; `action` completes "MLflow could not ..."."""
+        return translated(self.address, action)
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Prove with one cheap read that the server answers and lets us in."""
+        with self.translated("answer"):
+            self.client.search_registered_models(max_results=1)
+
+    def models(self) -> tuple[str, ...]:
+        """Names of all registered models, sorted."""
+        with self.translated("list its models"):
+            return tuple(sorted(model.name for model in _pages(self.client.search_registered_models)))
+
+    def versions(self, model: str) -> tuple[Version, ...]:
+        """The model's sealed versions, oldest first; raises NotFoundError for a model that MLflow does not have."""
+        found = self._sealed(model)
+        if not found:
+            self._registered(model)
+        return found
+
+    def version(self, model: str, label: str) -> Version:
+        """The sealed version with that MLflow number; raises NotFoundError naming the versions that there are."""
+        known = {version.label: version for version in self.versions(model)}
+        if label not in known:
+            raise NotFoundError(
+                f"{model} has no sealed version {label}; it has {_listed(known)}", hint=_seal_hint(model)
+            )
+        return known[label]
+
+    def find(self, model: str, text: str) -> Version:
+        """The version meant by a label (`3`, `v3`), an alias (`champion`, `@champion`) or 8 or more digits of a digest.
+
+        Raises NotFoundError when nothing fits and RefusedError when several versions do; both list them.
+        """
+        versions, aliases = self.versions(model), self._registered(model).aliases
+        label = LABEL.fullmatch(text)
+        alias = aliases.get(text.removeprefix("@"))
+        meant = [
+            version
+            for version in versions
+            if str(alias) == version.label
+            or (label is not None and label[1] == version.label)
+            or (DIGEST_PREFIX.fullmatch(text) and version.digest.startswith(text))
+        ]
+        if len(meant) == 1:
+            return meant[0]
+        if len(meant) > 1:
+            raise RefusedError(
+                f"{text!r} fits several versions of {model}: {_described(meant)}",
+                hint="name one of them by its number or by more digits of its digest",
+            )
+        if alias is not None:
+            raise _unsealed_alias(model, text.removeprefix("@"), str(alias))
+        raise NotFoundError(
+            f"{model} has no version {text!r}; it has {_described(versions)}, aliases: {_listed(sorted(aliases))}",
+            hint="name a number, an alias, or at least 8 digits of a digest",
+        )
+
+    def alias(self, model: str, alias: str) -> Version | None:
+        """The version that the alias points at, None without such an alias; RefusedError if that one is not sealed."""
+        label = self._registered(model).aliases.get(alias)
+        return None if label is None else self._behind(model, alias, str(label), self._sealed(model))
+
+    def desired(self, model: str) -> DesiredState:
+        """What should serve: champion, challenger and fallback, each None where the alias is not set."""
+        aliases, versions = self._registered(model).aliases, self._sealed(model)
+        champion, challenger, fallback = (
+            self._behind(model, alias, str(aliases[alias]), versions) if alias in aliases else None
+            for alias in (CHAMPION, CHALLENGER, FALLBACK)
+        )
+        return DesiredState(model, champion, challenger, fallback)
+
+    def tags(self, version: Version) -> Mapping[str, str]:
+        """All tags of the version as MLflow has them now."""
+        return dict(self._current(version).tags)
+
+    def url(self, version: Version) -> str:
+        """The version's page in MLflow's UI; for a server without one (a database address) its model URI."""
+        if not self.address.startswith(("http://", "https://")):
+            return f"models:/{version.model}/{version.label}"
+        return f"{self.address}/#/models/{quote(version.model, safe='')}/versions/{version.label}"
+
+    # -- bytes -------------------------------------------------------------------------------------------------
+
+    def manifest(self, version: Version) -> Manifest:
+        """The version's manifest; raises DigestMismatchError unless it hashes to the digest and names this version."""
+        return read_own_manifest(self._sealed_bytes(version), version)
+
+    def fetch(self, version: Version, folder: Path) -> Path:
+        """Download the version to `folder/files` and `folder/manifest.json`, checked byte for byte; returns `folder`.
+
+        A folder that already holds exactly this version is left as it is, an older version in it is replaced. Raises
+        DigestMismatchError naming the first file that differs, is missing or is too many; nothing is left then.
+        """
+        sealed = self._sealed_bytes(version)
+        manifest = read_own_manifest(sealed, version)
+        if _holds(folder, sealed, manifest, version):
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+            with self.translated(f"give the files of {version}"):
+                uri = self.client.get_model_version_download_uri(version.model, version.label)
+            files = self.download(uri, Path(scratch), f"give the files of {version}")
+            verify_files(files, manifest, str(version))
+            shutil.rmtree(folder / FILES, ignore_errors=True)
+            files.rename(folder / FILES)
+        (folder / MANIFEST).write_bytes(sealed)
+        return folder
+
+    def download(self, uri: str, scratch: Path, action: str) -> Path:
+        """Download a folder of MLflow files as they are kept, below `scratch`; returns where they lie."""
+        from mlflow.artifacts import download_artifacts
+
+        with self.translated(action):
+            found = Path(
+                download_artifacts(
+                    artifact_uri=uri,
+                    dst_path=str(scratch),
+                    tracking_uri=self.tracking_uri,
+                    registry_uri=self.tracking_uri,
+                )
+            )
+        if found == scratch:  # so that the caller can move the result away
+            (inner := scratch / FILES).mkdir()
+            for child in [child for child in scratch.iterdir() if child != inner]:
+                child.rename(inner / child.name)
+            found = inner
+        found.mkdir(exist_ok=True)  # MLflow answers a folder that is gone with no folder and no error
+        (found / ONLY_IN_DOWNLOADS).unlink(missing_ok=True)
+        return found
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def seal(self, manifest: Manifest, source: str, run_id: str) -> Version:
+        """Make the manifest a version of its model: kept in the run, then one MLflow version with its digest.
+
+        `source` is where MLflow has the files: `models:/m-<id>`, `runs:/<run_id>/<path>` or an artifact URI. The same
+        manifest gives the same version however often and from however many processes it is sealed, also after a call
+        that was killed half-way.
+        """
+        self._keep(manifest, run_id)
+        existing = self._twins(manifest, source, run_id)
+        if existing:
+            return existing[0]
+        with self.translated(f"register {manifest.model}"):
+            try:
+                self.client.create_registered_model(manifest.model)
+            except Exception as error:
+                if not already_exists(error):
+                    raise
+            made = self.client.create_model_version(
+                manifest.model,
+                source,
+                run_id=run_id,
+                tags={DIGEST_TAG: manifest.digest, FORMAT_TAG: FORMAT},
+                model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
+                await_creation_for=math.ceil(self.timeout),
+            )
+        first = self._twins(manifest, source, run_id)[0]
+        if first.label != str(made.version):  # another process, or a retry inside MLflow's client, was quicker
+            with self.translated(f"take back the second version of {first}"):
+                self.client.delete_model_version(manifest.model, str(made.version))
+        return first
+
+    def set_alias(self, version: Version, alias: str) -> None:
+        """Point the alias at the version; refused when its number now stands for other bytes."""
+        self._current(version)
+        with self.translated(f"set the alias {alias!r} of {version}"):
+            self.client.set_registered_model_alias(version.model, alias, version.label)
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        """Remove the alias; one that is not there is as good as removed."""
+        if alias in self._registered(model).aliases:
+            with self.translated(f"delete the alias {alias!r} of {model}"):
+                self.client.delete_registered_model_alias(model, alias)
+
+    def tag(self, version: Version, key: str, value: str) -> None:
+        """Set one tag of the version; Lockstep's own two are refused, since they are its identity."""
+        if key in RESERVED:
+            raise RefusedError(f"the tag {key} of {version} is its identity and cannot be set by hand")
+        self._current(version)
+        with self.translated(f"tag {version}"):
+            self.client.set_model_version_tag(version.model, version.label, key, value)
+
+    # -- within ------------------------------------------------------------------------------------------------
+
+    def _registered(self, model: str) -> RegisteredModel:
+        try:
+            with self.translated(f"read the model {model}"):
+                return self.client.get_registered_model(model)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"MLflow at {self.address} has no model {model!r}; it has {_listed(self.models())}",
+                hint=_seal_hint(model),
+            ) from error
+
+    def _raw(self, model: str) -> list[ModelVersion]:
+        if not model or set("'\"`\\") & set(model):
+            raise NotFoundError(f"{model!r} cannot be a model's name; MLflow has {_listed(self.models())}")
+        with self.translated(f"list the versions of {model}"):
+            found = _pages(self.client.search_model_versions, filter_string=f"name='{model}'")
+            return sorted(found, key=lambda version: int(version.version))
+
+    def _sealed(self, model: str) -> tuple[Version, ...]:
+        return tuple(_version(raw) for raw in self._raw(model) if _is_sealed(raw))
+
+    def _behind(self, model: str, alias: str, label: str, versions: Iterable[Version]) -> Version:
+        for version in versions:
+            if version.label == label:
+                return version
+        raise _unsealed_alias(model, alias, label)
+
+    def _current(self, version: Version) -> ModelVersion:
+        """MLflow's record under this number, if it is still this very version."""
+        try:
+            with self.translated(f"read {version}"):
+                raw = self.client.get_model_version(version.model, version.label)
+        except NotFoundError as error:
+            known = self.versions(version.model)
+            raise NotFoundError(
+                f"{version} is no longer in MLflow, which has {_described(known)}",
+                hint="it was deleted there; deploy another version, or register its files again",
+            ) from error
+        found = raw.tags.get(DIGEST_TAG, "none")
+        if found != version.digest:
+            raise DigestMismatchError(
+                f"{version.model} {version.label} has digest {found[:12]} in MLflow, expected {version.digest[:12]}",
+                hint="its tag was changed, or the model was deleted and created anew; look with `lockstep versions`",
+            )
+        return raw
+
+    def _sealed_bytes(self, version: Version) -> bytes:
+        run_id = self._current(version).run_id or ""
+        path = _manifest_path(version.digest)
+        with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
+            try:
+                with self.translated(f"give the manifest of {version}"):
+                    return Path(self.client.download_artifacts(run_id, path, scratch)).read_bytes()
+            except (NotFoundError, FileNotFoundError) as error:
+                raise DigestMismatchError(
+                    f"{version} has no manifest in MLflow (expected {path} in run {run_id or 'none'})",
+                    hint="its run was deleted or its tags were changed; register its files again",
+                ) from error
+
+    def _keep(self, manifest: Manifest, run_id: str) -> None:
+        """Store the manifest in the run. Written each time: the same bytes, and it mends one that was changed."""
+        with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
+            path = Path(scratch) / MANIFEST
+            path.write_bytes(manifest.to_bytes())
+            with self.translated(f"keep the manifest of {manifest.model} in run {run_id}"):
+                self.client.log_artifact(run_id, str(path), _manifest_path(manifest.digest).rpartition("/")[0])
+
+    def _twins(self, manifest: Manifest, source: str, run_id: str) -> list[Version]:
+        """Versions that are this manifest, oldest first: the tag alone could have been put on any version."""
+        return [
+            _version(raw)
+            for raw in self._raw(manifest.model)
+            if _is_sealed(raw) and (raw.tags[DIGEST_TAG], raw.run_id, raw.source) == (manifest.digest, run_id, source)
+        ]
+
+
+def read_own_manifest(sealed: bytes, version: Version) -> Manifest:
+    """Parse the manifest of `version`; raises DigestMismatchError when it is changed or another model's."""
+    manifest = read_manifest(sealed, version.digest)
+    if manifest.model != version.model:
+        raise DigestMismatchError(
+            f"{version} carries the manifest of the model {manifest.model!r}",
+            hint=f"its tag {DIGEST_TAG} was changed by hand; register its files again",
+        )
+    return manifest
+
+
+def _holds(folder: Path, sealed: bytes, manifest: Manifest, version: Version) -> bool:
+    """Whether the folder is this version already; refuses a folder that holds something that is not ours."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    if not (folder / MANIFEST).is_file():
+        raise RefusedError(f"{folder} is not empty and holds no {MANIFEST}", hint="name an empty or a new folder")
+    if (folder / MANIFEST).read_bytes() != sealed:
+        return False
+    try:
+        verify_files(folder / FILES, manifest, str(version))
+    except DigestMismatchError:
+        return False
+    return True
+
+
+def _is_sealed(raw: ModelVersion) -> bool:
+    return raw.tags.get(FORMAT_TAG) == FORMAT and bool(SHA256.fullmatch(raw.tags.get(DIGEST_TAG, "")))
+
+
+def _version(raw: ModelVersion) -> Version:
+    return Version(raw.name, str(raw.version), raw.tags[DIGEST_TAG], raw.run_id or "")
+
+
+def _manifest_path(digest: str) -> str:
+    return f"lockstep/{digest}/{MANIFEST}"
+
+
+def _unsealed_alias(model: str, alias: str, label: str) -> RefusedError:
+    return RefusedError(
+        f"alias {alias!r} of {model} points at version {label}, which is not sealed", hint=_seal_hint(model)
+    )
+
+
+def _seal_hint(model: str) -> str:
+    return f"register it: lockstep register {model} runs:/<run_id>/<path>"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _described(versions: Iterable[Version]) -> str:
+    return _listed(f"{version.label} ({version.digest[:12]})" for version in versions)
+
+
+def _pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(max_results=PAGE, page_token=token, **arguments)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _limit(name: str, value: str) -> None:
+    if os.environ.get(name) in (None, _limits.get(name)):
+        os.environ[name] = _limits[name] = value
+
+
+def _without_credentials(uri: str) -> str:
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
