@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sandbox.aws.logs import ContainerLogs
 from sandbox.aws.models import data_location
 from sandbox.aws.moto_host import MotoHost
 from sandbox.aws.state import CLOUD, REGION, Document
@@ -55,12 +56,11 @@ class Slot:
                     self._busy -= 1
                     self._idle.notify_all()
 
-    def retire(self) -> None:
-        """Take no more requests, let those under way end, stop the container."""
+    def drain(self) -> None:
+        """Take no more requests and let those under way end."""
         with self._idle:
             self._closed = True
             self._idle.wait_for(lambda: not self._busy, timeout=DRAIN_SECONDS)
-        self.container.stop()
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ class Deployer:
     def __init__(self, world: World, moto: MotoHost) -> None:
         self._world = world
         self._moto = moto
+        self._logs = ContainerLogs()
 
     def start(self, endpoint: str, wanted: Wanted) -> Slot:
         """Start a variant's container and wait until it is healthy; raises DeploymentError."""
@@ -142,9 +143,8 @@ class Deployer:
             float(wanted.definition.get("ContainerStartupHealthCheckTimeoutInSeconds", HEALTH_SECONDS)),
         )
         if not container.wait_healthy("/ping", limit, self._world.stop):
-            logs = container.logs()
+            self._logs.publish(endpoint, wanted.name, container)
             container.stop()
-            self._world.calls.event(CLOUD, "deploy-failed", endpoint, began, f"{wanted.name}: {logs[-2000:]}")
             raise DeploymentError(
                 f"The primary container for production variant {wanted.name} did not pass the ping health check. "
                 "Please check CloudWatch logs for this endpoint."
@@ -155,7 +155,9 @@ class Deployer:
     def retire(self, endpoint: str, placed: Placed) -> None:
         """Drain and stop a variant that no traffic is led to any more."""
         began = time.time()
-        placed.slot.retire()
+        placed.slot.drain()
+        self._logs.publish(endpoint, placed.name, placed.slot.container)
+        placed.slot.container.stop()
         self._world.calls.event(CLOUD, "undeploy", endpoint, began, placed.name)
 
     def _download(self, wanted: Wanted, folder: Path) -> None:

@@ -258,7 +258,7 @@ class Endpoints:
                     failure = failure or error
         if failure is not None:
             for slot in started.values():
-                slot.retire()
+                slot.container.stop()
             raise failure
         slots = {**running, **started}
         return tuple(Placed(v, slots[v.identity], v.weight, v.count) for v in wanted)

@@ -163,7 +163,7 @@ class Definitions:
         if "ModelPackageName" in container:
             if "Image" in container or "ModelDataSource" in container:
                 raise invalid("Image and ModelDataSource must not be given together with ModelPackageName.")
-            package = self._packages.find(container["ModelPackageName"], "CreateModel")
+            package = self._packages.find(container["ModelPackageName"])
             if package.get("ModelApprovalStatus", "Approved") != "Approved":
                 raise invalid(
                     f"Model package {package['ModelPackageArn']} is {package['ModelApprovalStatus']}: "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 #: Signing names of the services that moto answers.
-SERVICES: Final = ("s3", "sts", "monitoring", "sns", "route53")
+SERVICES: Final = ("s3", "sts", "monitoring", "logs", "sns", "route53")
 
 
 class MotoHost:
@@ -70,10 +70,8 @@ class MotoHost:
         known = self.bucket(bucket)
         if known is None:
             return []
-        return sorted(
-            (key for name, key in known.keys.items() if name.startswith(prefix) and isinstance(key, FakeKey)),
-            key=lambda key: key.name,
-        )
+        found = (known.keys.get(name) for name in sorted(known.keys) if name.startswith(prefix))
+        return [key for key in found if isinstance(key, FakeKey)]
 
     def corrupt(self, suffix: str, offset: int) -> str:
         """Flip one byte of the newest object whose key ends with `suffix`; ETag and checksums stay as they were.

@@ -92,11 +92,11 @@ class Packages:
 
     def describe(self, given: Document) -> Document:
         """DescribeModelPackage, by ARN or by the name of an unversioned package."""
-        return self.find(given["ModelPackageName"], "DescribeModelPackage")
+        return self._package(given["ModelPackageName"], self._state.reading("DescribeModelPackage").packages)
 
-    def find(self, name: str, operation: str) -> Document:
-        """A package by name or ARN as a read sees it; raises AwsError when there is none."""
-        return self._package(name, self._state.reading(operation).packages)
+    def find(self, name: str) -> Document:
+        """A package by name or ARN as it is now; raises AwsError when there is none."""
+        return self._package(name, self._state.now.packages)
 
     def update(self, given: Document) -> Document:
         """UpdateModelPackage: approval, metadata, source and even the inference specification may change."""

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Request, Response
 from sandbox.aws.deployment import Placed
 from sandbox.aws.endpoints import Endpoints
 from sandbox.aws.errors import AwsError, not_implemented
+from sandbox.aws.logs import group_of, stream_of
 from sandbox.aws.metrics import CloudWatch
 from sandbox.aws.state import ACCOUNT, REGION
 from sandbox.containers import ContainerGone, Reply
@@ -91,7 +92,7 @@ class Runtime:
         self._publish(endpoint, placed.name, reply.status, model_seconds, time.perf_counter() - began - model_seconds)
         if response is not None:
             return response
-        raise _model_error(endpoint, placed.name, reply.status, problem)
+        raise _model_error(endpoint, placed, reply.status, problem)
 
     def _publish(self, endpoint: str, variant: str, status: int, model: float, overhead: float) -> None:
         self._metrics.record(
@@ -146,9 +147,9 @@ def _response(reply: Reply, variant: str) -> Response:
     return Response(reply.body, reply.status, headers, content_type=content_type)
 
 
-def _model_error(endpoint: str, variant: str, status: int, text: str) -> AwsError:
+def _model_error(endpoint: str, placed: Placed, status: int, text: str) -> AwsError:
     side = "client" if 400 <= status < 500 else "server"
-    group = f"/aws/sagemaker/Endpoints/{endpoint}"
+    group, stream = group_of(endpoint), stream_of(placed.name, placed.slot.container)
     return AwsError(
         "ModelError",
         f'Received {side} error ({status}) from primary with message "{text}". See https://{REGION}.console.aws.amazon.'
@@ -157,5 +158,5 @@ def _model_error(endpoint: str, variant: str, status: int, text: str) -> AwsErro
         424,
         OriginalStatusCode=status,
         OriginalMessage=text,
-        LogStreamArn=f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}:log-stream:{variant}",
+        LogStreamArn=f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}:log-stream:{stream}",
     )

@@ -76,6 +76,8 @@ class Aws:
             if service == "s3":
                 return self._store.respond(request, target.operation, target.resource)
             if service != "sagemaker":
+                if target.operation == "Subscribe" and request.form.get("Protocol") in ("http", "https"):
+                    raise not_implemented("Subscribe over HTTP: nothing here confirms or signs")
                 return self._moto.respond(request)
             if target.operation == "InvokeEndpoint":
                 if not request.path.endswith("/invocations"):
@@ -106,7 +108,7 @@ class Aws:
 
     @staticmethod
     def _admit(request: Request, key: str, region: str, service: str) -> None:
-        if service not in ("sagemaker", *SERVICES):
+        if service not in ("sagemaker", *SERVICES) or request.path.startswith(("/moto-api", "/latest/")):
             raise not_implemented(f"service {service}")
         if key and key != ACCESS_KEY and not key.startswith("ASIA"):
             refusal = ("UnrecognizedClientException", "The security token included in the request is invalid.")
