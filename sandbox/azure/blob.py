@@ -1,0 +1,117 @@
+"""Blob Storage as clients reach it: a streaming reverse proxy in front of Azurite that asks the fault board first."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote
+
+import urllib3
+from werkzeug.wrappers import Request, Response
+
+from sandbox.faults import Fault
+from sandbox.web import Target
+
+HOP_BY_HOP: Final = frozenset(
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
+)
+CHUNK: Final = 256 * 1024
+#: (method, comp) -> the operation's name in Storage's own logs, for a blob and for a container.
+BLOB: Final = {
+    ("PUT", ""): "PutBlob",
+    ("PUT", "block"): "PutBlock",
+    ("PUT", "blocklist"): "PutBlockList",
+    ("PUT", "metadata"): "SetBlobMetadata",
+    ("PUT", "properties"): "SetBlobProperties",
+    ("PUT", "tags"): "SetBlobTags",
+    ("PUT", "lease"): "LeaseBlob",
+    ("PUT", "immutabilityPolicies"): "SetBlobImmutabilityPolicy",
+    ("PUT", "legalhold"): "SetBlobLegalHold",
+    ("GET", ""): "GetBlob",
+    ("GET", "blocklist"): "GetBlockList",
+    ("GET", "tags"): "GetBlobTags",
+    ("HEAD", ""): "GetBlobProperties",
+    ("DELETE", ""): "DeleteBlob",
+}
+CONTAINER: Final = {
+    ("PUT", ""): "CreateContainer",
+    ("DELETE", ""): "DeleteContainer",
+    ("GET", ""): "GetContainerProperties",
+    ("HEAD", ""): "GetContainerProperties",
+    ("GET", "list"): "ListBlobs",
+    ("POST", "batch"): "BatchBlobs",
+}
+
+
+class BlobProxy:
+    """Forwards each request as it came, so that the client's own signature still holds."""
+
+    cloud = "azure"
+
+    def __init__(self, upstream: str) -> None:
+        address = urllib3.util.parse_url(upstream)
+        self._pool = urllib3.HTTPConnectionPool(
+            address.host or "127.0.0.1",
+            address.port,
+            maxsize=32,
+            timeout=urllib3.Timeout(connect=5, read=120),
+            retries=False,
+            blocksize=CHUNK,
+        )
+
+    def identify(self, request: Request) -> Target:
+        """The operation's name in Storage's logs and `container/blob`."""
+        _, _, rest = request.path.lstrip("/").partition("/")
+        container, _, blob = rest.partition("/")
+        key = (request.method, request.args.get("comp", ""))
+        if not container:
+            name = "ListContainers" if key == ("GET", "list") else f"Account_{key[0]}_{key[1]}"
+        elif blob:
+            copies = key == ("PUT", "") and "x-ms-copy-source" in request.headers
+            name = "CopyBlob" if copies else BLOB.get(key, f"Blob_{key[0]}_{key[1]}")
+        else:
+            name = CONTAINER.get(key, f"Container_{key[0]}_{key[1]}")
+        return Target(name, unquote(rest), quiet=True)
+
+    def respond(self, request: Request, target: Target) -> Response:
+        """Send the request on and stream the answer back; neither body is held in memory."""
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
+        has_body = request.content_length or request.headers.get("Transfer-Encoding")
+        try:
+            answer = self._pool.urlopen(
+                request.method,
+                request.environ.get("REQUEST_URI") or request.full_path,
+                body=request.environ["wsgi.input"] if has_body else None,
+                headers=headers,
+                preload_content=False,
+                decode_content=False,
+                redirect=False,
+                retries=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            return _error(503, "ServerBusy", f"the sandbox's Azurite does not answer: {error}")
+        response = Response(_body(answer), answer.status)
+        response.headers.clear()
+        for name, value in answer.headers.items():
+            if name.lower() not in HOP_BY_HOP:
+                response.headers.add(name, value)
+        response.call_on_close(answer.release_conn)
+        return response
+
+    def failure(self, request: Request, target: Target, fault: Fault) -> Response:
+        """Storage's own answers: 503 ServerBusy when throttled, else InternalError."""
+        if fault.kind == "throttle":
+            return _error(503, "ServerBusy", "The server is currently unable to receive requests. Please retry.")
+        return _error(fault.status, "InternalError", "The server encountered an internal error. Please retry.")
+
+
+def _body(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    yield from answer.stream(CHUNK, decode_content=False)
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    request_id = str(uuid.uuid4())
+    body = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    headers = {"x-ms-error-code": code, "x-ms-request-id": request_id, "x-ms-version": "2025-11-05"}
+    return Response(body, status, headers, content_type="application/xml")
