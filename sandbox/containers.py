@@ -154,6 +154,7 @@ class ContainerRuntime:
     def start(self, env: Mapping[str, str], files: Path | None = None) -> Container:
         """Fork a container with `env` (plus HOST and PORT) and return at once; use `wait_healthy`.
 
+        `$(PORT)` in a value of `env` becomes the port, as Kubernetes lets one variable refer to another.
         `files`, a folder made for this container by `new_folder`, is owned by it from now on.
         """
         folder = files if files is not None else self.new_folder()
@@ -163,7 +164,7 @@ class ContainerRuntime:
             **inherited,
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            **env,
+            **{name: value.replace("$(PORT)", str(port)) for name, value in env.items()},
             "HOST": "127.0.0.1",
             "PORT": str(port),
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
