@@ -55,7 +55,6 @@ class CloudSettings(BaseModel):
     deploy_timeout: Annotated[float, Field(gt=0, description="Seconds that a slot may take to get ready.")] = 2700.0
     traffic_timeout: Annotated[float, Field(gt=0, description="Seconds that a shift of traffic may take.")] = 60.0
 
-
     def connect(self, name: str) -> Cloud:
         """The adapter for these settings; `name` is what the fleet calls this cloud. Opens no connection yet."""
         raise NotImplementedError
@@ -82,6 +81,11 @@ class Cloud(ABC):
     def image(self) -> str:
         """Serving image, as configured."""
         return self._common.image
+
+    @property
+    def traffic_timeout(self) -> float:
+        """Seconds that a shift of traffic may take, read-back included, as configured."""
+        return self._common.traffic_timeout
 
     def endpoint(self, model: str) -> str:
         """Name of the model's endpoint here."""

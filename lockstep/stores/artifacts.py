@@ -36,15 +36,18 @@ Progress = Callable[[str, int, int], None]  # what is done, bytes so far, bytes 
 
 @dataclass(frozen=True)
 class ReplicaCheck:
-    """What reading a replica found: `problems` name a file each and are empty for a whole one."""
+    """What reading a replica found: `problems` maps a path to what is wrong there, empty for a whole one."""
 
     committed: bool
-    problems: tuple[str, ...]
+    problems: Mapping[str, str]
 
     @property
     def whole(self) -> bool:
         """Committed and every byte right."""
         return self.committed and not self.problems
+
+    def __str__(self) -> str:
+        return "; ".join(f"{path} {problem}" for path, problem in sorted(self.problems.items()))
 
 
 class Replicas:
@@ -86,13 +89,15 @@ class Replicas:
         check = self.check(version, manifest, progress)
         if check.committed and check.problems and not repair:
             raise DigestMismatchError(
-                f"the replica of {version} was changed after it was written: {'; '.join(check.problems)}",
+                f"the replica of {version} was changed after it was written: {check}",
                 cloud=self._name,
                 hint=f"find out who wrote there, then: lockstep replicate {version.model} {version.label} --repair",
             )
+        if repair:
+            self._remove_strays(version, manifest)
         done = 0
         for file in manifest.files:
-            if not check.committed or any(problem.startswith(f"{file.path} ") for problem in check.problems):
+            if file.path in check.problems:
                 self._upload(version, file, folder)
             done += file.size
             progress(f"{self._name}: copied {file.path}", done, manifest.size)
@@ -100,7 +105,7 @@ class Replicas:
             after = self.check(version, manifest, progress)
             if after.problems:
                 raise DigestMismatchError(
-                    f"{version} did not arrive as sent: {'; '.join(after.problems)}",
+                    f"{version} did not arrive as sent: {after}",
                     cloud=self._name,
                     hint="run the same command again; if it repeats, look for a proxy that rewrites uploads",
                 )
@@ -110,30 +115,30 @@ class Replicas:
     def check(self, version: Version, manifest: Manifest, progress: Progress) -> ReplicaCheck:
         """Read every byte of the replica and compare digests; changes nothing."""
         committed = self.is_committed(version)
-        problems = []
+        problems: dict[str, str] = {}
         done = 0
         present = self._sizes(f"{version.prefix}/files")
         for file in manifest.files:
             problem = self._problem(version, file, present)
             if problem:
-                problems.append(problem)
+                problems[file.path] = problem
             done += file.size
             progress(f"{self._name}: read back {file.path}", done, manifest.size)
         named = {file.path for file in manifest.files}
-        problems += [f"{path} is not part of the version" for path in sorted(set(present) - named)]
+        problems.update(dict.fromkeys(set(present) - named, "is not part of the version"))
         sealed = self._read(f"{version.prefix}/{MANIFEST}")
         if committed and (sealed is None or hashlib.sha256(sealed).hexdigest() != version.digest):
-            problems.append(f"{MANIFEST} does not have the version's digest")
-        return ReplicaCheck(committed, tuple(problems))
+            problems[MANIFEST] = "does not have the version's digest"
+        return ReplicaCheck(committed, problems)
 
     def _problem(self, version: Version, file: FileEntry, present: Mapping[str, int]) -> str | None:
         size = present.get(file.path)
         if size is None:
-            return f"{file.path} is missing"
+            return "is missing"
         if size != file.size:
-            return f"{file.path} has {size} bytes, expected {file.size}"
+            return f"has {size} bytes, expected {file.size}"
         found = self._sha256(f"{version.prefix}/files/{file.path}")
-        return None if found == file.sha256 else f"{file.path} has sha256 {found}, expected {file.sha256}"
+        return None if found == file.sha256 else f"has sha256 {found}, expected {file.sha256}"
 
     def _upload(self, version: Version, file: FileEntry, folder: Path) -> None:
         target = f"{version.prefix}/files/{file.path}"
@@ -144,16 +149,19 @@ class Replicas:
                 target, source, use_multipart=file.size > PART, chunk_size=PART, max_concurrency=PARTS_IN_FLIGHT
             )
 
+    def _remove_strays(self, version: Version, manifest: Manifest) -> None:
+        strays = set(self._sizes(f"{version.prefix}/files")) - {file.path for file in manifest.files}
+        with self._translated(f"remove what is not part of {version}"):
+            for path in sorted(strays):
+                self._store.delete(f"{version.prefix}/files/{path}")
+
     def _write_once(self, path: str, content: bytes, *, repair: bool) -> None:
         if self._read(path) == content:
             return
         from obstore.exceptions import AlreadyExistsError
 
-        with self._translated(f"write {path}"):
-            try:
-                self._store.put(path, content, mode="overwrite" if repair else "create")
-            except AlreadyExistsError:
-                pass
+        with self._translated(f"write {path}"), contextlib.suppress(AlreadyExistsError):
+            self._store.put(path, content, mode="overwrite" if repair else "create")
         if self._read(path) != content:
             raise DigestMismatchError(
                 f"{path} is there with other content", cloud=self._name, hint="replicate again with --repair"

@@ -1,0 +1,240 @@
+"""lockstep.yaml: clouds, fleets and models in one readable file that lives in Git.
+
+Secrets are named, not written: `${NAME}` stands for an environment variable and `${NAME:-text}` for one with a
+default. A mistake is reported with the line and the key. `schema()` is the JSON Schema for editors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lockstep.clouds.azureml import AzureMLSettings
+from lockstep.clouds.sagemaker import SageMakerSettings
+from lockstep.clouds.vertex import VertexSettings
+from lockstep.errors import ConfigError, NotFoundError
+from lockstep.rules.judge import Limits
+from lockstep.rules.limits import ServiceLimits
+from lockstep.stores.outcomes import AnyOutcomes
+
+DEFAULT_PATH: Final = "lockstep.yaml"
+PATH_VARIABLE: Final = "LOCKSTEP_CONFIG"
+REFERENCE: Final = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+#: A new cloud joins here, by its settings.
+AnyCloud = Annotated[SageMakerSettings | AzureMLSettings | VertexSettings, Field(discriminator="kind")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MlflowSettings(_Part):
+    """The canonical version store."""
+
+    tracking_uri: Annotated[str, Field(description="Address of the MLflow server.")]
+    timeout: Annotated[float, Field(gt=0, description="Seconds that one call may take.")] = 10.0
+
+
+class RolloutSettings(_Part):
+    """How a canary moves, and what stops it."""
+
+    steps: Annotated[tuple[int, ...], Field(description="Per cents of traffic for the canary, rising to 100.")] = (
+        5,
+        25,
+        50,
+        100,
+    )
+    step_seconds: Annotated[float, Field(ge=0, description="Least time at a step, in seconds.")] = 300.0
+    patience: Annotated[
+        float, Field(gt=0, description="Longest time at a step without a verdict, in seconds; then it is taken back.")
+    ] = 3600.0
+    look_every: Annotated[float, Field(gt=0, description="Seconds between two looks at the metrics.")] = 10.0
+    min_requests: Annotated[
+        int, Field(ge=1, description="Canary requests at a step without which there is no verdict.")
+    ] = 50
+    alpha: Annotated[
+        float, Field(gt=0, lt=0.5, description="Probability at most of taking back a canary that is no worse.")
+    ] = 0.05
+    caution: Annotated[
+        float, Field(ge=1, description="Factor on the evidence asked for; raise it for traffic that comes in bursts.")
+    ] = 1.5
+    latency_ratio: Annotated[
+        float, Field(ge=1, description="Largest p95 latency, as a multiple of the stable one.")
+    ] = 2.0
+    latency_slack: Annotated[float, Field(ge=0, description="Seconds added to the latency limit.")] = 0.1
+
+    def limits(self) -> Limits:
+        """The judge's limits."""
+        return Limits(self.alpha, self.caution, self.min_requests, self.latency_ratio, self.latency_slack)
+
+
+class MonitorSettings(_Part):
+    """When the version that serves is in breach."""
+
+    window: Annotated[float, Field(gt=0, description="Seconds that a look covers.")] = 600.0
+    min_requests: Annotated[int, Field(ge=1, description="Requests without which nothing is said.")] = 50
+    max_error_rate: Annotated[float, Field(gt=0, le=1, description="Largest share of failed requests.")] = 0.05
+    max_bad_outcomes: Annotated[float, Field(gt=0, le=1, description="Largest share of bad outcomes.")] = 0.2
+    max_latency: Annotated[
+        float | None, Field(gt=0, description="Largest p95 latency in seconds; no limit when left out.")
+    ] = None
+
+    def limits(self) -> ServiceLimits:
+        """The same as the rules take them."""
+        return ServiceLimits(self.min_requests, self.max_error_rate, self.max_bad_outcomes, self.max_latency)
+
+
+class FleetSettings(_Part):
+    """Which clouds serve a model, in which order, within which limits."""
+
+    clouds: Annotated[tuple[str, ...], Field(min_length=1, description="Clouds that serve, by name.")]
+    order: Annotated[Literal["cheapest", "listed"], Field(description="Which cloud a canary tries first.")] = "cheapest"
+    rollout: RolloutSettings = RolloutSettings()
+    monitor: MonitorSettings = MonitorSettings()
+
+
+class ModelSettings(_Part):
+    """One model: its fleet, where its outcomes are kept, and rows to probe it with."""
+
+    fleet: Annotated[str, Field(description="Name of the fleet that serves it.")] = "default"
+    outcomes: Annotated[AnyOutcomes | None, Field(description="Where outcomes are kept.")] = None
+    probe: Annotated[
+        tuple[dict[str, object], ...],
+        Field(description="Rows by column name to ask an endpoint which version answers; made up when left out."),
+    ] = ()
+
+
+class Config(_Part):
+    """The whole file."""
+
+    mlflow: MlflowSettings
+    ledger: Annotated[str, Field(description="Path of the ledger's SQLite file.")] = ".lockstep/ledger.db"
+    clouds: Annotated[Mapping[str, AnyCloud], Field(min_length=1, description="Clouds by name.")]
+    fleets: Annotated[Mapping[str, FleetSettings], Field(min_length=1, description="Fleets by name.")]
+    models: Annotated[Mapping[str, ModelSettings], Field(description="Models by their name in MLflow.")] = {}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        for name, fleet in self.fleets.items():
+            unknown = [cloud for cloud in fleet.clouds if cloud not in self.clouds]
+            if unknown:
+                raise ValueError(f"fleet {name!r} names the cloud {unknown[0]!r}, which is not under clouds:")
+        for name, model in self.models.items():
+            if model.fleet not in self.fleets:
+                raise ValueError(f"model {name!r} names the fleet {model.fleet!r}, which is not under fleets:")
+        return self
+
+    def model(self, name: str) -> ModelSettings:
+        """Settings of a model; raises NotFoundError listing the models there are."""
+        if name not in self.models:
+            known = ", ".join(sorted(self.models)) or "none"
+            raise NotFoundError(
+                f"model {name!r} is not in the configuration (there: {known})",
+                hint=f"add it under models: in {DEFAULT_PATH}",
+            )
+        return self.models[name]
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """Read the file at `path`, else the one that LOCKSTEP_CONFIG names, else ./lockstep.yaml.
+
+    Raises ConfigError naming file, line and key for whatever is wrong.
+    """
+    environment = os.environ if environment is None else environment
+    chosen = path or Path(environment.get(PATH_VARIABLE, DEFAULT_PATH))
+    try:
+        text = chosen.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{chosen} cannot be read: {error.strerror or error}",
+            hint=f"run in the folder that holds it, pass --config, or set {PATH_VARIABLE}",
+        ) from error
+    return parse(text, str(chosen), environment)
+
+
+def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
+    """The configuration in `text`; `source` names it in errors."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}, line {line}: not valid YAML: {error.problem}", hint="mend the line") from error
+    if not isinstance(data, dict) or tree is None:
+        raise ConfigError(f"{source}, line 1: a mapping is expected", hint="start from the example in the README")
+    resolved = _resolve(data, (), source, tree, environment)
+    try:
+        return Config.model_validate(resolved)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(part for part in first["loc"] if not _is_tag(part, resolved, first["loc"]))
+        key = ".".join(str(part) for part in path) or "(the file)"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"{source}, line {_line(tree, path)}: {key}: {message}{more}",
+            hint="`lockstep schema` prints the JSON Schema that editors use to complete and check this file",
+        ) from error
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the file."""
+    return Config.model_json_schema()
+
+
+def _resolve(
+    value: Any, path: tuple[str | int, ...], source: str, tree: yaml.Node, environment: Mapping[str, str]
+) -> Any:
+    if isinstance(value, dict):
+        return {key: _resolve(item, (*path, key), source, tree, environment) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, (*path, index), source, tree, environment) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def lookup(match: re.Match[str]) -> str:
+        found = environment.get(match["name"], match["default"])
+        if found is None:
+            key = ".".join(map(str, path))
+            raise ConfigError(
+                f"{source}, line {_line(tree, path)}: {key}: environment variable {match['name']} is not set",
+                hint=f"export {match['name']}=…",
+            )
+        return found
+
+    return REFERENCE.sub(lookup, value)
+
+
+def _is_tag(part: str | int, data: Any, location: tuple[str | int, ...]) -> bool:
+    """Pydantic puts a union's tag into the location; it is no key of the file."""
+    for step in location[: location.index(part)]:
+        try:
+            data = data[step]
+        except (KeyError, IndexError, TypeError):
+            continue  # another tag, or a key that is missing
+    return isinstance(data, dict) and data.get("kind") == part and part not in data
+
+
+def _line(tree: yaml.Node, path: tuple[str | int, ...]) -> int:
+    """Line (from 1) of the deepest node on `path` that exists."""
+    node = tree
+    line = node.start_mark.line + 1
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            match = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if match is None:
+                break
+            line, node = match[0].start_mark.line + 1, match[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

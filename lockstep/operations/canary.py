@@ -1,0 +1,188 @@
+"""Try a version beside the one that serves, in steps, on all clouds together; promote it everywhere or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lockstep.errors import DeploymentFailedError, RefusedError, SplitError, VerdictError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.journal import record, traffic
+from lockstep.operations.probe import with_probe
+from lockstep.operations.replicate import missing_replicas
+from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic, show
+from lockstep.operations.watch import StageReport, Watch, describe
+from lockstep.rules.judge import Decision
+from lockstep.rules.plan import RetireSlot, Target, plan_changes
+from lockstep.rules.rollout import Move, Stage, plan_stages
+from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
+from lockstep.rules.traffic import TrafficSplit
+
+CONDEMNED_TAG = "lockstep.condemned"  # the reason why a version must not serve
+VERDICT_TAG = "lockstep.verdict"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How a canary ended well: the stages that it passed, and the fleet before and after."""
+
+    version: Version
+    stages: tuple[StageReport, ...]
+    before: FleetState
+    after: FleetState
+
+
+def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | None = None) -> Rollout:
+    """Deploy `version` as a canary and promote it when every step passes.
+
+    The first version of a model is deployed straight away: there is nothing to compare it with. Raises RefusedError
+    for a version that is not replicated or is condemned, VerdictError when the canary was taken back, and the cause
+    when a cloud could not follow: then the canary was taken back as well.
+    """
+    fleet = with_probe(fleet, version)
+    check_deployable(fleet, version)
+    desired = fleet.registry.desired(fleet.model)
+    before = fleet.observe()
+    if before.unreachable:
+        raise SplitError(
+            f"{fleet.model}: not every cloud can be reached: {before.unreachable}",
+            hint="a rollout needs all clouds of the fleet; mend them, or deploy later",
+        )
+    stable = desired.champion
+    with record(fleet, "canary_deploy", version, before=traffic(before)) as outcome:
+        if stable is None or stable.digest == version.digest:
+            reports: tuple[StageReport, ...] = ()
+            _deploy_everywhere(fleet, version, before)
+            fleet.registry.set_alias(version, CHAMPION)
+        else:
+            stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
+            reports = _roll_out(fleet, stable, version, stages, before, outcome)
+            _retire_others(fleet, keep={version.slot, stable.slot})
+        after = fleet.observe()
+        outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
+    return Rollout(version, reports, before, after)
+
+
+def check_deployable(fleet: Fleet, version: Version) -> None:
+    """Raise RefusedError unless the version may and can be deployed on every cloud of the fleet."""
+    condemned = fleet.registry.tags(version).get(CONDEMNED_TAG)
+    if condemned:
+        raise RefusedError(
+            f"{version} is condemned: {condemned}",
+            hint="register a mended version; a condemned one is not deployed again",
+        )
+    missing = missing_replicas(fleet, version)
+    if missing:
+        where = "; ".join(f"{cloud}: {what}" for cloud, what in missing.items())
+        raise RefusedError(
+            f"{version} is not replicated to every cloud: {where}",
+            hint=f"lockstep replicate {version.model} {version.label}",
+        )
+
+
+def _deploy_everywhere(fleet: Fleet, version: Version, before: FleetState) -> None:
+    splits = {cloud.name: TrafficSplit.all_to(version.slot) for cloud in fleet.clouds}
+    plan = plan_changes(Target((version,), splits), before)
+    show(fleet, plan)
+    _all_or_raise(fleet, version, failures(prepare_slots(fleet, plan.prepares)))
+    result = shift_traffic(fleet, plan.shifts, [version])
+    _all_or_raise(fleet, version, result.reasons)
+
+
+def _roll_out(
+    fleet: Fleet,
+    stable: Version,
+    canary: Version,
+    stages: tuple[Stage, ...],
+    before: FleetState,
+    outcome: dict[str, object],
+) -> tuple[StageReport, ...]:
+    """Walk the stages and promote after the last; take the canary back on any trouble before that."""
+    reports: list[StageReport] = []
+    try:
+        plan = plan_changes(Target((stable, canary), {}), before)
+        show(fleet, plan)
+        fleet.registry.set_alias(canary, CHALLENGER)
+        _all_or_raise(fleet, canary, failures(prepare_slots(fleet, plan.prepares)))
+        watch = Watch(fleet, stable, canary)
+        for stage in stages:
+            fleet.say(f"canary {canary}: {stage.title}")
+            target = Target((stable, canary), stage.splits(stable.slot, canary.slot))
+            result = shift_traffic(fleet, plan_changes(target, fleet.observe()).shifts, [stable, canary])
+            _all_or_raise(fleet, canary, result.reasons)
+            report = watch.stage(stage)
+            reports.append(report)
+            if report.move is Move.TAKE_BACK:
+                raise _judged(report, stable, canary)  # noqa: TRY301 - taken back below, as after any trouble
+        _promote(fleet, stable, canary)
+    except BaseException as error:  # a Ctrl-C in the middle of a rollout must not leave a bad canary behind
+        outcome["stages"] = [describe(report) for report in reports]
+        if isinstance(error, VerdictError):
+            decision = reports[-1].verdict.decision
+            fleet.registry.tag(canary, VERDICT_TAG, decision.value)
+            if decision is Decision.FAIL:
+                fleet.registry.tag(canary, CONDEMNED_TAG, error.problem)
+        take_back(fleet, stable, canary)
+        raise
+    return tuple(reports)
+
+
+def take_back(fleet: Fleet, stable: Version, canary: Version) -> None:
+    """All traffic back to the stable version everywhere, then the canary's slots away and its alias with them.
+
+    Raises SplitError naming the clouds that could not follow; the others are back all the same.
+    """
+    fleet.say(f"taking {canary} back everywhere")
+    splits = {cloud.name: TrafficSplit.all_to(stable.slot) for cloud in fleet.clouds}
+    observed = fleet.observe()
+    plan = plan_changes(Target((), splits, frozenset({canary.slot})), observed)
+    show(fleet, plan)
+    result = shift_traffic(fleet, plan.shifts, [stable])
+    back = [change for change in plan.retires if change.cloud not in result.reasons]
+    retire_slots(fleet, back)
+    fleet.registry.delete_alias(fleet.model, CHALLENGER)
+    lost = {**observed.unreachable, **result.reasons}
+    if lost:
+        raise SplitError(
+            f"{canary} could not be taken back everywhere: {'; '.join(f'{c}: {why}' for c, why in lost.items())}",
+            hint=f"lockstep rollback {fleet.model} --to {stable.label}",
+        )
+
+
+def _promote(fleet: Fleet, stable: Version, version: Version) -> None:
+    """Make the aliases say what already serves everywhere: the champion's alias is the commit point."""
+    fleet.say(f"promoting {version}")
+    fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
+    fleet.registry.set_alias(stable, FALLBACK)
+    fleet.registry.set_alias(version, CHAMPION)
+    fleet.registry.delete_alias(fleet.model, CHALLENGER)
+
+
+def _retire_others(fleet: Fleet, keep: set[str]) -> None:
+    observed = fleet.observe()
+    changes = [
+        RetireSlot(cloud.cloud, slot.name)
+        for cloud in observed.clouds
+        for slot in cloud.slots
+        if slot.name not in keep and slot.weight == 0
+    ]
+    for change in changes:
+        fleet.say(str(change))
+    retire_slots(fleet, changes)
+
+
+def _judged(report: StageReport, stable: Version, canary: Version) -> VerdictError:
+    return VerdictError(
+        f"{canary} was judged {report.verdict.decision.value} at {report.stage.title}: "
+        f"{'; '.join(report.verdict.reasons)}",
+        hint=f"{stable} serves everywhere; see `lockstep status {canary.model}`",
+    )
+
+
+def _all_or_raise(fleet: Fleet, version: Version, reasons: Mapping[str, str]) -> None:
+    if reasons:
+        raise DeploymentFailedError(
+            f"{version} could not be deployed on every cloud: "
+            + "; ".join(f"{cloud}: {why}" for cloud, why in sorted(reasons.items())),
+            hint=f"mend what is named and deploy again; `lockstep status {fleet.model}` shows what serves",
+        )

@@ -1,0 +1,129 @@
+"""One model, the clouds that serve it, and what an operation needs to work on them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from lockstep.clouds.base import Cloud, Row
+from lockstep.config import Config, FleetSettings
+from lockstep.errors import NotFoundError
+from lockstep.operations.running import Job, Outcome, Runner, ThreadRunner
+from lockstep.rules.state import FleetState
+from lockstep.stores.artifacts import Replicas
+from lockstep.stores.ledger import Ledger
+from lockstep.stores.outcomes import OutcomeSource
+from lockstep.stores.registry import Registry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person may want to see: a phase of the work, or progress on one cloud (bytes or steps)."""
+
+    text: str
+    cloud: str = ""
+    done: int = 0
+    total: int = 0
+
+
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A model with its clouds in rollout order. `actor` is who or what asked, for the ledger."""
+
+    model: str
+    clouds: tuple[Cloud, ...]
+    registry: Registry
+    ledger: Ledger
+    settings: FleetSettings
+    outcomes: OutcomeSource | None = None
+    probe: tuple[Row, ...] = ()
+    runner: Runner = field(default_factory=ThreadRunner)
+    observer: Observer = lambda event: None
+    actor: str = ""
+
+    def cloud(self, name: str) -> Cloud:
+        """The cloud of that name; raises NotFoundError listing those of the fleet."""
+        for cloud in self.clouds:
+            if cloud.name == name:
+                return cloud
+        known = ", ".join(cloud.name for cloud in self.clouds)
+        raise NotFoundError(f"cloud {name!r} does not serve {self.model} (its clouds: {known})")
+
+    def say(self, text: str, cloud: str = "", done: int = 0, total: int = 0) -> None:
+        """Tell the observer."""
+        self.observer(Event(text, cloud, done, total))
+
+    def on_each(self, what: str, call: Callable[[Cloud], T], retries: int = 2) -> tuple[Outcome[T], ...]:
+        """Do `call` on every cloud at the same time."""
+        return self.runner.run(
+            [Job(cloud.name, f"{cloud.name}: {what}", _bind(call, cloud), retries) for cloud in self.clouds]
+        )
+
+    def observe(self) -> FleetState:
+        """What every cloud reports now; a cloud that does not answer is named with its reason, never left out."""
+        outcomes = self.on_each(f"observe {self.model}", lambda cloud: cloud.observe(self.model), retries=0)
+        return FleetState(
+            self.model,
+            tuple(outcome.value for outcome in outcomes if outcome.value is not None),
+            {outcome.cloud: str(outcome.error) for outcome in outcomes if outcome.error is not None},
+        )
+
+    def replicas(self, cloud: Cloud) -> Replicas:
+        """The cloud's store."""
+        address = cloud.store()
+        return Replicas(cloud.name, address.url, address.options, address.client_options, address.credentials)
+
+
+def open_fleet(
+    config: Config,
+    model: str,
+    *,
+    clouds: Mapping[str, Cloud] | None = None,
+    runner: Runner | None = None,
+    observer: Observer | None = None,
+    actor: str = "",
+) -> Fleet:
+    """The fleet of a model as configured; opens no connection to a cloud yet.
+
+    `clouds` are adapters that exist already (from Prefect blocks, or shared in a long-lived process), by name.
+    Raises NotFoundError for a model that is not configured.
+    """
+    model_settings = config.model(model)
+    settings = config.fleets[model_settings.fleet]
+    given = clouds or {}
+    adapters = [given.get(name) or config.clouds[name].connect(name) for name in settings.clouds]
+    if settings.order == "cheapest":
+        adapters.sort(key=lambda cloud: cloud.price_per_hour)  # stable: equal prices stay as listed
+    return Fleet(
+        model=model,
+        clouds=tuple(adapters),
+        registry=Registry(config.mlflow.tracking_uri, config.mlflow.timeout),
+        ledger=Ledger(Path(config.ledger)),
+        settings=settings,
+        outcomes=model_settings.outcomes,
+        probe=model_settings.probe,
+        runner=runner or ThreadRunner(),
+        observer=observer or (lambda event: None),
+        actor=actor or default_actor(),
+    )
+
+
+def default_actor() -> str:
+    """Who runs this process, for the ledger."""
+    try:
+        return os.environ.get("LOCKSTEP_ACTOR") or getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
+
+
+def _bind(call: Callable[[Cloud], T], cloud: Cloud) -> Callable[[], T]:
+    return lambda: call(cloud)

@@ -1,0 +1,97 @@
+"""Look at what serves, on every cloud, over the last minutes; on a breach roll everything back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from lockstep.errors import RefusedError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.journal import record
+from lockstep.operations.rollback import Rollback, rollback
+from lockstep.rules.judge import Decision, Verdict
+from lockstep.rules.limits import Observed, judge_alone
+from lockstep.rules.measurement import SlotMetrics
+from lockstep.rules.state import FleetState, Version
+from lockstep.stores.outcomes import OutcomeCount
+
+
+@dataclass(frozen=True)
+class Report:
+    """One look: `metrics` per cloud and slot, `outcomes` per cloud and version, what is missing, and the verdict.
+
+    `warnings` are what should be mended before it is needed: a fallback that is not warm, metrics that cannot be read.
+    """
+
+    model: str
+    champion: Version | None
+    state: FleetState
+    metrics: tuple[SlotMetrics, ...]
+    outcomes: tuple[OutcomeCount, ...]
+    verdict: Verdict
+    warnings: tuple[str, ...]
+    rolled_back: Rollback | None = None
+
+
+def monitor(fleet: Fleet, *, act: bool = True) -> Report:
+    """Measure, judge the champion against the fleet's limits and, on FAIL and if `act`, roll back to the fallback."""
+    settings = fleet.settings.monitor
+    until = datetime.now(UTC)
+    since = until - timedelta(seconds=settings.window)
+    desired = fleet.registry.desired(fleet.model)
+    if desired.champion is None:
+        raise RefusedError(
+            f"{fleet.model} has no champion, so nothing should be serving",
+            hint=f"deploy a version first: lockstep deploy {fleet.model} VERSION",
+        )
+    champion = desired.champion
+    state = fleet.observe()
+    measured = fleet.on_each("measure", lambda cloud: cloud.measure(fleet.model, since, until))
+    metrics = tuple(slot for outcome in measured for slot in outcome.value or ())
+    outcomes = fleet.outcomes.counts(since, until) if fleet.outcomes is not None else ()
+    verdict = judge_alone(_observed(champion, metrics, outcomes), settings.limits())
+    warnings = [f"{outcome.cloud}: no metrics: {outcome.error}" for outcome in measured if outcome.error is not None]
+    warnings += [f"{cloud}: {reason}" for cloud, reason in state.unreachable.items()]
+    warnings += cold_fallback(state, desired.fallback)
+    report = Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings))
+    if verdict.decision is not Decision.FAIL or not act:
+        return report
+    reason = "monitor: " + "; ".join(verdict.reasons)
+    with record(fleet, "monitor", champion, reasons=list(verdict.reasons)):
+        fleet.say(f"{champion} is in breach: {'; '.join(verdict.reasons)}")
+        done = rollback(fleet, reason=reason[:1000])
+    return Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings), done)
+
+
+def cold_fallback(state: FleetState, fallback: Version | None) -> list[str]:
+    """Why a rollback would not be a matter of seconds, one sentence a cloud; empty when all is warm."""
+    if fallback is None:
+        return ["there is no fallback: a rollback needs a version named by hand"]
+    cold = []
+    for cloud in state.clouds:
+        slot = cloud.slot(fallback.slot)
+        if slot is None:
+            cold.append(f"{cloud.cloud}: the fallback {fallback} has no slot; a rollback would take minutes")
+        elif not slot.ready:
+            cold.append(f"{cloud.cloud}: the fallback {fallback} is {slot.status}; a rollback would wait for it")
+    return cold
+
+
+def _observed(champion: Version, metrics: Sequence[SlotMetrics], outcomes: Sequence[OutcomeCount]) -> list[Observed]:
+    counted = {count.cloud: count for count in outcomes if count.is_of(champion)}
+    served = {slot.cloud: slot for slot in metrics if slot.slot == champion.slot}
+    observed = []
+    for cloud in sorted({*counted, *served}):
+        slot, count = served.get(cloud), counted.get(cloud)
+        observed.append(
+            Observed(
+                cloud,
+                slot.requests if slot else 0,
+                slot.errors if slot else 0,
+                count.total if count else 0,
+                count.bad if count else 0,
+                slot.latency_p95 if slot else None,
+            )
+        )
+    return observed
