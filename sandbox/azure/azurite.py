@@ -38,7 +38,7 @@ class Azurite:
     def start(self, containers: tuple[str, ...]) -> None:
         """Start it and create the containers. Call from the main thread: its life is tied to the calling thread.
 
-        Raises MissingToolError when Azurite or Node.js is not installed, RuntimeError when it does not come up.
+        Raises MissingToolError when Azurite or Node.js is not installed, OSError when it does not come up.
         """
         if not is_installed():
             raise MissingToolError("Azurite is not installed: run `python -m sandbox.azure.install`")
@@ -130,4 +130,4 @@ class Azurite:
         finally:
             timer.cancel()
         process.wait(timeout=10)
-        raise RuntimeError("Azurite did not start: " + (" | ".join(seen[-5:]) or "it said nothing"))
+        raise OSError("Azurite did not start: " + (" | ".join(seen[-5:]) or "it said nothing"))

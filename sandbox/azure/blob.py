@@ -8,9 +8,10 @@ from typing import Final
 from urllib.parse import unquote
 
 import urllib3
+from werkzeug.http import http_date
 from werkzeug.wrappers import Request, Response
 
-from sandbox.faults import Fault
+from sandbox.faults import Fault, Faults
 from sandbox.web import Target
 
 HOP_BY_HOP: Final = frozenset(
@@ -42,6 +43,8 @@ CONTAINER: Final = {
     ("GET", "list"): "ListBlobs",
     ("POST", "batch"): "BatchBlobs",
 }
+#: Writes that an `ignore` fault can swallow -> the status that pretends they were done.
+WRITES: Final = {"PutBlob": 201, "PutBlockList": 201, "DeleteBlob": 202}
 
 
 class BlobProxy:
@@ -49,7 +52,8 @@ class BlobProxy:
 
     cloud = "azure"
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, faults: Faults) -> None:
+        self._faults = faults
         address = urllib3.util.parse_url(upstream)
         self._pool = urllib3.HTTPConnectionPool(
             address.host or "127.0.0.1",
@@ -76,6 +80,9 @@ class BlobProxy:
 
     def respond(self, request: Request, target: Target) -> Response:
         """Send the request on and stream the answer back; neither body is held in memory."""
+        if target.operation in WRITES and self._faults.take("azure", target.operation, ("ignore",), target.resource):
+            request.get_data()
+            return _written(WRITES[target.operation])
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
         has_body = request.content_length or request.headers.get("Transfer-Encoding")
         try:
@@ -108,6 +115,17 @@ class BlobProxy:
 
 def _body(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     yield from answer.stream(CHUNK, decode_content=False)
+
+
+def _written(status: int) -> Response:
+    headers = {
+        "ETag": f'"0x{uuid.uuid4().hex[:15].upper()}"',
+        "Last-Modified": http_date(),
+        "x-ms-request-id": str(uuid.uuid4()),
+        "x-ms-version": "2025-11-05",
+        "x-ms-request-server-encrypted": "true",
+    }
+    return Response(b"", status, headers)
 
 
 def _error(status: int, code: str, message: str) -> Response:

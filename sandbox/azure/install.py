@@ -27,7 +27,7 @@ NODE_MAJOR: Final = 20
 INSTALL_SECONDS: Final = 600.0
 
 
-class MissingToolError(RuntimeError):
+class MissingToolError(FileNotFoundError):
     """A tool that is needed is not there; the message is one line and says what to do."""
 
 
@@ -65,7 +65,7 @@ def is_installed() -> bool:
 
 
 def install() -> bool:
-    """Install if needed; returns whether anything was done. Raises RuntimeError that says why not."""
+    """Install if needed; returns whether anything was done. Raises OSError that says why not."""
     if is_installed():
         return False
     node_path = node()
@@ -87,12 +87,10 @@ def install() -> bool:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(
-            f"npm did not install Azurite within {INSTALL_SECONDS:.0f} s: is its registry up?"
-        ) from error
+        raise OSError(f"npm did not install Azurite within {INSTALL_SECONDS:.0f} s: is its registry up?") from error
     if done.returncode != 0 or not SCRIPT.is_file():
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        raise RuntimeError("npm could not install Azurite: " + " | ".join(lines[-5:]))
+        raise OSError("npm could not install Azurite: " + " | ".join(lines[-5:]))
     STAMP.write_text(_lock_hash())
     return True
 
@@ -128,7 +126,7 @@ def main() -> int:
     """Install, say in one line what happened; exit status 1 with one line when it cannot be done."""
     try:
         done = install()
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
         print(f"sandbox.azure.install: {error}", file=sys.stderr)  # noqa: T201 - a command's output
         return 1
     print(f"Azurite is {'now' if done else 'already'} installed in {TARGET}")  # noqa: T201 - a command's output

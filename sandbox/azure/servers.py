@@ -99,7 +99,7 @@ class AzureServers:
             "region": REGION,
             "storage_account": ACCOUNT,
             "storage_key": self._azurite.key,
-            "blob_endpoint": f"{serve(BlobProxy(self._azurite.url), 24)}/{ACCOUNT}",
+            "blob_endpoint": f"{serve(BlobProxy(self._azurite.url, world.faults), 24)}/{ACCOUNT}",
             "container": CONTAINER,
             "datastore": DATASTORE,
             "default_datastore": DEFAULT_DATASTORE,

@@ -11,6 +11,7 @@ from sandbox.azure.arm import Ask, Operation, ResourceManager, answer, not_found
 from sandbox.azure.store import Store, document, key
 
 DEFAULT_DATASTORE: Final = "workspaceblobstore"
+LISTING: Final = frozenset(("isDefault", "count", "orderByAsc"))
 
 
 class Workspace:
@@ -71,9 +72,7 @@ class Workspace:
         """Add what is served here."""
         manager.add("GET", "workspaces", Operation("Workspaces_ListByResourceGroup", self._list))
         manager.add("GET", "workspaces/*", Operation("Workspaces_Get", self._get))
-        manager.add(
-            "GET", "workspaces/*/datastores", Operation("Datastores_List", self._datastores, frozenset({"isDefault"}))
-        )
+        manager.add("GET", "workspaces/*/datastores", Operation("Datastores_List", self._datastores, LISTING))
         manager.add("GET", "workspaces/*/datastores/*", Operation("Datastores_Get", self._datastore))
         manager.add("POST", "workspaces/*/datastores/*/listSecrets", Operation("Datastores_ListSecrets", self._secrets))
 
@@ -94,6 +93,7 @@ class Workspace:
         found = self._store.children(key("datastores"), ask.stale)
         if ask.query.get("isDefault", "").lower() == "true":
             found = [d for d in found if d["properties"]["isDefault"]]
+        found = sorted(found, key=lambda d: str(d["name"]), reverse=ask.query.get("orderByAsc", "").lower() != "true")
         return answer({"value": found})
 
     def _datastore(self, ask: Ask) -> Response:
