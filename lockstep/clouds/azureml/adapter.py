@@ -1,0 +1,107 @@
+"""The verbs of a cloud on Azure Machine Learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from lockstep.clouds.azureml.access import Access
+from lockstep.clouds.azureml.arm import Workspace
+from lockstep.clouds.azureml.assets import Assets
+from lockstep.clouds.azureml.endpoints import Endpoints
+from lockstep.clouds.azureml.failures import translate
+from lockstep.clouds.azureml.metrics import Metrics
+from lockstep.clouds.azureml.scoring import Scoring
+from lockstep.clouds.azureml.slots import Slots
+from lockstep.clouds.base import Cloud, Row, StoreAddress
+from lockstep.errors import LockstepError, NotFoundError
+from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
+from lockstep.rules.state import CloudState, Version
+from lockstep.rules.traffic import TrafficSplit
+
+if TYPE_CHECKING:
+    from lockstep.clouds.azureml.settings import AzureMLSettings
+
+STUDIO: Final = "https://ml.azure.com"
+
+
+class AzureML(Cloud):
+    """One Azure ML workspace: an online endpoint per model, a deployment per version."""
+
+    title: ClassVar[str] = "Azure ML"
+
+    def __init__(self, name: str, settings: AzureMLSettings) -> None:
+        super().__init__(name, settings)
+        self._settings = settings
+        self._access = Access(name, settings)
+        self._workspace = Workspace(self._access)
+        self._endpoints = Endpoints(name, settings, self._workspace)
+        self._assets = Assets(self._access, self._workspace)
+        self._slots = Slots(name, settings, self._workspace, self._endpoints, self._assets)
+        self._scoring = Scoring(self._access, self._workspace, self._endpoints)
+        self._metrics = Metrics(self._access)
+
+    def store(self) -> StoreAddress:
+        """Lockstep's folder in the container behind the datastore."""
+        settings = self._settings
+        options = {"account_name": settings.storage_account, "container_name": settings.container}
+        client_options: dict[str, object] = {}
+        if settings.blob_endpoint is not None:
+            options["endpoint"] = settings.blob_endpoint
+            if settings.blob_endpoint.startswith("http://"):
+                client_options["allow_http"] = True
+        prefix = settings.prefix.strip("/")
+        url = f"az://{settings.container}" + (f"/{prefix}" if prefix else "")
+        if settings.storage_key is not None:
+            options["account_key"] = settings.storage_key.get_secret_value()
+            return StoreAddress(url, settings.store_uri, options, client_options)
+        with self._translated("get credentials for the store"):
+            from obstore.auth.azure import AzureCredentialProvider
+
+            provider = AzureCredentialProvider(self._access.credential())  # type: ignore[arg-type]
+        return StoreAddress(url, settings.store_uri, options, client_options, provider)
+
+    def console_url(self, model: str) -> str:
+        """The endpoint's page in Azure ML studio."""
+        page = f"{STUDIO}/endpoints/realtime/{self.endpoint(model)}/detail"
+        return f"{page}?wsid={self._settings.workspace_path}"
+
+    def _check(self) -> None:
+        if self._workspace.get("") is None:
+            raise NotFoundError(
+                f"there is no workspace {self._settings.workspace} in resource group {self._settings.resource_group}",
+                cloud=self.name,
+                hint="check subscription_id, resource_group and workspace",
+            )
+
+    def _observe(self, model: str) -> CloudState:
+        return self._endpoints.state(self.endpoint(model))
+
+    def _registered(self, version: Version) -> NativeVersion | None:
+        found = self._assets.find_model(version)
+        return None if found is None else self._assets.native(version, found)
+
+    def _register(self, version: Version) -> NativeVersion:
+        return self._assets.native(version, self._assets.register_model(version))
+
+    def _verify_traffic(self, model: str, split: TrafficSplit) -> bool | None:
+        return self._endpoints.shows(self.endpoint(model), split)
+
+    def _measure(self, model: str, since: datetime, until: datetime) -> tuple[SlotMetrics, ...]:
+        return self._metrics.measure(self.endpoint(model), since, until)
+
+    def _invoke(self, model: str, rows: Sequence[Row], slot: str | None, request_id: str) -> Answer:
+        return self._scoring.invoke(self.endpoint(model), model, rows, slot, request_id)
+
+    def _prepare(self, version: Version) -> None:
+        self._slots.prepare(self.endpoint(version.model), version)
+
+    def _set_traffic(self, model: str, split: TrafficSplit) -> None:
+        self._endpoints.move(self.endpoint(model), model, split)
+
+    def _retire(self, model: str, slot: str) -> None:
+        self._slots.retire(self.endpoint(model), model, slot)
+
+    def _translate(self, error: Exception, action: str) -> LockstepError | None:
+        return translate(error, action, self.name)

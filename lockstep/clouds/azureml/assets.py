@@ -1,0 +1,202 @@
+"""The workspace's own registry: a model version per Lockstep version, an environment per serving image.
+
+Looking is done by plain GETs; azure-ai-ml, which takes seconds to import, is loaded only to create what lacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from lockstep.clouds.azureml.arm import Document, Workspace
+from lockstep.clouds.azureml.endpoints import DIGEST_TAG, LABEL_TAG, MODEL_TAG
+from lockstep.clouds.azureml.settings import PUBLIC_RESOURCE_MANAGER
+from lockstep.errors import CloudRejectedError, DigestMismatchError, RefusedError
+from lockstep.rules.measurement import NativeVersion
+
+if TYPE_CHECKING:
+    from lockstep.clouds.azureml.access import Access
+    from lockstep.rules.state import Version
+
+RUN_TAG: Final = "mlflow-run-id"
+ENVIRONMENT: Final = "lockstep-serving"
+PORT: Final = 8080
+HEALTH_ROUTE: Final = "/health"
+SCORE_ROUTE: Final = "/score"
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+
+#: azure-ai-ml keeps its list of clouds, and which one is meant, in the process.
+_SDK_LOCK: Final = threading.Lock()
+
+
+class Assets:
+    """Models and environments of one workspace."""
+
+    def __init__(self, access: Access, workspace: Workspace) -> None:
+        self._name = access.name
+        self._access = access
+        self._settings = access.settings
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._client: Any = None
+
+    # -- models ------------------------------------------------------------------------------------------------
+
+    def find_model(self, version: Version) -> Document | None:
+        """The record of this version, under its label or under label and digest; None when there is none.
+
+        Raises DigestMismatchError when a record with its digest points to other bytes, or one with its bytes
+        carries another digest.
+        """
+        for name in self._names(version):
+            found = self._workspace.get(f"models/{quote(version.model)}/versions/{quote(name)}")
+            if found is None:
+                continue
+            same_bytes = _place(found["properties"].get("modelUri", "")) == _place(self._uri(version))
+            same_digest = (found["properties"].get("properties") or {}).get(DIGEST_TAG) == version.digest
+            if same_bytes and same_digest:
+                return found
+            if same_bytes or same_digest:
+                raise DigestMismatchError(
+                    f"Azure ML model {version.model}:{name} should be {version}, but its "
+                    + ("digest was changed" if same_bytes else "path was changed")
+                    + f": {found['properties'].get('modelUri')}",
+                    cloud=self._name,
+                    hint="find out who changed it, archive it in Azure ML studio, and register again",
+                )
+        return None
+
+    def register_model(self, version: Version) -> Document:
+        """The record of this version, made if it is not there yet."""
+        found = self.find_model(version)
+        if found is not None:
+            return found
+        if not NAME.fullmatch(version.model):
+            raise RefusedError(
+                f"Azure ML does not take the model name {version.model!r}",
+                cloud=self._name,
+                hint="use letters, digits, dots, dashes and underscores, at most 255",
+            )
+        label, unique = self._names(version)
+        taken = self._workspace.get(f"models/{version.model}/versions/{quote(label)}") is not None
+        self._create_model(version, unique if taken else label)
+        created = self.find_model(version)
+        if created is None:
+            raise CloudRejectedError(
+                f"Azure ML took the registration of {version} but does not show it",
+                cloud=self._name,
+                hint="look for the model in Azure ML studio, then run the same command again",
+            )
+        return created
+
+    def native(self, version: Version, document: Document) -> NativeVersion:
+        """A record as the rest of Lockstep knows it."""
+        page = f"https://ml.azure.com/model/{quote(version.model)}:{document['name']}/details"
+        return NativeVersion(self._name, str(document["id"]), f"{page}?wsid={self._settings.workspace_path}")
+
+    def _names(self, version: Version) -> tuple[str, str]:
+        """The version names to try: MLflow's label, and one that stays free when MLflow's numbers begin again."""
+        return version.label, f"{version.label}-{version.digest[:12]}"
+
+    def _uri(self, version: Version) -> str:
+        return f"{self._settings.store_uri}/{version.prefix}"
+
+    def _create_model(self, version: Version, name: str) -> None:
+        from azure.ai.ml.entities import Model
+
+        origin = {LABEL_TAG: version.label, DIGEST_TAG: version.digest, RUN_TAG: version.run_id}
+        self._sdk().models.create_or_update(
+            Model(
+                name=version.model,
+                version=name,
+                path=self._uri(version),
+                type="custom_model",
+                description=f"MLflow {version.model} version {version.label}, run {version.run_id or 'unknown'}",
+                tags={**origin, MODEL_TAG: version.model},
+                properties=origin,
+            )
+        )
+
+    # -- environments ------------------------------------------------------------------------------------------
+
+    def environment(self) -> str:
+        """Identifier of the environment that is the configured image; made if it is not there yet."""
+        image = self._settings.image
+        name = hashlib.sha256(f"{image} {PORT} {HEALTH_ROUTE} {SCORE_ROUTE}".encode()).hexdigest()[:16]
+        path = f"environments/{ENVIRONMENT}/versions/{name}"
+        found = self._workspace.get(path)
+        if found is None:
+            self._create_environment(name, image)
+            found = self._workspace.get(path)
+        if found is None or found["properties"].get("image") != image:
+            shown = "nothing" if found is None else found["properties"].get("image")
+            raise CloudRejectedError(
+                f"Azure ML environment {ENVIRONMENT}:{name} should be {image}, but Azure shows {shown}",
+                cloud=self._name,
+                hint="archive that environment version in Azure ML studio and try again",
+            )
+        return str(found["id"])
+
+    def _create_environment(self, name: str, image: str) -> None:
+        from azure.ai.ml.entities import Environment
+
+        health = {"path": HEALTH_ROUTE, "port": PORT}
+        self._sdk().environments.create_or_update(
+            Environment(
+                name=ENVIRONMENT,
+                version=name,
+                image=image,
+                description="Lockstep's serving image",
+                inference_config={
+                    "liveness_route": health,
+                    "readiness_route": health,
+                    "scoring_route": {"path": SCORE_ROUTE, "port": PORT},
+                },
+            )
+        )
+
+    # -- the SDK -----------------------------------------------------------------------------------------------
+
+    def _sdk(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                with _SDK_LOCK:
+                    self._client = self._make_sdk()
+            return self._client
+
+    def _make_sdk(self) -> Any:
+        from azure.ai.ml import MLClient
+
+        settings = self._settings
+        options = self._access.transport_options()
+        if settings.resource_manager.rstrip("/") != PUBLIC_RESOURCE_MANAGER:
+            # The first address given for a cloud's name stays for the life of the process: one name per address.
+            address = settings.resource_manager.rstrip("/")
+            options["cloud"] = f"lockstep-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+            options["cloud_metadata"] = {
+                "azure_portal": "https://portal.azure.com",
+                "resource_manager": address,
+                "active_directory": settings.authority or "https://login.microsoftonline.com",
+                "aml_resource_id": "https://ml.azure.com",
+                "storage_endpoint": "core.windows.net",
+                "registry_discovery_endpoint": address,
+            }
+        return MLClient(
+            self._access.credential(),
+            settings.subscription_id,
+            settings.resource_group,
+            settings.workspace,
+            enable_telemetry=False,
+            show_progress=False,
+            polling_interval=1,
+            **options,
+        )
+
+
+def _place(uri: str) -> str:
+    """A datastore path without the workspace in front of it: Azure shows it in more than one form."""
+    _, found, path = uri.lower().partition("/datastores/")
+    return path.strip("/") if found else uri.lower().partition("datastores/")[2].strip("/")

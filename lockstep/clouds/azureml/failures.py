@@ -1,0 +1,131 @@
+"""Azure's errors in Lockstep's words, each with the next step for whoever is on call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from lockstep.errors import (
+    BusyError,
+    CloudRejectedError,
+    ConfigError,
+    CredentialsError,
+    LockstepError,
+    NotFoundError,
+    RefusedError,
+    RetryLaterError,
+    ThrottledError,
+    UnreachableError,
+)
+
+ROLES: Final = "'AzureML Data Scientist' on the workspace and 'Storage Blob Data Contributor' on the storage account"
+SERVER_ERRORS: Final = (500, 502, 503, 504)
+BUSY_SIGNS: Final = ("already running method", "provisioning state", "anotheroperationinprogress")
+WRONG_SCOPE: Final = ("SubscriptionNotFound", "InvalidSubscriptionId", "ResourceGroupNotFound")
+
+
+def translate(error: Exception, action: str, cloud: str) -> LockstepError | None:
+    """The Lockstep error for one of azure-core, azure-identity, azure-ai-ml or requests; None for any other."""
+    if isinstance(error, ImportError) and (error.name or "").startswith("azure"):
+        return ConfigError(
+            f"could not {action}: {error}", cloud=cloud, hint="install Azure's libraries: pip install 'lockstep[azure]'"
+        )
+    import requests
+    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+
+    problem = f"could not {action}: {_text(error)}"
+    if is_silence(error):
+        return UnreachableError(
+            problem,
+            cloud=cloud,
+            hint="check the network and https://azure.status.microsoft; nothing is known of it now",
+        )
+    if isinstance(error, HttpResponseError) and error.status_code is not None:
+        return _answered(error, problem, cloud)
+    if isinstance(error, ClientAuthenticationError):
+        return _identity(problem, cloud)
+    if isinstance(error, AzureError | requests.RequestException):
+        return CloudRejectedError(problem, cloud=cloud, hint="read Azure's reason above and correct the request")
+    return None
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether no answer came: refused, reset, timed out; also behind an identity library's own error."""
+    import requests
+    from azure.core.exceptions import IncompleteReadError, ServiceRequestError, ServiceResponseError
+
+    silent = (
+        ServiceRequestError,
+        ServiceResponseError,
+        IncompleteReadError,
+        requests.ConnectionError,
+        requests.Timeout,
+    )
+    return any(isinstance(cause, silent) for cause in _causes(error))
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same request may succeed in a moment."""
+    from azure.core.exceptions import HttpResponseError
+
+    if isinstance(error, HttpResponseError) and error.status_code is not None:
+        return error.status_code in (408, 429, *SERVER_ERRORS)
+    return is_silence(error)
+
+
+def _answered(error: Exception, problem: str, cloud: str) -> LockstepError:
+    status, code = getattr(error, "status_code", 0), _code(error)
+    text = str(error).lower()
+    if status == 401:
+        return _identity(problem, cloud)
+    if status == 403:
+        return CredentialsError(problem, cloud=cloud, hint=f"ask for the roles {ROLES}")
+    if status == 429:
+        return ThrottledError(problem, cloud=cloud, hint="Azure asks for fewer requests: try again in a minute")
+    if status in (408, *SERVER_ERRORS):
+        return RetryLaterError(
+            problem, cloud=cloud, hint="Azure failed to answer: try again; see https://azure.status.microsoft"
+        )
+    if status == 409 or (status == 400 and any(sign in text for sign in BUSY_SIGNS)):
+        return BusyError(problem, cloud=cloud, hint="another change is under way: try again when it has ended")
+    if status == 404:
+        settings = "subscription_id, resource_group and workspace"
+        hint = f"check {settings}" if code in WRONG_SCOPE or "workspaces/" in text else "look at it in Azure ML studio"
+        return NotFoundError(problem, cloud=cloud, hint=hint)
+    if "non-zero traffic" in text:
+        return RefusedError(problem, cloud=cloud, hint="move its traffic to another slot first")
+    if "quota" in f"{code} {text}".lower():
+        return CloudRejectedError(
+            problem, cloud=cloud, hint="ask for more quota for the instance type, or retire a slot that is not needed"
+        )
+    return CloudRejectedError(problem, cloud=cloud, hint="read Azure's reason above and correct the request")
+
+
+def _identity(problem: str, cloud: str) -> LockstepError:
+    if "AADSTS90055" in problem or "AADSTS90033" in problem:
+        return ThrottledError(problem, cloud=cloud, hint="Entra ID is busy: try again in a minute")
+    return CredentialsError(
+        problem,
+        cloud=cloud,
+        hint="give tenant_id, client_id and client_secret, set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+        "AZURE_CLIENT_SECRET, or run `az login`",
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(getattr(error, "error", None), "code", "") or "")
+
+
+def _text(error: Exception) -> str:
+    """Azure's own words, on one line."""
+    inner = getattr(error, "error", None)
+    message, code = getattr(inner, "message", None), _code(error)
+    words = f"{code}: {message}" if message and code else str(getattr(error, "message", "") or error)
+    return " ".join(words.split())
