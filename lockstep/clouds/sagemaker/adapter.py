@@ -1,0 +1,164 @@
+"""SageMaker as a `Cloud`: one endpoint per model, one production variant per version."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import ClassVar, Final
+
+from lockstep.clouds.base import Cloud, Row, StoreAddress
+from lockstep.clouds.sagemaker.clients import Clients
+from lockstep.clouds.sagemaker.definitions import Definitions
+from lockstep.clouds.sagemaker.endpoints import describe_state, read_endpoint
+from lockstep.clouds.sagemaker.errors import translate
+from lockstep.clouds.sagemaker.metrics import measure_slots
+from lockstep.clouds.sagemaker.names import checked, console, tag_value
+from lockstep.clouds.sagemaker.packages import DIGEST, LABEL, Packages
+from lockstep.clouds.sagemaker.settings import SageMakerSettings
+from lockstep.clouds.sagemaker.slots import Slots
+from lockstep.clouds.sagemaker.traffic import Traffic
+from lockstep.errors import CredentialsError, LockstepError, RefusedError
+from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
+from lockstep.rules.state import CloudState, Version
+from lockstep.rules.traffic import TrafficSplit
+
+MAX_BODY: Final = 6_291_456  # bytes that InvokeEndpoint takes
+MAX_REQUEST_ID: Final = 64  # characters of an InferenceId
+
+
+class SageMaker(Cloud):
+    """Amazon SageMaker with S3, CloudWatch and CloudWatch Logs, all through boto3."""
+
+    title: ClassVar[str] = "Amazon SageMaker"
+
+    def __init__(self, name: str, settings: SageMakerSettings) -> None:
+        super().__init__(name, settings)
+        self._settings = settings
+        self._clients = Clients(settings)
+        self._definitions = Definitions(name, settings, self._clients)
+        self._packages = Packages(name, settings, self._clients)
+        self._slots = Slots(name, settings, self._clients, self._definitions)
+        self._traffic = Traffic(name, settings, self._clients)
+
+    def endpoint(self, model: str) -> str:
+        """Name of the model's endpoint, and of its model package group; raises RefusedError for a name not allowed."""
+        return checked(super().endpoint(model), "endpoint", self.name)
+
+    def store(self) -> StoreAddress:
+        """The bucket, opened with the given keys or with boto3's default chain."""
+        given = self._settings
+        options = {"aws_region": given.region}
+        client_options: dict[str, object] = {"connect_timeout": f"{given.call_timeout / 2:g}s"}
+        if given.endpoint_url is not None:
+            options["aws_endpoint"] = given.endpoint_url
+            client_options["allow_http"] = given.endpoint_url.startswith("http://")
+        credentials: Callable[[], object] | None = None
+        if given.access_key_id is not None and given.secret_access_key is not None:
+            options["aws_access_key_id"] = given.access_key_id
+            options["aws_secret_access_key"] = given.secret_access_key.get_secret_value()
+            if given.session_token is not None:
+                options["aws_session_token"] = given.session_token.get_secret_value()
+        else:
+            with self._translated("find credentials for S3"):
+                credentials = self._credentials()
+        return StoreAddress(given.uri, given.uri, options, client_options, credentials)
+
+    def console_url(self, model: str) -> str:
+        """The endpoint's page."""
+        return console(self._settings.region, f"endpoints/{self.endpoint(model)}")
+
+    def _credentials(self) -> Callable[[], object]:
+        session = self._clients.session
+        if session.get_credentials() is None:
+            raise CredentialsError(
+                "there are no AWS credentials",
+                cloud=self.name,
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or keys in lockstep.yaml",
+            )
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return Boto3CredentialProvider(session)
+
+    def _check(self) -> None:
+        self._clients.sagemaker.list_endpoints(MaxResults=1)
+
+    def _observe(self, model: str) -> CloudState:
+        name = self.endpoint(model)
+        live = read_endpoint(self._clients.sagemaker, name)
+        if live is None:
+            return CloudState(self.name, name, exists=False)
+        return describe_state(live, self.name, self._definitions.digests(live))
+
+    def _registered(self, version: Version) -> NativeVersion | None:
+        return self._packages.find(version, self.endpoint(version.model))
+
+    def _register(self, version: Version) -> NativeVersion:
+        return self._packages.register(version, self.endpoint(version.model))
+
+    def _prepare(self, version: Version) -> None:
+        checked(version.slot, "slot", self.name)
+        tag_value(version.model, "model name", self.name)
+        self._slots.prepare(version, self.endpoint(version.model))
+
+    def _set_traffic(self, model: str, split: TrafficSplit) -> None:
+        self._traffic.shift(self.endpoint(model), split)
+
+    def _verify_traffic(self, model: str, split: TrafficSplit) -> bool | None:
+        live = read_endpoint(self._clients.sagemaker, self.endpoint(model))
+        if live is None:
+            return False
+        return None if live.busy else live.shows(split)
+
+    def _measure(self, model: str, since: datetime, until: datetime) -> tuple[SlotMetrics, ...]:
+        name = self.endpoint(model)
+        live = read_endpoint(self._clients.sagemaker, name)
+        slots = sorted(live.slots) if live is not None else []
+        return measure_slots(self._clients.cloudwatch, self.name, name, slots, since, until)
+
+    def _invoke(self, model: str, rows: Sequence[Row], slot: str | None, request_id: str) -> Answer:
+        name = self.endpoint(model)
+        body = json.dumps({"instances": [dict(row) for row in rows]}).encode()
+        if len(body) > MAX_BODY:
+            raise RefusedError(
+                f"a request of {len(body)} bytes to {name} is larger than SageMaker takes ({MAX_BODY})",
+                cloud=self.name,
+                hint=f"send the {len(rows)} rows in smaller parts",
+            )
+        if len(request_id) > MAX_REQUEST_ID:
+            raise RefusedError(
+                f"request id {request_id!r} has {len(request_id)} characters; SageMaker takes {MAX_REQUEST_ID}",
+                cloud=self.name,
+                hint="use a shorter one, a UUID for example",
+            )
+        asked = {"TargetVariant": slot} if slot else {}
+        if request_id:
+            asked["InferenceId"] = request_id
+        began = time.monotonic()
+        answer = self._clients.runtime.invoke_endpoint(
+            EndpointName=name, Body=body, ContentType="application/json", Accept="application/json", **asked
+        )
+        content: bytes = answer["Body"].read()
+        latency = time.monotonic() - began
+        told = _attributes(answer.get("CustomAttributes", ""))
+        return Answer(
+            cloud=self.name,
+            slot=answer.get("InvokedProductionVariant", ""),
+            label=told.get(LABEL, ""),
+            digest=told.get(DIGEST, ""),
+            body=content,
+            request_id=request_id or answer["ResponseMetadata"].get("RequestId", ""),
+            latency=latency,
+        )
+
+    def _retire(self, model: str, slot: str) -> None:
+        self._slots.retire(self.endpoint(model), slot)
+
+    def _translate(self, error: Exception, action: str) -> LockstepError | None:
+        return translate(error, action, self.name, self._settings.region)
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """`a=1;b=2` as a dictionary: how the container names itself in SageMaker's one free header."""
+    return dict(part.strip().partition("=")[::2] for part in text.split(";") if "=" in part)
