@@ -269,8 +269,9 @@ class XmlApi:
 
 
 def _names(request: Request) -> tuple[str, str]:
+    # cheroot leaves %2F alone when it decodes a path; obstore sends slashes inside object names that way.
     bucket, _, name = request.path.removeprefix("/").partition("/")
-    return bucket, name
+    return bucket, name.replace("%2F", "/").replace("%2f", "/")
 
 
 def _draft(request: Request, bucket: str, name: str, digests: Digests) -> StoredObject:
