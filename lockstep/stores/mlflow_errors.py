@@ -23,6 +23,7 @@ TOO_MANY: Final = re.compile(r"too many (\d{3}) error responses")
 NO_ANSWER: Final = re.compile(
     r"Max retries exceeded|Connection ?Error|Connection refused|Connection aborted|timed out|NameResolution|RemoteDisc"
 )
+CAUSE: Final = re.compile(r"(?:\[Errno -?\d+\] |ReadTimeoutError\(\"[^\"]*: )([^\"')]+)")
 
 
 @contextlib.contextmanager
@@ -87,6 +88,8 @@ def _by_status(status: int, problem: str) -> LockstepError:
 
 
 def _reason(text: str) -> str:
-    """The end of MLflow's text, where the cause stands, on one line."""
+    """The cause out of the nested text of MLflow, requests and urllib3, on one line."""
     line = " ".join(text.split())
+    if cause := CAUSE.search(line):
+        return cause[1]
     return line if len(line) <= 300 else f"...{line[-300:]}"

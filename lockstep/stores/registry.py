@@ -7,6 +7,7 @@ edit the run. So nothing read here is believed before it hashes to the digest th
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -63,6 +64,9 @@ class Registry:
         """MLflow's own client for this server, for what is not a matter of versions (runs, experiments)."""
         from mlflow import MlflowClient
 
+        # Amazon's MLflow plugin comes with the sagemaker package and fails, harmlessly, for any server but Amazon's:
+        # one warning for each request.
+        logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     def translated(self, action: str) -> AbstractContextManager[None]:
@@ -224,7 +228,7 @@ class Registry:
                 run_id=run_id,
                 tags={DIGEST_TAG: manifest.digest, FORMAT_TAG: FORMAT},
                 model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
-                await_creation_for=math.ceil(self.timeout),
+                await_creation_for=0,  # the files are there already; there is nothing to wait for
             )
         first = self._twins(manifest, source, run_id)[0]
         if first.label != str(made.version):  # another process, or a retry inside MLflow's client, was quicker
