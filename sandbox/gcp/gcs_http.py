@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from email.utils import formatdate
 from typing import BinaryIO, Final
+from urllib.parse import quote
 
 from werkzeug.wrappers import Request, Response
 
@@ -22,6 +23,11 @@ from sandbox.gcp.gcs_objects import (
 )
 
 RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def raw_path(request: Request) -> str:
+    """The path as it was sent: it tells a "/" inside an object's name (%2F) from one between two parts of the path."""
+    return str(request.environ.get("REQUEST_URI") or quote(request.path)).partition("?")[0]
 
 
 def media(request: Request, stored: StoredObject) -> Response:

@@ -18,7 +18,15 @@ from urllib.parse import quote, unquote
 
 from werkzeug.wrappers import Request, Response
 
-from sandbox.gcp.gcs_http import FIELD_HEADERS, conditions_from, finish_checked, media, promised_hashes, whole_number
+from sandbox.gcp.gcs_http import (
+    FIELD_HEADERS,
+    conditions_from,
+    finish_checked,
+    media,
+    promised_hashes,
+    raw_path,
+    whole_number,
+)
 from sandbox.gcp.gcs_objects import (
     Bucket,
     Conditions,
@@ -417,8 +425,7 @@ class JsonApi:
 
 
 def _match(request: Request) -> tuple[str, dict[str, str]]:
-    # The raw path tells "/" inside an object's name (%2F) from one between the parts.
-    raw = str(request.environ.get("REQUEST_URI") or quote(request.path)).partition("?")[0]
+    raw = raw_path(request)
     for method, path, operation in ROUTES:
         found = path.fullmatch(raw)
         if found and method == request.method:

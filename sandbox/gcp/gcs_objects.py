@@ -135,27 +135,31 @@ class Bucket:
 
 
 class Upload:
-    """Bytes on their way in: written to a file and digested as they come."""
+    """Bytes on their way in: written to a file and digested as they come.
 
-    def __init__(self, path: Path) -> None:
+    An object made of parts has no MD5, as a composite object has none on the real service: `md5=False`.
+    """
+
+    def __init__(self, path: Path, *, md5: bool = True) -> None:
         self.path: Final = path
         self.size = 0
         self._file = path.open("wb")
-        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
         self._crc = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
 
     def write(self, chunks: Iterable[bytes]) -> None:
         """Append."""
         for chunk in chunks:
             self._file.write(chunk)
-            self._md5.update(chunk)
+            if self._md5 is not None:
+                self._md5.update(chunk)
             self._crc.update(chunk)  # type: ignore[no-untyped-call]
             self.size += len(chunk)
 
     def finish(self) -> Digests:
         """Close the file; what was written."""
         self._file.close()
-        md5 = base64.b64encode(self._md5.digest()).decode()
+        md5 = base64.b64encode(self._md5.digest()).decode() if self._md5 is not None else None
         crc32c: bytes = self._crc.digest()  # type: ignore[no-untyped-call]
         return Digests(self.size, md5, base64.b64encode(crc32c).decode())
 
@@ -186,9 +190,9 @@ class Store:
             self._last = max(self._last + 1, time.time_ns() // 1000)
             return self._last
 
-    def upload(self) -> Upload:
+    def upload(self, *, md5: bool = True) -> Upload:
         """A new place for bytes."""
-        return Upload(self._folder / str(self._number()))
+        return Upload(self._folder / str(self._number()), md5=md5)
 
     # --- buckets
 

@@ -21,6 +21,7 @@ from sandbox.gcp.gcs_http import (
     media,
     object_headers,
     promised_hashes,
+    raw_path,
     whole_number,
     xml_etag,
 )
@@ -193,7 +194,7 @@ class XmlApi:
 
     def _complete(self, request: Request, number: str, upload: Multipart) -> Response:
         wanted = _parts_in(request.get_data())
-        whole = self._store.upload()
+        whole = self._store.upload(md5=False)
         for position, (part_number, etag) in enumerate(wanted):
             part = upload.parts.get(part_number)
             if part is None or etag.strip('"') != _part_etag(part[1]).strip('"'):
@@ -205,8 +206,7 @@ class XmlApi:
                 raise StorageError(400, "invalid", "EntityTooSmall", message)
             with part[0].path.open("rb") as file:
                 whole.write(chunks_of(file))
-        # An object made of parts has no MD5, as a composite object has none.
-        digests = replace(finish_checked(whole, promised_hashes(request)), md5=None)
+        digests = finish_checked(whole, promised_hashes(request))
         conditions = self._conditions(request, upload.bucket, upload.name)
         draft = replace(upload.draft, digests=digests, parts=len(wanted))
         stored = self._store.put(whole, draft, conditions)
@@ -269,9 +269,9 @@ class XmlApi:
 
 
 def _names(request: Request) -> tuple[str, str]:
-    # cheroot leaves %2F alone when it decodes a path; obstore sends slashes inside object names that way.
-    bucket, _, name = request.path.removeprefix("/").partition("/")
-    return bucket, name.replace("%2F", "/").replace("%2f", "/")
+    # The raw path: obstore sends slashes inside object names as %2F, which the server leaves undecoded.
+    bucket, _, name = unquote(raw_path(request)).removeprefix("/").partition("/")
+    return bucket, name
 
 
 def _draft(request: Request, bucket: str, name: str, digests: Digests) -> StoredObject:
