@@ -108,7 +108,7 @@ class Workspace:
         return outcome
 
     def steady(self, look: Callable[[], Result]) -> Callable[[], Result | None]:
-        """`look`, for use in a polling loop: a passing failure gives None unless it lasts longer than a call and a half may."""
+        """`look` for a polling loop: a passing failure gives None unless it lasts one and a half call time-outs."""
         patience = 1.5 * self._access.settings.call_timeout
         failing_since: list[float] = []
 
