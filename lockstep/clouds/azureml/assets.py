@@ -14,7 +14,7 @@ from urllib.parse import quote
 from lockstep.clouds.azureml.arm import Document, Workspace
 from lockstep.clouds.azureml.endpoints import DIGEST_TAG, LABEL_TAG, MODEL_TAG
 from lockstep.clouds.azureml.settings import PUBLIC_RESOURCE_MANAGER
-from lockstep.errors import CloudRejectedError, DigestMismatchError, RefusedError
+from lockstep.errors import CloudRejectedError, DigestMismatchError, RefusedError, RetryLaterError
 from lockstep.rules.measurement import NativeVersion
 
 if TYPE_CHECKING:
@@ -51,55 +51,57 @@ class Assets:
         Raises DigestMismatchError when a record with its digest points to other bytes, or one with its bytes
         carries another digest.
         """
-        for name in self._names(version):
-            found = self._workspace.get(f"models/{quote(version.model)}/versions/{quote(name)}")
-            if found is None:
-                continue
-            same_bytes = _place(found["properties"].get("modelUri", "")) == _place(self._uri(version))
-            same_digest = (found["properties"].get("properties") or {}).get(DIGEST_TAG) == version.digest
-            if same_bytes and same_digest:
-                return found
-            if same_bytes or same_digest:
-                raise DigestMismatchError(
-                    f"Azure ML model {version.model}:{name} should be {version}, but its "
-                    + ("digest was changed" if same_bytes else "path was changed")
-                    + f": {found['properties'].get('modelUri')}",
-                    cloud=self._name,
-                    hint="find out who changed it, archive it in Azure ML studio, and register again",
-                )
-        return None
+        return self._look_up(version)[0]
 
     def register_model(self, version: Version) -> Document:
         """The record of this version, made if it is not there yet."""
-        found = self.find_model(version)
+        found, free = self._look_up(version)
         if found is not None:
             return found
-        if not NAME.fullmatch(version.model):
+        if not NAME.fullmatch(version.model) or not NAME.fullmatch(version.label):
             raise RefusedError(
-                f"Azure ML does not take the model name {version.model!r}",
+                f"Azure ML does not take the name of model {version.model!r} or of its version {version.label!r}",
                 cloud=self._name,
                 hint="use letters, digits, dots, dashes and underscores, at most 255",
             )
-        label, unique = self._names(version)
-        taken = self._workspace.get(f"models/{version.model}/versions/{quote(label)}") is not None
-        self._create_model(version, unique if taken else label)
+        self._create_model(version, free)
         created = self.find_model(version)
         if created is None:
-            raise CloudRejectedError(
+            raise RetryLaterError(
                 f"Azure ML took the registration of {version} but does not show it",
                 cloud=self._name,
-                hint="look for the model in Azure ML studio, then run the same command again",
+                hint="run the same command again; if it repeats, look for the model in Azure ML studio",
             )
         return created
+
+    def _look_up(self, version: Version) -> tuple[Document | None, str]:
+        """The version's record if there is one, and the version name that a new one would get.
+
+        MLflow's numbers begin again when a model is made anew, so a label may be taken by another digest.
+        """
+        name = ""
+        for name in (version.label, f"{version.label}-{version.digest[:12]}"):
+            found = self._workspace.get(f"models/{quote(version.model)}/versions/{quote(name)}")
+            if found is None:
+                break
+            same_bytes = _place(found["properties"].get("modelUri", "")) == _place(self._uri(version))
+            same_digest = (found["properties"].get("properties") or {}).get(DIGEST_TAG) == version.digest
+            if same_bytes and same_digest:
+                return found, name
+            if same_bytes or same_digest:
+                raise DigestMismatchError(
+                    f"Azure ML model {version.model}:{name} should be {version}, but its "
+                    + ("digest" if same_bytes else "path")
+                    + f" was changed: it points to {found['properties'].get('modelUri')}",
+                    cloud=self._name,
+                    hint="find out who changed it, delete that version in Azure ML studio, and register again",
+                )
+        return None, name
 
     def native(self, version: Version, document: Document) -> NativeVersion:
         """A record as the rest of Lockstep knows it."""
         page = f"https://ml.azure.com/model/{quote(version.model)}:{document['name']}/details"
         return NativeVersion(self._name, str(document["id"]), f"{page}?wsid={self._settings.workspace_path}")
-
-    def _names(self, version: Version) -> tuple[str, str]:
-        """The version names to try: MLflow's label, and one that stays free when MLflow's numbers begin again."""
-        return version.label, f"{version.label}-{version.digest[:12]}"
 
     def _uri(self, version: Version) -> str:
         return f"{self._settings.store_uri}/{version.prefix}"

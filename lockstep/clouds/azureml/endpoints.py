@@ -6,12 +6,13 @@ written only while the endpoint rests, and believed only when a later read shows
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lockstep.clouds.azureml.arm import RUNNING, Document, Workspace, state_of, ticks
-from lockstep.errors import BusyError, CloudRejectedError, NotFoundError, RetryLaterError
+from lockstep.errors import BusyError, CloudRejectedError, NotFoundError, RefusedError, RetryLaterError
 from lockstep.rules.state import CloudState, SlotState
 from lockstep.rules.traffic import TrafficSplit
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 LABEL_TAG: Final = "lockstep-version"
 DIGEST_TAG: Final = "lockstep-digest"
 MODEL_TAG: Final = "lockstep-model"
+NAME: Final = re.compile(r"[A-Za-z](?:-?[A-Za-z0-9])*")
 #: Seconds for which a read may still show what was there before our own last write.
 READ_LAG: Final = 120.0
 #: What a PUT may carry back of what a GET showed.
@@ -82,24 +84,38 @@ class Endpoints:
 
     def create(self, endpoint: str, model: str) -> None:
         """Have an endpoint that rests: create it, join its creation, or wait until another change has ended."""
-        path = f"onlineEndpoints/{endpoint}"
-        operation: str | None = None
+        if not NAME.fullmatch(endpoint) or not 3 <= len(endpoint) <= 32:
+            raise RefusedError(
+                f"Azure takes no endpoint named {endpoint!r}: 3 to 32 letters, digits, single dashes, a letter first",
+                cloud=self._name,
+                hint=f"set endpoint_name of cloud {self._name} so that model {model} gets such a name",
+            )
         found = self.find(endpoint)
         if found is None or state_of(found) in ("Failed", "Canceled"):
             # A failed change may have left an endpoint that serves: it is sent back as it is, traffic included.
             body = with_weights(found, weights_of(found)) if found is not None else self._new(model)
-            operation = self._workspace.put(path, body)
-            outcome = self._workspace.outcome(operation, self._settings.deploy_timeout)
-            if outcome.ended and not outcome.succeeded:
-                raise CloudRejectedError(
-                    f"endpoint {endpoint} of {model} was not created: {outcome.reason}",
-                    cloud=self._name,
-                    hint="read Azure's reason above; endpoint names must be free in the whole region",
-                )
+            self._put_or_join(endpoint, model, body)
         elif state_of(found) == "Succeeded":
             return
-        ours = operation is not None or (found is not None and state_of(found) == "Creating")
+        ours = found is None or state_of(found) != "Updating"
         self._rest(endpoint, model, self._settings.deploy_timeout if ours else self._settings.traffic_timeout)
+
+    def _put_or_join(self, endpoint: str, model: str, body: Document) -> None:
+        from azure.core.exceptions import HttpResponseError
+
+        try:
+            operation = self._workspace.put(f"onlineEndpoints/{endpoint}", body)
+        except HttpResponseError as error:
+            if error.status_code == 409:  # somebody else began to create it just now
+                return
+            raise
+        outcome = self._workspace.outcome(operation, self._settings.deploy_timeout)
+        if outcome.ended and not outcome.succeeded:
+            raise CloudRejectedError(
+                f"endpoint {endpoint} of {model} was not created: {outcome.reason}",
+                cloud=self._name,
+                hint="read Azure's reason above; endpoint names must be free in the whole region",
+            )
 
     def _new(self, model: str) -> Document:
         return {

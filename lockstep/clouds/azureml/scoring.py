@@ -84,11 +84,14 @@ class Scoring:
         import requests
 
         timeout = self._access.settings.call_timeout
-        session = self._connected()
+        session, verify = self._connected(), self._access.verify
         headers = {**headers, "Authorization": f"Bearer {entrance.key}"}
         for attempt in (1, 2):
             try:
-                return session.post(entrance.url, data=body, headers=headers, timeout=(min(timeout, 5.0), timeout))
+                # `verify` goes with the request: the environment's CA variables would override the session's.
+                return session.post(
+                    entrance.url, data=body, headers=headers, timeout=(min(timeout, 5.0), timeout), verify=verify
+                )
             except requests.ConnectionError:
                 # An idle connection may have been closed under us; a prediction can be asked for twice.
                 if attempt == 2:
@@ -146,9 +149,6 @@ class Scoring:
         with self._lock:
             if self._session is None:
                 session = requests.Session()
-                session.verify = self._access.verify
-                # Variables of the environment would replace the CA bundle and are read anew for every request.
-                session.trust_env = self._access.settings.ca_file is None
                 session.mount("https://", HTTPAdapter(pool_connections=8, pool_maxsize=POOL))
                 session.mount("http://", HTTPAdapter(pool_connections=8, pool_maxsize=POOL))
                 self._session = session
