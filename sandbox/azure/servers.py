@@ -77,9 +77,10 @@ class AzureServers:
         deployments.serve(manager)
         monitor = Monitor(store, metrics, tokens, world.faults, self._subscription, REGION)
 
-        def serve(service: Service, threads: int) -> str:
+        def serve(service: Service, threads: int, *, plain: bool = False) -> str:
             app = FaultyApp(service, world.faults, world.calls, world.stop)
-            self._servers.append(WebServer(app, threads=threads, certificate=certificates.server))
+            certificate = None if plain else certificates.server
+            self._servers.append(WebServer(app, threads=threads, certificate=certificate))
             return self._servers[-1].url
 
         endpoints.scoring_url = serve(Scoring(routes, metrics, tokens), 32)
@@ -100,6 +101,8 @@ class AzureServers:
             "storage_account": ACCOUNT,
             "storage_key": self._azurite.key,
             "blob_endpoint": f"{serve(BlobProxy(self._azurite.url, world.faults), 24)}/{ACCOUNT}",
+            # obstore trusts no other authority than the machine's own; with the account's key http will do.
+            "blob_http_endpoint": f"{serve(BlobProxy(self._azurite.url, world.faults), 24, plain=True)}/{ACCOUNT}",
             "container": CONTAINER,
             "datastore": DATASTORE,
             "default_datastore": DEFAULT_DATASTORE,
@@ -109,7 +112,7 @@ class AzureServers:
         }
 
     def settings(self) -> dict[str, object]:
-        """Addresses, identifiers and credentials; `blob_endpoint` ends with the account's name."""
+        """Addresses, identifiers and credentials; both Blob addresses end with the account's name."""
         return dict(self._settings)
 
     def freeze(self) -> None:
