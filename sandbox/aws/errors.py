@@ -40,7 +40,7 @@ def protocol_of(service: str, headers: Mapping[str, str]) -> str:
     """The wire protocol of a request; CloudWatch is spoken to in three, by the age of the SDK."""
     if "rpc-v2-cbor" in headers.get("Smithy-Protocol", ""):
         return "cbor"
-    if service == "monitoring" and "X-Amz-Target" not in headers:
+    if "X-Amz-Target" not in headers and "x-www-form-urlencoded" in headers.get("Content-Type", ""):
         return "query"
     return XML.get(service, "json")
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from moto.cloudwatch import urls
+from moto.cloudwatch.exceptions import InvalidParameterCombination, InvalidParameterValue
 from moto.cloudwatch.models import CloudWatchBackend, MetricDatum, MetricDatumBase, cloudwatch_backends
 from moto.cloudwatch.responses import CloudWatchResponse
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 
 from sandbox.aws.errors import not_implemented
@@ -51,12 +51,6 @@ class Key(NamedTuple):
     dimensions: Dimensions
 
 
-class Invalid(ServiceException):
-    """CloudWatch's refusal of a parameter."""
-
-    code = "InvalidParameterValue"
-
-
 def statistic(points: Sequence[Point], name: str) -> float | None:
     """One statistic (`Sum`, `p99`, …) over points; None for a percentile of statistic sets, which keep no values."""
     count, total = sum(p.times for p in points), math.fsum(p.total for p in points)
@@ -70,7 +64,7 @@ def statistic(points: Sequence[Point], name: str) -> float | None:
         }[name]
     match = PERCENTILE.fullmatch(name)
     if match is None:
-        raise Invalid(f"The value {name} for parameter Stat is not supported.")
+        raise InvalidParameterValue(f"The value {name} for parameter Stat is not supported.")
     if any(p.low != p.high for p in points):
         return None
     rank, seen = float(match.group(1)) / 100.0 * count, 0.0
@@ -145,9 +139,11 @@ class CloudWatch(CloudWatchBackend):
     ) -> list[tuple[datetime, list[Point]]]:
         """Visible points by period, oldest first. `start` is rounded down to the minute, as the service does."""
         if period < 1 or (period % GRAIN and period not in (1, 5, 10, 20, 30)):
-            raise Invalid("The parameter Period must be a value in the set [ 1, 5, 10, 20, 30 ] or a multiple of 60.")
+            raise InvalidParameterValue(
+                "The parameter Period must be a value in the set [ 1, 5, 10, 20, 30 ] or a multiple of 60."
+            )
         if start >= end:
-            raise Invalid("The parameter StartTime must be less than the parameter EndTime.")
+            raise InvalidParameterValue("The parameter StartTime must be less than the parameter EndTime.")
         begin = int(start) // GRAIN * GRAIN
         visible = time.time() - self._world.faults.lag(CLOUD)
         found: dict[int, list[Point]] = defaultdict(list)
@@ -169,15 +165,12 @@ class Answers(CloudWatchResponse):
         given = self._get_params()
         names, extended = given.get("Statistics") or [], given.get("ExtendedStatistics") or []
         if not names and not extended:
-            raise ServiceException(
-                "InvalidParameterCombination", "Must specify either Statistics or ExtendedStatistics"
-            )
+            raise InvalidParameterCombination("Must specify either Statistics or ExtendedStatistics")
         key = _key(given)
         backend = _backend(self)
         period, start, end = int(given["Period"]), _unix(given["StartTime"]), _unix(given["EndTime"])
         if (end - start) / period > MAX_DATAPOINTS:
-            raise ServiceException(
-                "InvalidParameterCombination",
+            raise InvalidParameterCombination(
                 f"You have requested up to {int((end - start) / period)} datapoints, "
                 f"which exceeds the limit of {MAX_DATAPOINTS}.",
             )

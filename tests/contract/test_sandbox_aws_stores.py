@@ -1,0 +1,354 @@
+"""The AWS sandbox's S3, STS, CloudWatch and front door, by boto3 and obstore alone."""
+
+import base64
+import hashlib
+import threading
+import urllib.request
+from datetime import UTC, datetime, timedelta
+
+import obstore
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, FlexibleChecksumError
+from obstore.store import S3Store
+
+from tests.contract.aws_account import Account
+
+
+@pytest.fixture(scope="module")
+def account(sandbox):
+    return Account(sandbox.settings["aws"])
+
+
+@pytest.fixture(scope="module")
+def store(account):
+    settings = account.settings
+    return S3Store(
+        account.bucket,
+        endpoint=settings["endpoint_url"],
+        region=settings["region"],
+        access_key_id=settings["access_key_id"],
+        secret_access_key=settings["secret_access_key"],
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True, "timeout": "20s"},
+    )
+
+
+def refusal(caught) -> tuple[str, int]:
+    response = caught.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_settings_are_those_of_an_account_with_a_versioned_bucket(account):
+    settings = account.settings
+    identity = account.client("sts").get_caller_identity()
+    assert identity["Account"] == settings["account_id"]
+    assert account.s3.get_bucket_versioning(Bucket=settings["bucket"])["Status"] == "Enabled"
+    repository, _, digest = settings["image"].partition("@sha256:")
+    assert repository.endswith(".amazonaws.com/lockstep-serving")
+    assert len(bytes.fromhex(digest)) == 32
+
+
+@pytest.mark.parametrize("service", ["s3", "sts", "sagemaker", "cloudwatch"])
+def test_an_unknown_access_key_is_refused(account, service):
+    client = account.client(service, aws_access_key_id="AKIAUNKNOWNUNKNOWN00")
+    call = {
+        "s3": lambda: client.list_objects_v2(Bucket=account.bucket),
+        "sts": lambda: client.get_caller_identity(),
+        "sagemaker": lambda: client.list_models(),
+        "cloudwatch": lambda: client.list_metrics(),
+    }[service]
+    with pytest.raises(ClientError) as caught:
+        call()
+    assert refusal(caught)[1] == 403
+    assert "Invalid" in refusal(caught)[0] or "Unrecognized" in refusal(caught)[0]
+
+
+def test_what_is_not_emulated_says_so(account):
+    calls = [
+        lambda: account.client("dynamodb").list_tables(),
+        lambda: account.client("iam").list_roles(),
+        lambda: account.sm.list_training_jobs(),
+        lambda: account.client("sns").subscribe(TopicArn="arn:aws:sns:us-east-1:1:t", Protocol="https", Endpoint="x"),
+        lambda: account.client("cloudwatch").put_metric_alarm(
+            AlarmName="a", ComparisonOperator="GreaterThanThreshold", EvaluationPeriods=1
+        ),
+        lambda: account.client("sagemaker", region_name="eu-west-1").list_models(),
+    ]
+    for call in calls:
+        with pytest.raises(ClientError, match="not implemented by the sandbox") as caught:
+            call()
+        assert refusal(caught)[1] == 501
+
+
+@pytest.mark.parametrize("algorithm", ["SHA256", "SHA1", "CRC32"])
+def test_a_wrong_checksum_is_refused_and_a_right_one_kept(account, algorithm):
+    key = account.name("checksum")
+    answer = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model", ChecksumAlgorithm=algorithm)
+    right = answer[f"Checksum{algorithm}"]
+    read = account.s3.get_object(Bucket=account.bucket, Key=key, ChecksumMode="ENABLED")
+    assert (read["Body"].read(), read[f"Checksum{algorithm}"]) == (b"model", right)
+    with pytest.raises(ClientError) as caught:
+        account.s3.put_object(Bucket=account.bucket, Key=key + "x", Body=b"other", **{f"Checksum{algorithm}": right})
+    assert refusal(caught) == ("BadDigest", 400)
+    with pytest.raises(ClientError):
+        account.s3.head_object(Bucket=account.bucket, Key=key + "x")
+
+
+def test_a_wrong_content_md5_is_refused(account):
+    wrong = base64.b64encode(hashlib.md5(b"other").digest()).decode()
+    with pytest.raises(ClientError) as caught:
+        account.s3.put_object(Bucket=account.bucket, Key=account.name("md5"), Body=b"model", ContentMD5=wrong)
+    assert refusal(caught) == ("BadDigest", 400)
+    with pytest.raises(ClientError) as caught:
+        account.s3.put_object(Bucket=account.bucket, Key=account.name("md5"), Body=b"model", ContentMD5="bm8=")
+    assert refusal(caught) == ("InvalidDigest", 400)
+
+
+def test_a_part_with_a_wrong_checksum_is_refused(account):
+    key = account.name("parts")
+    upload = account.s3.create_multipart_upload(Bucket=account.bucket, Key=key)["UploadId"]
+    wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    with pytest.raises(ClientError) as caught:
+        account.s3.upload_part(
+            Bucket=account.bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"part", ChecksumSHA256=wrong
+        )
+    assert refusal(caught) == ("BadDigest", 400)
+    account.s3.abort_multipart_upload(Bucket=account.bucket, Key=key, UploadId=upload)
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"), [("bytes=2-4", 2, 4), ("bytes=7-", 7, 9), ("bytes=-3", 7, 9), ("bytes=8-99", 8, 9)]
+)
+def test_ranges(account, asked, first, last):
+    key = account.name("range")
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"0123456789", Metadata={"run": "r1"})
+    answer = account.s3.get_object(Bucket=account.bucket, Key=key, Range=asked)
+    assert answer["Body"].read() == b"0123456789"[first : last + 1]
+    assert answer["ContentRange"] == f"bytes {first}-{last}/10"
+    assert answer["Metadata"] == {"run": "r1"}
+    assert answer["VersionId"]
+
+
+def test_a_range_beyond_the_end_is_refused(account):
+    key = account.name("range")
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"0123")
+    with pytest.raises(ClientError) as caught:
+        account.s3.get_object(Bucket=account.bucket, Key=key, Range="bytes=4-")
+    assert refusal(caught) == ("InvalidRange", 416)
+
+
+def test_a_range_of_a_big_object_does_not_read_it_all(account):
+    import time
+
+    key = account.name("big")
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=bytes(64 * 1024 * 1024))
+
+    def seconds(asked: str) -> float:
+        began = time.perf_counter()
+        account.s3.get_object(Bucket=account.bucket, Key=key, Range=asked)["Body"].read()
+        return time.perf_counter() - began
+
+    small = sorted(seconds("bytes=10-19") for _ in range(5))[2]
+    whole = seconds("bytes=0-")
+    account.s3.delete_object(Bucket=account.bucket, Key=key)
+    assert small < whole / 4
+
+
+def test_of_many_conditional_creations_one_wins(account):
+    key, won, lost = account.name("once"), [], []
+
+    def create(number: int) -> None:
+        try:
+            account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"%d" % number, IfNoneMatch="*")
+            won.append(number)
+        except ClientError as error:
+            lost.append(error.response["Error"]["Code"])
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert lost == ["PreconditionFailed"] * 7
+    assert account.s3.get_object(Bucket=account.bucket, Key=key)["Body"].read() == b"%d" % won[0]
+
+
+def test_versions_are_kept(account):
+    key = account.name("versions")
+    old = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"old")["VersionId"]
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"new")
+    account.s3.delete_object(Bucket=account.bucket, Key=key)
+    with pytest.raises(ClientError):
+        account.s3.get_object(Bucket=account.bucket, Key=key)
+    answer = account.s3.get_object(Bucket=account.bucket, Key=key, VersionId=old, Range="bytes=0-1")
+    assert answer["Body"].read() == b"ol"
+
+
+def test_compliance_retention_cannot_be_shortened(account):
+    bucket = account.name("locked")
+    account.s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    account.s3.put_object(Bucket=bucket, Key="k", Body=b"kept", ChecksumAlgorithm="SHA256")
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+
+    def retain(days: int, mode: str = "COMPLIANCE") -> None:
+        account.s3.put_object_retention(
+            Bucket=bucket, Key="k", Retention={"Mode": mode, "RetainUntilDate": until + timedelta(days=days)}
+        )
+
+    retain(0)
+    retain(1)
+    for days, mode in ((0, "COMPLIANCE"), (5, "GOVERNANCE")):
+        with pytest.raises(ClientError) as caught:
+            retain(days, mode)
+        assert refusal(caught) == ("AccessDenied", 403)
+
+
+def test_a_presigned_address_works(account):
+    key = account.name("signed")
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model")
+    address = account.s3.generate_presigned_url("get_object", Params={"Bucket": account.bucket, "Key": key})
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        assert answer.read() == b"model"
+
+
+def test_obstore_writes_reads_lists_and_creates_once(account, store):
+    prefix = account.name("obstore")
+    obstore.put(store, f"{prefix}/a", b"0123456789")
+    assert bytes(obstore.get(store, f"{prefix}/a").bytes()) == b"0123456789"
+    assert bytes(obstore.get_range(store, f"{prefix}/a", start=3, end=6)) == b"345"
+    assert [bytes(part) for part in obstore.get_ranges(store, f"{prefix}/a", starts=[0, 8], ends=[2, 10])] == [
+        b"01",
+        b"89",
+    ]
+    obstore.put(store, f"{prefix}/sub/b", b"b", mode="create")
+    with pytest.raises(obstore.exceptions.AlreadyExistsError):
+        obstore.put(store, f"{prefix}/sub/b", b"c", mode="create")
+    listed = [meta["path"] for batch in obstore.list(store, prefix) for meta in batch]
+    assert sorted(listed) == [f"{prefix}/a", f"{prefix}/sub/b"]
+    assert obstore.list_with_delimiter(store, prefix)["common_prefixes"] == [f"{prefix}/sub"]
+    assert obstore.head(store, f"{prefix}/a")["size"] == 10
+    obstore.copy(store, f"{prefix}/a", f"{prefix}/c")
+    obstore.delete(store, [f"{prefix}/a", f"{prefix}/c", f"{prefix}/sub/b"])
+    assert [meta for batch in obstore.list(store, prefix) for meta in batch] == []
+
+
+def test_obstore_uploads_in_parts(account, store):
+    key, data = account.name("multipart"), bytes(range(256)) * 4096 * 12
+    obstore.put(store, key, data, chunk_size=5 * 1024 * 1024, use_multipart=True)
+    head = account.s3.head_object(Bucket=account.bucket, Key=key)
+    assert head["ContentLength"] == len(data)
+    assert head["ETag"].endswith('-3"')
+    assert hashlib.sha256(obstore.get(store, key).bytes()).digest() == hashlib.sha256(data).digest()
+    obstore.delete(store, key)
+
+
+def test_a_corrupted_object_keeps_its_etag(account, sandbox):
+    key = account.name("corrupt")
+    etag = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model")["ETag"]
+    assert sandbox.control.corrupt("aws", key, 1) == f"s3://{account.bucket}/{key}"
+    unchecked = account.client("s3", config=Config(response_checksum_validation="when_required"))
+    answer = unchecked.get_object(Bucket=account.bucket, Key=key)
+    assert (answer["Body"].read(), answer["ETag"]) == (b"m\x90del", etag)
+    with pytest.raises(FlexibleChecksumError):
+        account.s3.get_object(Bucket=account.bucket, Key=key)["Body"].read()
+
+
+def test_an_ignored_write_leaves_no_object(account, sandbox):
+    key = account.name("ignored")
+    sandbox.control.fault("aws", "ignore", operation="PutObject", resource=f"*{key}")
+    assert account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model")["ETag"]
+    with pytest.raises(ClientError):
+        account.s3.head_object(Bucket=account.bucket, Key=key)
+
+
+def test_throttling_has_each_services_own_words(account, sandbox):
+    expected = {"s3": ("SlowDown", 503), "sagemaker": ("ThrottlingException", 400), "sts": ("Throttling", 400)}
+    calls = {
+        "s3": ("ListObjectsV2", lambda: account.s3.list_objects_v2(Bucket=account.bucket)),
+        "sagemaker": ("ListModels", lambda: account.sm.list_models()),
+        "sts": ("GetCallerIdentity", lambda: account.client("sts").get_caller_identity()),
+    }
+    for service, (operation, call) in calls.items():
+        sandbox.control.fault("aws", "throttle", operation=operation)
+        with pytest.raises(ClientError) as caught:
+            call()
+        assert refusal(caught) == expected[service]
+        call()
+
+
+def test_a_failing_cloudwatch_answers_so_that_boto3_understands(account, sandbox):
+    sandbox.control.fault("aws", "fail", operation="ListMetrics")
+    with pytest.raises(ClientError) as caught:
+        account.client("cloudwatch").list_metrics()
+    assert refusal(caught) == ("InternalFailure", 500)
+
+
+def test_metrics_have_statistics_and_percentiles(account):
+    cloudwatch, namespace = account.client("cloudwatch"), account.name("Test")
+    at = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
+    cloudwatch.put_metric_data(
+        Namespace=namespace,
+        MetricData=[
+            {"MetricName": "Latency", "Timestamp": at, "Values": [float(n) for n in range(1, 101)], "Unit": "Seconds"},
+            {"MetricName": "Latency", "Timestamp": at + timedelta(minutes=1), "Value": 7.0, "Unit": "Seconds"},
+        ],
+    )
+    window = {"StartTime": at - timedelta(minutes=1), "EndTime": at + timedelta(minutes=5)}
+    common = {"Namespace": namespace, "MetricName": "Latency", "Period": 60, **window}
+    points = cloudwatch.get_metric_statistics(Statistics=["Sum", "Average", "SampleCount", "Maximum"], **common)
+    first = min(points["Datapoints"], key=lambda point: point["Timestamp"])
+    assert (first["Sum"], first["Average"], first["SampleCount"], first["Maximum"]) == (5050.0, 50.5, 100.0, 100.0)
+    assert (first["Timestamp"], first["Unit"]) == (at, "Seconds")
+    points = cloudwatch.get_metric_statistics(ExtendedStatistics=["p95", "p99"], **common)
+    assert min(points["Datapoints"], key=lambda p: p["Timestamp"])["ExtendedStatistics"] == {"p95": 95.0, "p99": 99.0}
+    stat = {"Metric": {"Namespace": namespace, "MetricName": "Latency"}, "Period": 60, "Stat": "p50"}
+    answer = cloudwatch.get_metric_data(
+        MetricDataQueries=[{"Id": "m", "MetricStat": stat}], ScanBy="TimestampAscending", **window
+    )["MetricDataResults"][0]
+    assert (answer["Values"], answer["Label"]) == ([50.0, 7.0], "Latency")
+    with pytest.raises(ClientError, match="not implemented by the sandbox"):
+        cloudwatch.get_metric_data(MetricDataQueries=[{"Id": "m", "Expression": "SUM(METRICS())"}], **window)
+
+
+def test_statistics_beyond_1440_datapoints_are_refused(account):
+    end = datetime.now(UTC)
+    with pytest.raises(ClientError, match="1440"):
+        account.client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/SageMaker",
+            MetricName="Invocations",
+            StartTime=end - timedelta(days=2),
+            EndTime=end,
+            Period=60,
+            Statistics=["Sum"],
+        )
+
+
+def test_lagging_metrics_are_not_visible_yet(account, sandbox):
+    cloudwatch, namespace = account.client("cloudwatch"), account.name("Test")
+    cloudwatch.put_metric_data(Namespace=namespace, MetricData=[{"MetricName": "N", "Value": 1.0}])
+    end = datetime.now(UTC) + timedelta(minutes=1)
+
+    def seen() -> int:
+        stat = {"Metric": {"Namespace": namespace, "MetricName": "N"}, "Period": 60, "Stat": "Sum"}
+        answer = cloudwatch.get_metric_data(
+            MetricDataQueries=[{"Id": "m", "MetricStat": stat}], StartTime=end - timedelta(minutes=5), EndTime=end
+        )
+        return len(answer["MetricDataResults"][0]["Values"])
+
+    assert seen() == 1
+    number = sandbox.control.fault("aws", "lag", delay=30.0)
+    assert seen() == 0
+    sandbox.control.clear(number)
+    assert seen() == 1
+
+
+def test_route53_weighted_records_and_sns_topics_pass(account):
+    topic = account.client("sns").create_topic(Name=account.name("topic"))["TopicArn"]
+    assert account.client("sns").publish(TopicArn=topic, Message="hello")["MessageId"]
+    account.client("sns").delete_topic(TopicArn=topic)
+    route53 = account.client("route53")
+    zone = route53.create_hosted_zone(Name="example.com", CallerReference=account.name("zone"))["HostedZone"]["Id"]
+    assert any(found["Id"] == zone for found in route53.list_hosted_zones()["HostedZones"])
+    route53.delete_hosted_zone(Id=zone)
