@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mlflow_server import running_mlflow
 from tests.model_files import ModelVersion, seal_model
 from tests.sandbox_control import RunningSandbox, running_sandbox
 
@@ -22,6 +23,13 @@ def sandbox() -> Iterator[RunningSandbox]:
     chosen = os.environ.get("SANDBOX_CLOUDS", "aws,azure,gcp")
     with running_sandbox("--clouds", chosen) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real, empty MLflow server of this session."""
+    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

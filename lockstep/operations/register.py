@@ -20,7 +20,8 @@ from lockstep.operations.origin import Origin, Progress, find_origin, ignore_pro
 from lockstep.rules.manifest import FileEntry, Manifest, unpinned
 from lockstep.rules.state import Version
 from lockstep.stores.folders import measure_files
-from lockstep.stores.registry import ONLY_IN_DOWNLOADS, Registry
+from lockstep.stores.mlflow_server import ONLY_IN_DOWNLOADS
+from lockstep.stores.registry import Registry
 
 # The narrowest of the clouds' rules: an Azure ML endpoint is named after the model.
 MODEL_NAME: Final = re.compile(r"(?=.{3,32}$)[A-Za-z](?:-?[A-Za-z0-9])*")

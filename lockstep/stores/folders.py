@@ -48,6 +48,15 @@ def verify_files(folder: Path, manifest: Manifest, what: str) -> None:
             )
 
 
+def check_file(path: Path, entry: FileEntry, what: str) -> None:
+    """Check one file against its entry; raises DigestMismatchError."""
+    if not path.is_file():
+        raise DigestMismatchError(f"{what}: {entry.path} is missing", hint=_HINT)
+    found = sha256_of(path)
+    if found != entry.sha256:
+        raise DigestMismatchError(f"{what}: {entry.path} has sha256 {found}, expected {entry.sha256}", hint=_HINT)
+
+
 def sha256_of(path: Path, read: Callable[[int], None] | None = None) -> str:
     """Hex SHA-256 of a file, read in pieces of a megabyte."""
     digest = hashlib.sha256()

@@ -7,27 +7,23 @@ edit the run. So nothing read here is believed before it hashes to the digest th
 
 from __future__ import annotations
 
-import logging
-import math
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from lockstep.errors import DigestMismatchError, NotFoundError, RefusedError
 from lockstep.rules.manifest import FORMAT, SHA256, Manifest, read_manifest
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, DesiredState, Version
-from lockstep.stores.folders import FILES, MANIFEST, verify_files
-from lockstep.stores.mlflow_errors import already_exists, translated
+from lockstep.stores.folders import FILES, MANIFEST, check_file, verify_files
+from lockstep.stores.mlflow_errors import already_exists
+from lockstep.stores.mlflow_server import MlflowServer, pages
+from lockstep.stores.signature import example_rows
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 DIGEST_TAG: Final = "lockstep.digest"
@@ -35,43 +31,10 @@ FORMAT_TAG: Final = "lockstep.format"
 RESERVED: Final = (DIGEST_TAG, FORMAT_TAG)
 DIGEST_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
 LABEL: Final = re.compile(r"v?([0-9]+)")
-ONLY_IN_DOWNLOADS: Final = "registered_model_meta"  # MLflow writes it while it downloads; no version contains it
-PAGE: Final = 200
-RETRIES: Final = 1
-
-_limits: dict[str, str] = {}
 
 
-class Registry:
-    """One MLflow server. `timeout` is seconds for one call; a server that is down costs about twice that.
-
-    MLflow takes its limits from the process environment alone, so they are set there, unless the user has set them.
-    Makes no connection before the first call; safe to share between threads.
-    """
-
-    def __init__(self, tracking_uri: str, timeout: float = 10.0) -> None:
-        self.tracking_uri = tracking_uri.rstrip("/")
-        self.address = _without_credentials(self.tracking_uri)
-        self.timeout = timeout
-        _limit("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, math.ceil(timeout))))
-        _limit("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
-        # A proxy that asks for a minute's patience would otherwise be obeyed inside the call.
-        _limit("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
-        _limit("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-    @cached_property
-    def client(self) -> MlflowClient:
-        """MLflow's own client for this server, for what is not a matter of versions (runs, experiments)."""
-        from mlflow import MlflowClient
-
-        # Amazon's MLflow plugin comes with the sagemaker package and fails, harmlessly, for any server but Amazon's:
-        # one warning for each request.
-        logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
-        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
-
-    def translated(self, action: str) -> AbstractContextManager[None]:
-        """A context in which MLflow's errors become Lockstep's; `action` completes "MLflow could not ..."."""
-        return translated(self.address, action)
+class Registry(MlflowServer):
+    """The versions on one MLflow server; every method is one or a few short calls, and safe to repeat."""
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -83,7 +46,7 @@ class Registry:
     def models(self) -> tuple[str, ...]:
         """Names of all registered models, sorted."""
         with self.translated("list its models"):
-            return tuple(sorted(model.name for model in _pages(self.client.search_registered_models)))
+            return tuple(sorted(model.name for model in pages(self.client.search_registered_models)))
 
     def versions(self, model: str) -> tuple[Version, ...]:
         """The model's sealed versions, oldest first; raises NotFoundError for a model that MLflow does not have."""
@@ -154,6 +117,19 @@ class Registry:
             return f"models:/{version.model}/{version.label}"
         return f"{self.address}/#/models/{quote(version.model, safe='')}/versions/{version.label}"
 
+    def example_rows(self, version: Version) -> tuple[Mapping[str, object], ...]:
+        """One row that the version's signature accepts, for a probe; empty for a model that takes no named columns."""
+        entry = next((file for file in self.manifest(version).files if file.path == "MLmodel"), None)
+        if entry is None:
+            return ()
+        action = f"give the MLmodel file of {version}"
+        with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
+            with self.translated(action):
+                uri = self.client.get_model_version_download_uri(version.model, version.label)
+            files = self.download(f"{uri.rstrip('/')}/{entry.path}", Path(scratch), action)
+            check_file(files, entry, str(version))
+            return example_rows(files.read_text(encoding="utf-8"))
+
     # -- bytes -------------------------------------------------------------------------------------------------
 
     def manifest(self, version: Version) -> Manifest:
@@ -180,28 +156,6 @@ class Registry:
             files.rename(folder / FILES)
         (folder / MANIFEST).write_bytes(sealed)
         return folder
-
-    def download(self, uri: str, scratch: Path, action: str) -> Path:
-        """Download a folder of MLflow files as they are kept, below `scratch`; returns where they lie."""
-        from mlflow.artifacts import download_artifacts
-
-        with self.translated(action):
-            found = Path(
-                download_artifacts(
-                    artifact_uri=uri,
-                    dst_path=str(scratch),
-                    tracking_uri=self.tracking_uri,
-                    registry_uri=self.tracking_uri,
-                )
-            )
-        if found == scratch:  # so that the caller can move the result away
-            (inner := scratch / FILES).mkdir()
-            for child in [child for child in scratch.iterdir() if child != inner]:
-                child.rename(inner / child.name)
-            found = inner
-        found.mkdir(exist_ok=True)  # MLflow answers a folder that is gone with no folder and no error
-        (found / ONLY_IN_DOWNLOADS).unlink(missing_ok=True)
-        return found
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -272,7 +226,7 @@ class Registry:
         if not model or set("'\"`\\") & set(model):
             raise NotFoundError(f"{model!r} cannot be a model's name; MLflow has {_listed(self.models())}")
         with self.translated(f"list the versions of {model}"):
-            found = _pages(self.client.search_model_versions, filter_string=f"name='{model}'")
+            found = pages(self.client.search_model_versions, filter_string=f"name='{model}'")
             return sorted(found, key=lambda version: int(version.version))
 
     def _sealed(self, model: str) -> tuple[Version, ...]:
@@ -387,24 +341,3 @@ def _listed(names: Iterable[str]) -> str:
 
 def _described(versions: Iterable[Version]) -> str:
     return _listed(f"{version.label} ({version.digest[:12]})" for version in versions)
-
-
-def _pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
-    found: list[Any] = []
-    token: str | None = None
-    while True:
-        page = search(max_results=PAGE, page_token=token, **arguments)
-        found.extend(page)
-        token = page.token
-        if not token:
-            return found
-
-
-def _limit(name: str, value: str) -> None:
-    if os.environ.get(name) in (None, _limits.get(name)):
-        os.environ[name] = _limits[name] = value
-
-
-def _without_credentials(uri: str) -> str:
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri

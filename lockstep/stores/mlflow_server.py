@@ -1,0 +1,103 @@
+"""One MLflow server: its client, limits on waiting, paging and downloads."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from lockstep.stores.folders import FILES
+from lockstep.stores.mlflow_errors import translated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ONLY_IN_DOWNLOADS: Final = "registered_model_meta"  # MLflow writes it while it downloads; no version contains it
+PAGE: Final = 200
+RETRIES: Final = 1
+
+_limits: dict[str, str] = {}
+
+
+class MlflowServer:
+    """One MLflow server. `timeout` is seconds for one call; a server that is down costs about twice that.
+
+    MLflow takes its limits from the process environment alone, so they are set there, unless the user has set them.
+    Makes no connection before the first call; safe to share between threads.
+    """
+
+    def __init__(self, tracking_uri: str, timeout: float = 10.0) -> None:
+        self.tracking_uri = tracking_uri.rstrip("/")
+        self.address = _without_credentials(self.tracking_uri)
+        self.timeout = timeout
+        _limit("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, math.ceil(timeout))))
+        _limit("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
+        # A proxy that asks for a minute's patience would otherwise be obeyed inside the call.
+        _limit("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
+        _limit("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's own client for this server, for what is not a matter of versions (runs, experiments)."""
+        from mlflow import MlflowClient
+
+        # Amazon's MLflow plugin comes with the sagemaker package and fails, harmlessly, for any server but Amazon's:
+        # one warning for each request.
+        logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def translated(self, action: str) -> AbstractContextManager[None]:
+        """A context in which MLflow's errors become Lockstep's; `action` completes "MLflow could not ..."."""
+        return translated(self.address, action)
+
+    def download(self, uri: str, scratch: Path, action: str) -> Path:
+        """Download a folder of MLflow files (or one file) as kept, below `scratch`; returns where it lies."""
+        from mlflow.artifacts import download_artifacts
+
+        with self.translated(action):
+            found = Path(
+                download_artifacts(
+                    artifact_uri=uri,
+                    dst_path=str(scratch),
+                    tracking_uri=self.tracking_uri,
+                    registry_uri=self.tracking_uri,
+                )
+            )
+        if found.is_file():
+            return found
+        if found == scratch:  # so that the caller can move the result away
+            (inner := scratch / FILES).mkdir()
+            for child in [child for child in scratch.iterdir() if child != inner]:
+                child.rename(inner / child.name)
+            found = inner
+        found.mkdir(exist_ok=True)  # MLflow answers a folder that is gone with no folder and no error
+        (found / ONLY_IN_DOWNLOADS).unlink(missing_ok=True)
+        return found
+
+
+def pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
+    """Everything that one of the client's searches finds, page by page."""
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(max_results=PAGE, page_token=token, **arguments)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _limit(name: str, value: str) -> None:
+    if os.environ.get(name) in (None, _limits.get(name)):
+        os.environ[name] = _limits[name] = value
+
+
+def _without_credentials(uri: str) -> str:
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
