@@ -1,0 +1,425 @@
+"""The command line. Runs an operation directly in its own process, without any server but MLflow and the clouds.
+
+Exit statuses: 0 done, 1 unexpected, 2 wrong usage, 3 refused or configuration wrong, 4 not found, 5 a cloud or MLflow
+could not do it, 6 clouds are not in step, 7 a canary was judged worse and taken back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lockstep.errors import ConfigError, LockstepError
+
+if TYPE_CHECKING:
+    from lockstep.config import Config
+    from lockstep.operations.fleet import Fleet
+
+app = typer.Typer(
+    name="lockstep",
+    help="AI model versioning and rollback across AWS, Azure and Google Cloud, in step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@dataclass
+class _Options:
+    config: Path | None = None
+    json: bool = False
+
+
+options = _Options()
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    from lockstep.config import load
+
+    try:
+        return [name for name in load(options.config).models if name.startswith(incomplete)]
+    except LockstepError:
+        return []
+
+
+Model = Annotated[str, typer.Argument(help="Name of the registered model.", autocompletion=_complete_model)]
+WhichVersion = Annotated[str, typer.Argument(help="MLflow number, alias, or 8 or more digits of the digest.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback()
+def common(
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file [default: $LOCKSTEP_CONFIG or lockstep.yaml].")
+    ] = None,
+) -> None:
+    """Options of every command."""
+    options.config = config
+
+
+@app.command()
+def register(
+    model: Model,
+    source: Annotated[str, typer.Argument(help="runs:/RUN/PATH, models:/m-ID, or a folder with an MLflow model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Seal a trained model as a version in MLflow."""
+    from lockstep.operations.register import register as run
+
+    with _opened(model, as_json) as fleet:
+        version = run(
+            fleet.registry, model, source, progress=lambda text, done, total: fleet.say(text, "", done, total)
+        )
+    if as_json:
+        _emit({"model": version.model, "version": version.label, "digest": version.digest, "run_id": version.run_id})
+    else:
+        typer.echo(f"{version.model} version {version.label}  {version.digest}")
+
+
+@app.command()
+def versions(model: Model, as_json: AsJson = False) -> None:
+    """List the sealed versions of a model and what becomes of them."""
+    from lockstep import terminal
+    from lockstep.operations.canary import CONDEMNED_TAG, VERDICT_TAG
+
+    with _opened(model, as_json) as fleet:
+        desired = fleet.registry.desired(model)
+        roles = {
+            version.label: role
+            for role, version in (
+                ("fallback", desired.fallback),
+                ("challenger", desired.challenger),
+                ("champion", desired.champion),
+            )
+            if version is not None
+        }
+        rows = []
+        for version in fleet.registry.versions(model):
+            tags = fleet.registry.tags(version)
+            rows.append(
+                {
+                    "version": version.label,
+                    "digest": version.digest,
+                    "role": roles.get(version.label, ""),
+                    "verdict": tags.get(VERDICT_TAG, ""),
+                    "condemned": tags.get(CONDEMNED_TAG, ""),
+                }
+            )
+    if as_json:
+        _emit(rows)
+    else:
+        headings = ("version", "digest", "role", "verdict", "condemned")
+        shown = [[row["version"], row["digest"][:12], row["role"], row["verdict"], row["condemned"]] for row in rows]
+        terminal.show_rows(f"{model}: versions", headings, shown)
+
+
+@app.command()
+def replicate(
+    model: Model,
+    version: WhichVersion,
+    repair: Annotated[bool, typer.Option(help="Put the right bytes back where a replica was changed.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a version to every cloud of the fleet, verified byte for byte, and register it there."""
+    from lockstep.operations.replicate import missing_replicas
+    from lockstep.operations.replicate import replicate as run
+
+    with _opened(model, as_json) as fleet:
+        found = fleet.registry.find(model, version)
+        if dry_run:
+            missing = missing_replicas(fleet, found)
+            lines = [f"{cloud}: {what}" for cloud, what in missing.items()] or ["nothing to do"]
+            _emit(missing) if as_json else typer.echo("\n".join(lines))
+            return
+        records = run(fleet, found, repair=repair)
+    if as_json:
+        _emit({record.cloud: {"resource": record.resource, "console": record.console_url} for record in records})
+    else:
+        for record in records:
+            typer.echo(f"{record.cloud:>6}  {record.resource}")
+
+
+@app.command()
+def deploy(
+    model: Model,
+    version: WhichVersion,
+    steps: Annotated[str | None, typer.Option(help="Per cents for the canary, such as 5,25,50,100.")] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy a version as a canary on all clouds and promote it when every step passes."""
+    from lockstep import terminal
+    from lockstep.operations.canary import canary_deploy, check_deployable
+    from lockstep.operations.watch import describe
+    from lockstep.rules.rollout import plan_stages
+
+    with _opened(model, as_json) as fleet:
+        found = fleet.registry.find(model, version)
+        wanted = _steps(steps)
+        if dry_run:
+            check_deployable(fleet, found)
+            names = [cloud.name for cloud in fleet.clouds]
+            stages = [stage.title for stage in plan_stages(names, wanted or fleet.settings.rollout.steps)]
+            stable = fleet.registry.desired(model).champion
+            stages = stages if stable and stable.digest != found.digest else ["100 % at once: nothing else serves"]
+            _emit({"stages": stages}) if as_json else typer.echo("\n".join(stages))
+            return
+        done = canary_deploy(fleet, found, steps=wanted)
+    if as_json:
+        stages_done = [describe(report) for report in done.stages]
+        _emit({"version": found.label, "stages": stages_done, "after": terminal.state_as_json(done.after)})
+    else:
+        terminal.show_state(done.after)
+        typer.echo(f"{found} serves everywhere")
+
+
+@app.command()
+def status(
+    model: Model,
+    prove: Annotated[bool, typer.Option(help="Ask every endpoint for real answers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what should serve and what does, on every cloud; exits with 6 when they differ."""
+    from lockstep import terminal
+    from lockstep.errors import SplitError
+    from lockstep.operations.status import status as run
+
+    with _opened(model, as_json) as fleet:
+        found = run(fleet, prove=prove)
+    if as_json:
+        champion = found.desired.champion
+        _emit(
+            {
+                "model": model,
+                "champion": champion.label if champion else None,
+                "digest": champion.digest if champion else None,
+                "clouds": terminal.state_as_json(found.state),
+                "answers": {
+                    p.cloud: [{"version": a.label, "digest": a.digest} for a in p.answers] for p in found.proofs
+                },
+                "out_of_step": found.out_of_step,
+                "warnings": list(found.warnings),
+            }
+        )
+    else:
+        terminal.show_status(found)
+    if found.out_of_step:
+        raise typer.Exit(SplitError.exit_status)
+
+
+@app.command()
+def monitor(
+    model: Model,
+    act: Annotated[bool, typer.Option(help="Roll back on a breach.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Judge what serves by each cloud's own metrics and the model's outcomes; roll back on a breach."""
+    from lockstep import terminal
+    from lockstep.operations.monitor import monitor as run
+
+    with _opened(model, as_json) as fleet:
+        report = run(fleet, act=act)
+    back = report.rolled_back
+    if as_json:
+        _emit(
+            {
+                "verdict": report.verdict.decision.value,
+                "reasons": list(report.verdict.reasons),
+                "numbers": dict(report.verdict.numbers),
+                "warnings": list(report.warnings),
+                "rolled_back_to": back.target.label if back else None,
+            }
+        )
+        return
+    rows = [[m.cloud, m.slot, m.requests, m.errors, m.latency_p95 or "-"] for m in report.metrics]
+    terminal.show_rows(f"{model}: the last minutes", ("cloud", "slot", "requests", "errors", "p95 seconds"), rows)
+    typer.echo(f"{report.verdict.decision.value}: {'; '.join(report.verdict.reasons)}")
+    for warning in report.warnings:
+        typer.echo(f"note: {warning}")
+    if back:
+        typer.echo(f"rolled back to {back.target} in {back.seconds:.1f} s")
+
+
+@app.command()
+def rollback(
+    model: Model,
+    to: Annotated[str | None, typer.Option(help="Version to go back to [default: the fallback].")] = None,
+    reason: Annotated[str, typer.Option(help="Why; goes into the ledger and onto the version left behind.")] = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take every cloud back to the last known-good version, or to a named one, at once."""
+    from lockstep import terminal
+    from lockstep.operations.rollback import choose_target, plan_rollback
+    from lockstep.operations.rollback import rollback as run
+
+    if len(reason) > 1000:
+        raise typer.BadParameter("a reason has at most 1000 characters")
+    with _opened(model, as_json) as fleet:
+        named = fleet.registry.find(model, to) if to else None
+        if dry_run:
+            desired = fleet.registry.desired(model)
+            chosen = named or desired.fallback
+            target = choose_target(desired, named, fleet.registry.tags(chosen) if chosen else None)
+            state = fleet.observe()
+            plan = plan_rollback(fleet, target, state)
+            if as_json:
+                _emit({"target": target.label, "plan": list(plan.explain()), "unreachable": dict(state.unreachable)})
+            else:
+                typer.echo(f"target: {target}")
+                terminal.show_plan(plan)
+                for cloud, why in state.unreachable.items():
+                    typer.echo(f"{cloud}: unreachable: {why}")
+            return
+        done = run(fleet, to=named, reason=reason)
+    if as_json:
+        _emit(
+            {
+                "target": done.target.label,
+                "digest": done.target.digest,
+                "left": done.left.label if done.left else None,
+                "seconds": done.seconds,
+                "clouds": dict(done.result.seconds),
+            }
+        )
+    else:
+        terminal.show_state(done.after)
+        what = "rolled back to" if done.left or done.plan.changes else "already on"
+        typer.echo(f"{what} {done.target}, verified on every cloud after {done.seconds:.1f} s")
+
+
+@app.command()
+def image(
+    model: Model,
+    version: WhichVersion,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("image"),
+) -> None:
+    """Write the Dockerfile and pinned requirements of a version's serving image, one for all registries."""
+    from lockstep.operations.image import write_image
+
+    with _opened(model, quiet=False) as fleet:
+        for path in write_image(fleet.registry, fleet.registry.find(model, version), out):
+            typer.echo(str(path))
+
+
+@app.command()
+def check(as_json: AsJson = False) -> None:
+    """Prove that MLflow and every cloud can be reached with the credentials at hand."""
+    from lockstep.stores.registry import Registry
+
+    config = _load()
+    problems: dict[str, str] = {}
+    registry = Registry(config.mlflow.tracking_uri, config.mlflow.timeout)
+    for name, attempt in {
+        "mlflow": registry.check,
+        **{name: settings.connect(name).check for name, settings in config.clouds.items()},
+    }.items():
+        try:
+            attempt()
+        except LockstepError as error:
+            problems[name] = f"{error.problem}" + (f" (next: {error.hint})" if error.hint else "")
+        if not as_json:
+            typer.echo(f"{name:>6}  {problems.get(name, 'ok')}")
+    if as_json:
+        _emit({"problems": problems})
+    if problems:
+        raise typer.Exit(5)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of lockstep.yaml, for editors."""
+    from lockstep.config import schema as build
+
+    _emit(build())
+
+
+@app.command()
+def init(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Save lockstep.yaml to a Prefect server as blocks and deployments; shows the difference first."""
+    import os
+    import subprocess
+    from importlib.util import find_spec
+
+    if find_spec("flows") is None:
+        raise ConfigError(
+            "the flows are not here: the wheel ships the command line alone",
+            hint="run `lockstep init` from a checkout or an image that holds flows/, tasks/ and blocks/",
+        )
+    _load()
+    chosen = options.config or Path(os.environ.get("LOCKSTEP_CONFIG", "lockstep.yaml"))
+    extra = [*(["--yes"] if yes else []), *(["--json"] if as_json else [])]
+    command = [sys.executable, "-m", "flows.init", "--config", str(chosen), *extra]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option(help="Leave everything running at the end, until Ctrl-C.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for what was measured.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Show the whole life of a model on three clouds on this machine: deploy, canary, promote, alert, rollback."""
+    from lockstep.demo.story import run
+
+    raise typer.Exit(run(keep=keep, json_file=json_file))
+
+
+def main() -> None:
+    """Entry point of the `lockstep` command."""
+    from lockstep import terminal
+
+    try:
+        app()
+    except LockstepError as error:
+        terminal.show_error(error, as_json=options.json)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _load() -> Config:
+    from lockstep.config import load
+
+    return load(options.config)
+
+
+@contextmanager
+def _opened(model: str, quiet: bool) -> Iterator[Fleet]:
+    """The model's fleet, with progress shown unless `quiet` (which `--json` means)."""
+    from lockstep import terminal
+    from lockstep.operations.fleet import open_fleet
+
+    options.json = quiet
+    with terminal.progress(quiet=quiet) as observer:
+        yield open_fleet(_load(), model, observer=observer)
+
+
+def _steps(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--steps takes whole per cents such as 5,25,50,100, not {text!r}") from None
+
+
+def _emit(answer: object) -> None:
+    from lockstep import terminal
+
+    terminal.emit(answer)
+
+
+if __name__ == "__main__":
+    main()

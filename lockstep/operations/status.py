@@ -1,0 +1,100 @@
+"""What should serve, what does, and what is unfinished. Looks only; changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lockstep.clouds.base import Cloud
+from lockstep.errors import LockstepError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.monitor import cold_fallback
+from lockstep.operations.probe import PROBES, with_probe
+from lockstep.rules.measurement import Answer
+from lockstep.rules.state import DesiredState, FleetState, Version
+from lockstep.rules.traffic import TrafficSplit
+
+
+@dataclass(frozen=True)
+class CloudProof:
+    """What a cloud's endpoint really answered: (label, digest) of each of a few predictions, or why none came."""
+
+    cloud: str
+    answers: tuple[Answer, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One model now. `in_step` says that every cloud is read as serving the champion alone, or its canary's split."""
+
+    desired: DesiredState
+    state: FleetState
+    proofs: tuple[CloudProof, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def out_of_step(self) -> dict[str, str]:
+        """Clouds that do not serve what MLflow says, with what they do instead."""
+        found = dict(self.state.unreachable)
+        for cloud in self.state.clouds:
+            problem = _difference(self.desired, cloud.split)
+            if problem:
+                found[cloud.cloud] = problem
+        champion = self.desired.champion
+        for proof in self.proofs:
+            if proof.problem:
+                found.setdefault(proof.cloud, proof.problem)
+            for answer in proof.answers:
+                if champion and self.desired.challenger is None and answer.digest not in ("", champion.digest):
+                    found.setdefault(proof.cloud, f"answers come from digest {answer.digest[:12]}")
+        return found
+
+
+def status(fleet: Fleet, *, prove: bool = False) -> Status:
+    """Desired and observed state; with `prove`, every endpoint is asked for real answers that name their version."""
+    desired = fleet.registry.desired(fleet.model)
+    state = fleet.observe()
+    warnings = [f"unfinished: {text}" for text in _unfinished(fleet)]
+    if desired.champion is not None and desired.challenger is None:
+        warnings += cold_fallback(state, desired.fallback)
+    proofs: tuple[CloudProof, ...] = ()
+    if prove and desired.champion is not None:
+        proofs = _prove(fleet, desired.champion)
+    return Status(desired, state, proofs, tuple(warnings))
+
+
+def _prove(fleet: Fleet, champion: Version) -> tuple[CloudProof, ...]:
+    try:
+        fleet = with_probe(fleet, champion)
+    except LockstepError as error:
+        return tuple(CloudProof(cloud.name, (), str(error)) for cloud in fleet.clouds)
+
+    def ask(cloud: Cloud) -> tuple[Answer, ...]:
+        return tuple(cloud.invoke(fleet.model, fleet.probe) for _ in range(PROBES))
+
+    return tuple(
+        CloudProof(outcome.cloud, outcome.value or (), str(outcome.error) if outcome.error else "")
+        for outcome in fleet.on_each(f"ask {fleet.model}", ask)
+    )
+
+
+def _difference(desired: DesiredState, split: TrafficSplit | None) -> str:
+    champion, challenger = desired.champion, desired.challenger
+    if champion is None:
+        return "" if split is None else f"serves {split}, though no version is champion"
+    if split is None:
+        return "nothing takes traffic"
+    allowed = {champion.slot} | ({challenger.slot} if challenger else set())
+    strangers = sorted(slot for slot, _ in split.weights if slot not in allowed)
+    return f"serves {split}, not {champion.slot}" if strangers else ""
+
+
+def _unfinished(fleet: Fleet) -> list[str]:
+    """Intents of the newest operations that have no outcome: running now, or killed."""
+    entries = fleet.ledger.entries(fleet.model, last=50)
+    closed = {str(entry.body.get("intent")) for entry in entries if entry.kind.endswith(".outcome")}
+    return [
+        f"{entry.kind.removesuffix('.intent')} of version {entry.body.get('version')} by {entry.actor}"
+        for entry in entries
+        if entry.kind.endswith(".intent") and entry.event_id.removesuffix("/intent") not in closed
+    ]

@@ -1,0 +1,140 @@
+"""What a person sees in a terminal: tables, progress bars, and errors with their next step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lockstep.errors import LockstepError
+from lockstep.operations.fleet import Event, Observer
+from lockstep.operations.status import Status
+from lockstep.rules.plan import Plan
+from lockstep.rules.state import DesiredState, FleetState
+
+#: Notes go to standard error, results to standard output, so that `--json | jq` works.
+NOTES: Final = Console(stderr=True, highlight=False)
+RESULTS: Final = Console(highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(*, quiet: bool) -> Iterator[Observer]:
+    """An observer that shows a bar per cloud while bytes move or a step is watched, and lines for the rest."""
+    if quiet:
+        yield lambda event: None
+        return
+    if not NOTES.is_terminal:
+        yield lambda event: _plain(event)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=NOTES, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def observe(event: Event) -> None:
+            if not event.total:
+                bars.console.print(f"[dim]{event.cloud:>6}[/dim]  {event.text}" if event.cloud else event.text)
+                return
+            if event.cloud not in tasks:
+                tasks[event.cloud] = bars.add_task(event.text, total=event.total)
+            bars.update(tasks[event.cloud], description=event.text[:70], completed=event.done, total=event.total)
+
+        yield observe
+
+
+def _plain(event: Event) -> None:
+    if not event.total or event.done >= event.total:
+        NOTES.print(f"{event.cloud}: {event.text}" if event.cloud else event.text, markup=False)
+
+
+def show_state(state: FleetState, desired: DesiredState | None = None) -> None:
+    """The table of clouds x slots x traffic."""
+    table = Table(title=f"{state.model}: what serves", title_justify="left")
+    for heading in ("cloud", "slot", "role", "traffic", "state", "version digest"):
+        table.add_column(heading, justify="right" if heading == "traffic" else "left")
+    roles = _roles(desired)
+    for cloud in state.clouds:
+        if not cloud.slots:
+            table.add_row(cloud.cloud, "-", "", "", "no endpoint" if not cloud.exists else cloud.status, "")
+        for slot in sorted(cloud.slots, key=lambda slot: -slot.weight):
+            shown = slot.status + ("" if slot.ready else " (not ready)") + (", cloud busy" if cloud.busy else "")
+            table.add_row(cloud.cloud, slot.name, roles.get(slot.name, ""), f"{slot.weight} %", shown, slot.digest[:12])
+    for name, reason in state.unreachable.items():
+        table.add_row(name, "?", "", "?", f"[red]{reason}[/red]", "")
+    RESULTS.print(table)
+
+
+def show_status(status: Status) -> None:
+    """State, what the endpoints answered, and everything that a person should know."""
+    show_state(status.state, status.desired)
+    for proof in status.proofs:
+        named = sorted({f"{answer.label or '?'} ({answer.digest[:12] or answer.slot})" for answer in proof.answers})
+        RESULTS.print(f"{proof.cloud:>6} answers as {', '.join(named) or proof.problem}")
+    for cloud, problem in status.out_of_step.items():
+        RESULTS.print(f"[red]{cloud}: out of step: {problem}[/red]")
+    for warning in status.warnings:
+        RESULTS.print(f"[yellow]note: {warning}[/yellow]")
+    if not status.out_of_step and status.desired.champion is not None:
+        RESULTS.print(f"[green]in step: {status.desired.champion} everywhere[/green]")
+
+
+def show_plan(plan: Plan) -> None:
+    """One line a change."""
+    for line in plan.explain():
+        RESULTS.print(line, markup=False)
+
+
+def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A plain table."""
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    RESULTS.print(table)
+
+
+def emit(answer: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
+
+
+def show_error(error: LockstepError, *, as_json: bool) -> None:
+    """What is wrong and what to do, on standard error (and as JSON on standard output when asked for)."""
+    if as_json:
+        emit({"error": str(error), "hint": error.hint, "exit_status": error.exit_status})
+        return
+    NOTES.print("[bold red]error:[/bold red]", end=" ")
+    NOTES.print(str(error), markup=False)
+    if error.hint:
+        NOTES.print("[bold]next:[/bold] ", end=" ")
+        NOTES.print(error.hint, markup=False)
+
+
+def state_as_json(state: FleetState) -> Mapping[str, object]:
+    """A fleet's state as plain values."""
+    clouds: dict[str, object] = {
+        cloud.cloud: {
+            "endpoint": cloud.endpoint,
+            "exists": cloud.exists,
+            "busy": cloud.busy,
+            "slots": [
+                {"slot": s.name, "traffic": s.weight, "ready": s.ready, "status": s.status, "digest": s.digest}
+                for s in cloud.slots
+            ],
+        }
+        for cloud in state.clouds
+    }
+    return {**clouds, **{cloud: {"unreachable": reason} for cloud, reason in state.unreachable.items()}}
+
+
+def _roles(desired: DesiredState | None) -> dict[str, str]:
+    if desired is None:
+        return {}
+    named = {"fallback": desired.fallback, "challenger": desired.challenger, "champion": desired.champion}
+    return {version.slot: role for role, version in named.items() if version is not None}
