@@ -281,18 +281,31 @@ class Vertex(Cloud):
         return self._native(found) if found is not None else None
 
     def _find_version(self, version: Version) -> dict[str, Any] | None:
-        """The oldest version of the Vertex model that was uploaded for this digest; None without one."""
+        """The oldest version of the Vertex model that was uploaded for this digest; None without one.
+
+        Raises RefusedError where another digest bears the slot's name: uploading would take its alias away.
+        """
         url = f"{self._base}/{self._model_name(version.model)}:listVersions"
         try:
-            found = [
-                one
-                for one in self._rest.pages(url, "models", {"pageSize": 100})
-                if version.digest in (records.digest_of(one), one.get("labels", {}).get(records.DIGEST))
-            ]
+            listed = list(self._rest.pages(url, "models", {"pageSize": 100}))
         except VertexError as error:
             if error.http == 404:
                 return None
             raise
+        found = [
+            one
+            for one in listed
+            if version.digest in (records.digest_of(one), one.get("labels", {}).get(records.DIGEST))
+        ]
+        if not found:
+            for one in listed:
+                if version.slot in one.get("versionAliases", ()):
+                    raise RefusedError(
+                        f"version {one['versionId']} of the Vertex model {records.resource_id(version.model)} is called "
+                        f"{version.slot} and has digest {records.digest_of(one) or 'unknown'}, not {version.digest}",
+                        hint="register the model again in MLflow, so that it gets another number",
+                        cloud=self.name,
+                    )
         return min(found, key=lambda one: int(one["versionId"]), default=None)
 
     def _native(self, record: Mapping[str, Any]) -> NativeVersion:

@@ -17,29 +17,50 @@ LATENCIES: Final = f"{PREFIX}/prediction_latencies"
 
 
 @dataclass
+class Distribution:
+    """Milliseconds: how many, their sum, and counts by bucket (lower bound, upper bound)."""
+
+    count: int = 0
+    total: float = 0.0
+    buckets: dict[tuple[float, float], int] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean in milliseconds."""
+        return self.total / self.count if self.count else None
+
+    @property
+    def p95(self) -> float | None:
+        """95th percentile in milliseconds, interpolated within its bucket; None without buckets."""
+        below, rank = 0, 0.95 * sum(self.buckets.values())
+        for (low, high), count in sorted(self.buckets.items()):
+            if count and below + count >= rank:
+                return low + (high - low) * (rank - below) / count if math.isfinite(high) else low
+            below += count
+        return None
+
+
+@dataclass
 class Counts:
-    """What is known of one deployed model; `buckets` maps upper bounds in milliseconds to counts."""
+    """What is known of one deployed model; latencies by the service's `latency_type`."""
 
     requests: int = 0
     errors: int = 0
-    timed: int = 0
-    total_ms: float = 0.0
-    buckets: dict[float, int] = field(default_factory=dict)
+    latencies: dict[str, Distribution] = field(default_factory=dict)
 
     @property
     def latency_mean(self) -> float | None:
-        """Mean latency in seconds."""
-        return self.total_ms / self.timed / 1000 if self.timed else None
+        """Mean latency in seconds: the total, or the model's and the overhead's together."""
+        parts = [self.latencies["total"]] if "total" in self.latencies else list(self.latencies.values())
+        means = [part.mean for part in parts if part.mean is not None]
+        return sum(means) / 1000 if means else None
 
     @property
     def latency_p95(self) -> float | None:
-        """Upper bound in seconds of the bucket that holds the 95th percentile; None without distributions."""
-        seen, wanted = 0, math.ceil(0.95 * sum(self.buckets.values()))
-        for bound, count in sorted(self.buckets.items()):
-            seen += count
-            if count and seen >= wanted:
-                return bound / 1000 if math.isfinite(bound) else None
-        return None
+        """95th percentile in seconds, of the total or else of the model alone: percentiles cannot be added."""
+        chosen = self.latencies.get("total") or self.latencies.get("model")
+        found = chosen.p95 if chosen is not None else None
+        return found / 1000 if found is not None else None
 
 
 def series_filter(metric: str, endpoint_id: str, location: str) -> str:
@@ -62,20 +83,20 @@ def add_responses(series: Iterable[Mapping[str, Any]], counts: dict[str, Counts]
 
 
 def add_latencies(series: Iterable[Mapping[str, Any]], counts: dict[str, Counts]) -> None:
-    """Merge `prediction_latencies`; of several kinds of latency only the total counts."""
+    """Merge `prediction_latencies`, each kind of latency by itself."""
     for one in series:
         labels = one.get("metric", {}).get("labels", {})
-        if labels.get("latency_type", "total") != "total":
-            continue
         entry = counts.setdefault(str(labels.get("deployed_model_id", "")), Counts())
+        merged = entry.latencies.setdefault(str(labels.get("latency_type", "total")), Distribution())
         for point in one.get("points", ()):
             value = point["value"].get("distributionValue", {})
             number = int(value.get("count", 0))
-            entry.timed += number
-            entry.total_ms += number * float(value.get("mean", 0.0))
+            merged.count += number
+            merged.total += number * float(value.get("mean", 0.0))
             per_bucket = [int(count) for count in value.get("bucketCounts", ())]
-            for bound, count in zip(_bounds(value.get("bucketOptions", {}), len(per_bucket)), per_bucket, strict=True):
-                entry.buckets[bound] = entry.buckets.get(bound, 0) + count
+            bounds = _bounds(value.get("bucketOptions", {}), len(per_bucket))
+            for low, high, count in zip([0.0, *bounds], bounds, per_bucket, strict=False):
+                merged.buckets[low, high] = merged.buckets.get((low, high), 0) + count
 
 
 def _bounds(options: Mapping[str, Any], length: int) -> Sequence[float]:
