@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from lockstep.clouds.sagemaker.clients import Clients
@@ -185,11 +185,11 @@ class Definitions:
         """Delete a configuration that no endpoint uses; harmless when there is none."""
         self._delete(self._clients.sagemaker.delete_endpoint_config, EndpointConfigName=name)
 
-    def sweep(self, endpoint: str, keep: Sequence[str]) -> None:
-        """Delete this endpoint's configurations except `keep`: the live one, and those that a way back needs.
+    def sweep(self, endpoint: str, live: str, keep: str = "") -> None:
+        """Delete this endpoint's configurations that are older than the `live` one, except `keep`, the way back.
 
-        Only names that `config_name` gives for this endpoint are touched. What cannot be deleted now stays: an
-        unused configuration costs nothing.
+        Only names that `config_name` gives for this endpoint are touched; a younger one may be somebody's next step.
+        Without a live one, all go. What cannot be deleted now stays: an unused configuration costs nothing.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -197,9 +197,11 @@ class Definitions:
             pages = self._clients.sagemaker.get_paginator("list_endpoint_configs").paginate(
                 NameContains=config_stem(endpoint), PaginationConfig={"PageSize": 100}
             )
-            names = [config["EndpointConfigName"] for page in pages for config in page["EndpointConfigs"]]
-            for name in names:
-                if is_own_config(endpoint, name) and name not in keep:
+            born = {c["EndpointConfigName"]: c["CreationTime"] for page in pages for c in page["EndpointConfigs"]}
+            if live and live not in born:
+                return
+            for name, at in born.items():
+                if is_own_config(endpoint, name) and name not in (live, keep) and (not live or at < born[live]):
                     self.delete_config(name)
 
     @staticmethod

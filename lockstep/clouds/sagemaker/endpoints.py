@@ -16,6 +16,8 @@ IN_SERVICE: Final = "InService"
 FAILED: Final = "Failed"
 #: While an endpoint is in one of these it refuses every change.
 IN_PROGRESS: Final = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
+#: Of these, those in which the variants that it has go on serving.
+CHANGING: Final = frozenset({"Updating", "SystemUpdating", "RollingBack"})
 #: A variant in one of these does not answer yet, or not any longer.
 NOT_SERVING: Final = frozenset({"Creating", "Deleting"})
 
@@ -69,6 +71,12 @@ class Endpoint:
     def variant(self, slot: str) -> Variant | None:
         """The variant of that name, if there is one."""
         return next((variant for variant in self.variants if variant.name == slot), None)
+
+    def serves(self, slot: str) -> bool:
+        """Whether the slot answers now and stays, whatever else is changing."""
+        variant = self.variant(slot)
+        staying = slot in self.coming_slots and self.status in CHANGING
+        return staying and variant is not None and variant.ready
 
     def shows(self, split: TrafficSplit) -> bool:
         """Whether exactly this split is in force: every variant's current weight and the desired one."""
@@ -125,7 +133,7 @@ def read_endpoint(sagemaker: Any, name: str) -> Endpoint | None:
 
 def describe_state(endpoint: Endpoint, cloud: str, digests: Mapping[str, str]) -> CloudState:
     """The endpoint in the words that all clouds share; `digests` are the known ones by slot."""
-    serving = endpoint.status in IN_PROGRESS - {"Creating", "Deleting"} | {IN_SERVICE, "UpdateRollbackFailed"}
+    serving = endpoint.status in CHANGING | {IN_SERVICE, "UpdateRollbackFailed"}
     shares = endpoint.per_cents()
     slots = tuple(
         SlotState(

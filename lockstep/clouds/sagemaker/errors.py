@@ -40,6 +40,13 @@ UNKNOWN_KEY: Final = frozenset(
 UNAVAILABLE: Final = frozenset(
     {"InternalFailure", "InternalError", "ServiceUnavailable", "InternalDependency", "ModelNotReady", "RequestTimeout"}
 )
+#: IAM actions of the calls that go to other services than SageMaker.
+ACTIONS: Final = {
+    "HeadObject": "s3:GetObject and s3:ListBucket",
+    "GetMetricData": "cloudwatch:GetMetricData",
+    "DescribeLogStreams": "logs:DescribeLogStreams",
+    "GetLogEvents": "logs:GetLogEvents",
+}
 # SageMaker answers 400 ValidationException to nearly everything; only the text tells what it means.
 MISSING: Final = re.compile(r"could not find|does not exist|not found", re.IGNORECASE)
 EXISTING: Final = re.compile(r"already exist", re.IGNORECASE)
@@ -116,7 +123,8 @@ def _refusal(error: Exception, problem: str, cloud: str, region: str) -> Lockste
     response = getattr(error, "response", {})
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in FORBIDDEN or (code == "Validation" and "not authorized" in str(error).lower()):
-        hint = f"allow the action {operation} (and iam:PassRole on role_arn) to this identity in IAM"
+        action = ACTIONS.get(operation, f"sagemaker:{operation}")
+        hint = f"allow {action} to this identity in IAM, and iam:PassRole on role_arn where it creates a model"
         return CredentialsError(problem, cloud=cloud, hint=hint)
     if code in EXPIRED:
         return CredentialsError(problem, cloud=cloud, hint="the session has expired: sign in again (`aws sso login`)")

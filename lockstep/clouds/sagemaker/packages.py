@@ -7,14 +7,15 @@ description cannot be changed, and lists show it: the digest stands there, so th
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from lockstep.clouds.sagemaker.clients import Clients, polls
 from lockstep.clouds.sagemaker.errors import is_existing, is_missing
-from lockstep.clouds.sagemaker.names import checked, console, tag_value
+from lockstep.clouds.sagemaker.names import console, tag_value
 from lockstep.clouds.sagemaker.settings import SageMakerSettings
-from lockstep.errors import CloudRejectedError, DigestMismatchError, RetryLaterError
+from lockstep.errors import CloudRejectedError, DigestMismatchError, RefusedError, RetryLaterError
 from lockstep.rules.measurement import NativeVersion
 from lockstep.rules.state import Version
 
@@ -54,20 +55,17 @@ class Packages:
 
     def find(self, version: Version, group: str) -> NativeVersion | None:
         """The package of a version, compared with it; raises DigestMismatchError when somebody changed it."""
-        arn = self._find_arn(version, checked(group, "model package group", self._cloud))
-        if arn is None:
-            return None
-        package = self._clients.sagemaker.describe_model_package(ModelPackageName=arn)
-        self._compare(package, version)
-        return self._native(arn)
+        package = self._find(version, group)
+        return None if package is None else self._native(package["ModelPackageArn"])
 
     def register(self, version: Version, group: str) -> NativeVersion:
         """Find the version's package or make it; returns when SageMaker reports it complete and unchanged."""
         marks = origin(version, self._cloud)
         with self._registering:
-            found = self.find(version, group)
+            found = self._find(version, group)
             if found is not None:
-                return found
+                self._raise_if_rejected(found, version)
+                return self._native(found["ModelPackageArn"])
             self._ensure_group(group)
             wanted = container(version, self._settings)
             answer = self._clients.sagemaker.create_model_package(
@@ -84,6 +82,24 @@ class Packages:
                 },
             )
             return self._await(answer["ModelPackageArn"], version)
+
+    def _find(self, version: Version, group: str) -> Mapping[str, Any] | None:
+        arn = self._find_arn(version, group)
+        if arn is None:
+            return None
+        package: Mapping[str, Any] = self._clients.sagemaker.describe_model_package(ModelPackageName=arn)
+        self._compare(package, version)
+        return package
+
+    def _raise_if_rejected(self, package: Mapping[str, Any], version: Version) -> None:
+        if package.get("ModelApprovalStatus") == "Rejected":
+            arn, why = package["ModelPackageArn"], package.get("ApprovalDescription", "no reason given")
+            raise RefusedError(
+                f"model package {arn} of {version} was rejected by somebody: {why}",
+                cloud=self._cloud,
+                hint=f"register another version, or approve it: `aws sagemaker update-model-package "
+                f"--model-package-arn {arn} --model-approval-status Approved`",
+            )
 
     def _find_arn(self, version: Version, group: str) -> str | None:
         from botocore.exceptions import ClientError
@@ -114,8 +130,6 @@ class Packages:
                 raise
 
     def _await(self, arn: str, version: Version) -> NativeVersion:
-        import time
-
         from botocore.exceptions import ClientError
 
         for _ in polls(time.monotonic() + self._settings.traffic_timeout):

@@ -7,19 +7,17 @@ had before. So every update is followed until the endpoint shows the configurati
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from lockstep.clouds.sagemaker.changes import Changes
 from lockstep.clouds.sagemaker.clients import Clients, polls
 from lockstep.clouds.sagemaker.definitions import Definitions
 from lockstep.clouds.sagemaker.endpoints import FAILED, IN_SERVICE, Endpoint, read_endpoint
-from lockstep.clouds.sagemaker.errors import is_busy, is_existing, is_missing, is_throttled
+from lockstep.clouds.sagemaker.errors import is_busy, is_existing, is_missing
 from lockstep.clouds.sagemaker.logs import last_lines
 from lockstep.clouds.sagemaker.names import model_name
 from lockstep.clouds.sagemaker.settings import SageMakerSettings
-from lockstep.clouds.sagemaker.traffic import SETTLE
 from lockstep.errors import (
-    BusyError,
     CloudRejectedError,
     DeploymentFailedError,
     NotFoundError,
@@ -39,6 +37,7 @@ class Slots:
         self._settings = settings
         self._clients = clients
         self._definitions = definitions
+        self._changes = Changes(cloud, settings, clients)
 
     # -- placing -----------------------------------------------------------------------------------------------
 
@@ -48,8 +47,15 @@ class Slots:
         deadline, patience = began + self._settings.deploy_timeout, began + self._settings.traffic_timeout
         live: Endpoint | None = None
         for _ in polls(patience):
-            live, joined = self._idle(name, lambda e: version.slot in e.coming_slots, deadline, patience, version.slot)
-            if live is not None and live.variant(version.slot) is not None and live.status != FAILED:
+            live, joined = self._changes.idle(
+                name,
+                lambda seen: version.slot in seen.coming_slots,
+                deadline,
+                patience,
+                version.slot,
+                enough=lambda seen: seen.serves(version.slot),
+            )
+            if live is not None and version.slot in live.slots and live.status != FAILED:
                 self._accept(live, version)
                 return
             if joined:
@@ -62,7 +68,7 @@ class Slots:
             if placed is not None:
                 self._finish(version, name, live, placed, deadline)
                 return
-        raise self._busy(name, version.slot, live)
+        raise self._changes.busy(name, version.slot, live)
 
     def _create(self, version: Version, name: str) -> str | None:
         """Begin the endpoint with its first slot; None when somebody else was faster."""
@@ -72,13 +78,7 @@ class Slots:
         content = {"ProductionVariants": [self._definitions.variant(version, model, 100.0)]}
         config = self._definitions.ensure_config(name, content, {version.slot: version.digest})
         try:
-            self._with_config(
-                lambda: self._clients.sagemaker.create_endpoint(
-                    EndpointName=name,
-                    EndpointConfigName=config,
-                    Tags=[{"Key": "lockstep-model", "Value": version.model}],
-                )
-            )
+            self._changes.create(name, config, version.model)
         except ClientError as error:
             if not is_existing(error):
                 raise
@@ -111,7 +111,7 @@ class Slots:
         if now is None or now.config != live.config:
             return None  # somebody placed or removed a slot meanwhile: ours would undo theirs
         try:
-            self._update(live.name, config)
+            self._changes.update(live.name, config)
         except ClientError as error:
             if not is_busy(error):
                 raise
@@ -119,9 +119,9 @@ class Slots:
         return config
 
     def _finish(self, version: Version, name: str, before: Endpoint | None, config: str, deadline: float) -> None:
-        live = self._follow(name, before, config, deadline, version.slot)
-        variant = live.variant(version.slot) if live is not None else None
-        if live is None or variant is None or live.config != config or not variant.ready:
+        live = self._changes.follow(name, before, config, deadline, version.slot)
+        variant = live.variant(version.slot)
+        if variant is None or live.config != config or not variant.ready:
             raise self._failed(version, name, live, config)
         if before is not None and variant.weight > 0:
             raise CloudRejectedError(
@@ -129,7 +129,7 @@ class Slots:
                 cloud=self._cloud,
                 hint="set the traffic of the endpoint to what it should be, at once",
             )
-        self._definitions.sweep(name, keep=(config, before.config if before is not None else config))
+        self._definitions.sweep(name, live=config, keep=before.config if before is not None else "")
 
     def _accept(self, live: Endpoint, version: Version) -> None:
         variant = live.variant(version.slot)
@@ -169,7 +169,7 @@ class Slots:
         """Remove a slot without traffic, its Model, and configurations that only it used."""
         began = time.monotonic()
         deadline, patience = began + self._settings.deploy_timeout, began + self._settings.traffic_timeout
-        live, _ = self._idle(name, lambda e: slot not in e.coming_slots, deadline, patience, slot)
+        live, _ = self._changes.idle(name, lambda e: slot not in e.coming_slots, deadline, patience, slot)
         variant = live.variant(slot) if live is not None else None
         if live is not None and variant is not None:
             if variant.weight > 0 or variant.desired_weight > 0:
@@ -180,21 +180,21 @@ class Slots:
                 )
             live = self._drop(live, slot, deadline)
         self._definitions.delete_model(model_name(name, slot))
-        self._definitions.sweep(name, keep=(live.config,) if live is not None else ())
+        self._definitions.sweep(name, live=live.config if live is not None else "")
 
     def _drop(self, live: Endpoint, slot: str, deadline: float) -> Endpoint | None:
         if live.slots == {slot}:
-            self._delete(live.name, deadline, slot)
+            self._changes.delete(live.name, deadline, slot)
             return None
         content = self._definitions.content(live)
         content["ProductionVariants"] = [v for v in content["ProductionVariants"] if v["VariantName"] != slot]
         config = self._definitions.ensure_config(live.name, content, self._definitions.digests(live))
-        self._update(live.name, config)
-        after = self._follow(live.name, live, config, deadline, slot)
-        if after is None or after.config != config:
+        self._changes.update(live.name, config)
+        after = self._changes.follow(live.name, live, config, deadline, slot)
+        if after.config != config:
             raise CloudRejectedError(
                 f"endpoint {live.name} accepted the removal of slot {slot} and went back to its configuration "
-                f"{after.config if after else ''}. {after.failure if after else ''}",
+                f"{after.config}. {after.failure}",
                 cloud=self._cloud,
                 hint=f"look at `aws sagemaker describe-endpoint --endpoint-name {live.name}`, then retire again",
             )
@@ -209,89 +209,7 @@ class Slots:
                 hint=f"nothing but deletion helps: `aws sagemaker delete-endpoint --endpoint-name {live.name}`, "
                 "then deploy every version again",
             )
-        self._delete(live.name, deadline, slot)
-
-    def _delete(self, name: str, deadline: float, slot: str) -> None:
-        from botocore.exceptions import ClientError
-
-        try:
-            self._clients.sagemaker.delete_endpoint(EndpointName=name)
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-        for _ in polls(deadline):
-            if self._look(name) is None:
-                return
-        raise self._late(name, slot, "Deleting")
-
-    # -- following ---------------------------------------------------------------------------------------------
-
-    def _idle(
-        self, name: str, is_ours: Callable[[Endpoint], bool], deadline: float, patience: float, slot: str
-    ) -> tuple[Endpoint | None, bool]:
-        """The endpoint once no change is running on it, and whether a change that `is_ours` was waited for."""
-        joined, live = False, None
-        for _ in polls(deadline):
-            live = self._look(name, live)
-            if live is None or not live.busy:
-                return live, joined
-            joined = live.status in ("Creating", "Updating", "RollingBack") and (joined or is_ours(live))
-            if not joined and time.monotonic() >= patience:
-                raise self._busy(name, slot, live)
-        raise self._late(name, slot, live.status if live else "")
-
-    def _follow(self, name: str, before: Endpoint | None, config: str, deadline: float, slot: str) -> Endpoint | None:
-        """The endpoint after its change: on `config`, or back where it was, or Failed; None if it never came."""
-        settled, moved = time.monotonic() + SETTLE, False
-        live = before
-        for _ in polls(deadline):
-            live = self._look(name, live)
-            if live is None:
-                if time.monotonic() >= settled:
-                    return None
-                continue
-            if live.busy:
-                moved = True
-                continue
-            changed = moved or before is None or live.modified != before.modified
-            if live.config == config or live.status == FAILED or changed or time.monotonic() >= settled:
-                return live
-        raise self._late(name, slot, live.status if live else "")
-
-    def _look(self, name: str, last: Endpoint | None = None) -> Endpoint | None:
-        """One look; `last` again when the service asks for patience."""
-        from botocore.exceptions import ClientError
-
-        try:
-            return read_endpoint(self._clients.sagemaker, name)
-        except ClientError as error:
-            if last is None or not is_throttled(error):
-                raise
-            return last
-
-    def _update(self, name: str, config: str) -> None:
-        self._with_config(
-            lambda: self._clients.sagemaker.update_endpoint(
-                EndpointName=name, EndpointConfigName=config, RetainAllVariantProperties=True
-            )
-        )
-
-    def _with_config(self, change: Callable[[], Any]) -> None:
-        """Call; again for a moment while a configuration that was just made is not visible everywhere yet."""
-        from botocore.exceptions import ClientError
-
-        last: ClientError | None = None
-        for _ in polls(time.monotonic() + self._settings.call_timeout):
-            try:
-                change()
-            except ClientError as error:
-                if not (is_missing(error) and "configuration" in str(error)):
-                    raise
-                last = error
-            else:
-                return
-        if last is not None:
-            raise last
+        self._changes.delete(live.name, deadline, slot)
 
     # -- refusals ----------------------------------------------------------------------------------------------
 
@@ -309,27 +227,12 @@ class Slots:
                 live = None
             if live is None or version.slot not in live.coming_slots:
                 self._definitions.delete_model(model_name(name, version.slot))
-                self._definitions.sweep(name, keep=(live.config, live.pending) if live is not None else ())
+                if config and (live is None or config not in (live.config, live.pending)):
+                    self._definitions.delete_config(config)
         except (ClientError, BotoCoreError, RetryLaterError, CloudRejectedError) as error:
             left = f" What was half made could not be removed ({error}); deploying again removes it."
         hint = f"correct what the log names and deploy again; traffic is as it was.{left}"
         text = f"slot {version.slot} of endpoint {name} for {version} did not become ready: {reason or back}"
         return DeploymentFailedError(
             text + (f"\nthe container's last lines:\n{log}" if log else ""), cloud=self._cloud, hint=hint
-        )
-
-    def _busy(self, name: str, slot: str, live: Endpoint | None) -> BusyError:
-        doing = f"{live.status} {live.pending}".strip() if live is not None else "being changed"
-        return BusyError(
-            f"endpoint {name} is {doing} by somebody else; slot {slot} has to wait",
-            cloud=self._cloud,
-            hint=f"try again when `aws sagemaker describe-endpoint --endpoint-name {name}` says InService",
-        )
-
-    def _late(self, name: str, slot: str, status: str) -> RetryLaterError:
-        return RetryLaterError(
-            f"endpoint {name} is still {status or 'not visible'} after {self._settings.deploy_timeout:g} s, "
-            f"for slot {slot}",
-            cloud=self._cloud,
-            hint=f"asking again joins it; look at `aws sagemaker describe-endpoint --endpoint-name {name}`",
         )
