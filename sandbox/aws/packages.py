@@ -140,7 +140,7 @@ class Packages:
             packages = [package for package in packages if ("ModelPackageVersion" in package) == (kind == "Versioned")]
         if given.get("ModelApprovalStatus"):
             packages = [p for p in packages if p.get("ModelApprovalStatus") == given["ModelApprovalStatus"]]
-        return page(packages, given, "ModelPackageSummaryList", lambda d: str(d["ModelPackageName"]))
+        return page(packages, given, "ModelPackageSummaryList", _name)
 
     def delete(self, given: Document) -> None:
         """DeleteModelPackage."""
@@ -157,7 +157,6 @@ class Packages:
         package = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/{name.lower()}/{version}"
         return {
             **_base(given),
-            "ModelPackageName": name,
             "ModelPackageGroupName": name,
             "ModelPackageVersion": version,
             "ModelPackageArn": package,
@@ -212,6 +211,10 @@ def _specification(given: Document) -> dict[str, Any]:
         digest = container.get("Image", "").partition("@")[2]
         containers.append({**container, "ImageDigest": digest} if digest else container)
     return {"InferenceSpecification": {**specification, "Containers": containers}}
+
+
+def _name(package: Document) -> str:
+    return str(package.get("ModelPackageName") or package["ModelPackageGroupName"])
 
 
 def _fingerprint(given: Document) -> str:
