@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from lockstep.clouds.sagemaker.clients import Clients
@@ -29,6 +30,8 @@ CARRIED: Final = (
     "EnableNetworkIsolation",
     "MetricsConfig",
 )
+#: How long a configuration that is not live may wait for the update that will use it.
+NEXT_STEP: Final = timedelta(hours=1)
 Content = Mapping[str, Any]
 
 
@@ -186,10 +189,10 @@ class Definitions:
         self._delete(self._clients.sagemaker.delete_endpoint_config, EndpointConfigName=name)
 
     def sweep(self, endpoint: str, live: str, keep: str = "") -> None:
-        """Delete this endpoint's configurations that are older than the `live` one, except `keep`, the way back.
+        """Delete this endpoint's configurations except the `live` one, `keep`, and what may be somebody's next step.
 
-        Only names that `config_name` gives for this endpoint are touched; a younger one may be somebody's next step.
-        Without a live one, all go. What cannot be deleted now stays: an unused configuration costs nothing.
+        That is one younger than both the live one and an hour. Only names that `config_name` gives for this endpoint
+        are touched. Without a live one, all go. What cannot be deleted now stays: an unused one costs nothing.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -200,8 +203,9 @@ class Definitions:
             born = {c["EndpointConfigName"]: c["CreationTime"] for page in pages for c in page["EndpointConfigs"]}
             if live and live not in born:
                 return
+            settled = max(born[live], datetime.now(UTC) - NEXT_STEP) if live else datetime.max.replace(tzinfo=UTC)
             for name, at in born.items():
-                if is_own_config(endpoint, name) and name not in (live, keep) and (not live or at < born[live]):
+                if is_own_config(endpoint, name) and name not in (live, keep) and at < settled:
                     self.delete_config(name)
 
     @staticmethod

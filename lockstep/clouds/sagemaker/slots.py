@@ -15,7 +15,7 @@ from lockstep.clouds.sagemaker.definitions import Definitions
 from lockstep.clouds.sagemaker.endpoints import FAILED, IN_SERVICE, Endpoint, read_endpoint
 from lockstep.clouds.sagemaker.errors import is_busy, is_existing, is_missing
 from lockstep.clouds.sagemaker.logs import last_lines
-from lockstep.clouds.sagemaker.names import model_name
+from lockstep.clouds.sagemaker.names import is_own_config, model_name
 from lockstep.clouds.sagemaker.settings import SageMakerSettings
 from lockstep.errors import (
     CloudRejectedError,
@@ -178,7 +178,10 @@ class Slots:
                     cloud=self._cloud,
                     hint="move its traffic to another slot first",
                 )
-            live = self._drop(live, slot, deadline)
+            replaced, live = live.config, self._drop(live, slot, deadline)
+            # Taking a slot away can lead back to an older configuration, so age does not tell that this one is over.
+            if is_own_config(name, replaced) and (live is None or live.config != replaced):
+                self._definitions.delete_config(replaced)
         self._definitions.delete_model(model_name(name, slot))
         self._definitions.sweep(name, live=live.config if live is not None else "")
 
