@@ -1,7 +1,8 @@
 """Google Vertex AI: `VertexSettings` describes one project and region, `Vertex` carries out the verbs there.
 
-`cloud.py` holds the verbs, `rest.py` the calls and what their errors mean, `records.py` reads and writes Google's JSON
-without any I/O, `metrics.py` does so for Cloud Monitoring.
+`adapter.py` holds the verbs, over `registry.py` (model versions), `slots.py` (deployments) and `endpoints.py`;
+`rest.py` makes the calls and tells what their errors mean; `records.py` and `metrics.py` read and write Google's JSON
+without any I/O.
 
 All of it speaks the REST API v1 through google-auth's AuthorizedSession. The rich SDK, google-cloud-aiplatform, is left
 out on purpose, also where versions are uploaded and deployed: it cannot join an operation that a killed process has
@@ -12,6 +13,7 @@ over ten seconds of processor time.
 
 from __future__ import annotations
 
-from lockstep.clouds.vertex.cloud import Vertex, VertexSettings
+from lockstep.clouds.vertex.adapter import Vertex
+from lockstep.clouds.vertex.settings import VertexSettings
 
 __all__ = ["Vertex", "VertexSettings"]

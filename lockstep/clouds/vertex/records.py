@@ -37,6 +37,11 @@ class DeployedModel:
         """Whether it can take requests: deployed, and not reported as being without a replica."""
         return self.available is None or self.available > 0
 
+    @property
+    def trouble(self) -> str:
+        """Why it cannot take requests, in the service's words where it has any."""
+        return f"it is not ready: {self.message or 'no replica is available'}"
+
 
 @dataclass(frozen=True)
 class EndpointRecord:
@@ -50,6 +55,15 @@ class EndpointRecord:
         """The deployed model of a slot; where several bear its name, the one that takes most traffic."""
         named = [deployed for deployed in self.deployed if deployed.slot == slot]
         return max(named, key=lambda deployed: self.traffic.get(deployed.id, 0), default=None)
+
+    def slots(self) -> tuple[tuple[str, DeployedModel], ...]:
+        """Slots and their deployed models, in the order of their names."""
+        names = sorted({deployed.slot for deployed in self.deployed})
+        return tuple((name, found) for name in names if (found := self.find(name)) is not None)
+
+    def taking(self) -> dict[str, int]:
+        """Weight by slot of those that take traffic."""
+        return {slot: weight for slot, weight in self.weights().items() if weight}
 
     def weights(self) -> dict[str, int]:
         """Weight by slot; an id that belongs to no deployed model stands under its own name."""

@@ -1,0 +1,66 @@
+"""What a Google Cloud project, region and bucket need in order to serve models through Lockstep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from lockstep.clouds.base import CloudSettings
+
+if TYPE_CHECKING:
+    from lockstep.clouds.vertex.adapter import Vertex
+
+
+class VertexSettings(CloudSettings):
+    """One project and region of Google Cloud. Credentials come from Google's default chain unless a file is given."""
+
+    kind: Annotated[Literal["vertex"], Field(description="Kind of cloud: Google Vertex AI.")] = "vertex"
+    project: Annotated[str, Field(min_length=1, description="Project id.")]
+    location: Annotated[str, Field(min_length=1, description="Region, such as europe-west4.")]
+    bucket: Annotated[str, Field(min_length=3, description="Cloud Storage bucket that holds the versions' bytes.")]
+    prefix: Annotated[str, Field(description="Folder in the bucket under which everything lies.")] = "lockstep"
+    machine_type: Annotated[str, Field(description="Machine type of a slot's instances.")] = "n1-standard-2"
+    spot: Annotated[bool, Field(description="Run slots on spot machines, which may be taken away at any time.")] = False
+    service_account: Annotated[
+        str | None, Field(description="Service account that containers run as; Vertex AI's own by default.")
+    ] = None
+    credentials_file: Annotated[
+        str | None, Field(description="Key file or workload identity configuration; Google's default chain without it.")
+    ] = None
+    api_endpoint: Annotated[
+        str | None, Field(description="Address of the Vertex AI API; the location's own by default.")
+    ] = None
+    monitoring_endpoint: Annotated[
+        str | None, Field(description="Address of the Cloud Monitoring API; Google's by default.")
+    ] = None
+    storage_endpoint: Annotated[
+        str | None, Field(description="Address of the Cloud Storage API; Google's by default.")
+    ] = None
+
+    @property
+    def uri(self) -> str:
+        """`gs://bucket[/prefix]`, without a slash at the end."""
+        return f"gs://{self.bucket}/{self.prefix.strip('/')}".rstrip("/")
+
+    @property
+    def api(self) -> str:
+        """Address of the API with its version."""
+        return (self.api_endpoint or f"https://{self.location}-aiplatform.googleapis.com").rstrip("/") + "/v1"
+
+    @property
+    def parent(self) -> str:
+        """Resource name that models and endpoints lie under."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+    @property
+    def time_series(self) -> str:
+        """Address of the project's time series."""
+        monitoring = (self.monitoring_endpoint or "https://monitoring.googleapis.com").rstrip("/")
+        return f"{monitoring}/v3/projects/{self.project}/timeSeries"
+
+    def connect(self, name: str) -> Vertex:
+        """The adapter for these settings; `name` is what the fleet calls this cloud. Opens no connection yet."""
+        from lockstep.clouds.vertex.adapter import Vertex
+
+        return Vertex(name, self)
