@@ -67,6 +67,9 @@ def _await_health(process: subprocess.Popen[bytes], address: str, log: Path) -> 
             raise RuntimeError(f"MLflow ended with status {process.returncode}: {log.read_text()[-2000:]}")
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"{address}/health", timeout=1.0).ok:
+                # The first real request makes the database: seconds, on which no test should spend its patience.
+                search = f"{address}/api/2.0/mlflow/experiments/search?max_results=1"
+                requests.get(search, timeout=START_TIMEOUT).raise_for_status()
                 return
         time.sleep(POLL)
     raise RuntimeError(f"MLflow did not answer within {START_TIMEOUT} s: {log.read_text()[-2000:]}")

@@ -101,17 +101,15 @@ def _of_run(registry: Registry, source: str) -> Origin:
         raise RefusedError(
             f"run {run_id} is deleted; its files can vanish at any time", hint=f"mlflow runs restore --run-id {run_id}"
         )
-    with registry.translated(f"list the files of run {run_id}"):
-        names = {PurePosixPath(entry.path).name for entry in registry.client.list_artifacts(run_id, path)}
-    if names:
-        return Origin(f"{(run.info.artifact_uri or '').rstrip('/')}/{path}", run_id)
+    root = (run.info.artifact_uri or "").rstrip("/")
+    if registry.folder_names(f"{root}/{path}", f"list the files of run {run_id}"):
+        return Origin(f"{root}/{path}", run_id)
     logged = _logged_models(registry, run)
     for candidate in logged:
         if candidate.name == path:
             return Origin(f"models:/{candidate.model_id}", run_id)
-    with registry.translated(f"list the files of run {run_id}"):
-        folders = [entry.path for entry in registry.client.list_artifacts(run_id) if entry.is_dir]
-    known = sorted({*(model.name for model in logged), *folders} - {"lockstep"})
+    inside = registry.folder_names(root, f"list the files of run {run_id}")
+    known = sorted({*(model.name for model in logged), *(name for name, is_dir in inside if is_dir)} - {"lockstep"})
     raise NotFoundError(
         f"run {run_id} has no model {path!r}; it has {', '.join(known) or 'none'}",
         hint="log the model in it: mlflow.<flavor>.log_model(model, name=...)",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from lockstep.errors import NotFoundError
 from lockstep.stores.folders import FILES
 from lockstep.stores.mlflow_errors import translated
 
@@ -56,6 +57,32 @@ class MlflowServer:
         """A context in which MLflow's errors become Lockstep's; `action` completes "MLflow could not ..."."""
         return translated(self.address, action)
 
+    def stored_at(self, uri: str) -> str:
+        """The artifact URI behind `runs:/<run_id>/<path>` and `models:/m-<id>`.
+
+        MLflow would resolve these itself, but in places with the server that is the process's default instead of this
+        one (making an `mlflow.db` where there is no default).
+        """
+        if uri.startswith("runs:/"):
+            run_id, _, path = uri.removeprefix("runs:/").partition("/")
+            return f"{(self.client.get_run(run_id).info.artifact_uri or '').rstrip('/')}/{path}"
+        if uri.startswith("models:/m-"):
+            return str(self.client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+        return uri
+
+    def folder_names(self, uri: str, action: str) -> tuple[tuple[str, bool], ...]:
+        """Name and is-a-folder of everything that lies directly in a folder; nothing for one that is not there."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            with self.translated(action):
+                repository = get_artifact_repository(
+                    self.stored_at(uri), tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri
+                )
+                return tuple((Path(entry.path).name, bool(entry.is_dir)) for entry in repository.list_artifacts())
+        except NotFoundError:
+            return ()
+
     def download(self, uri: str, scratch: Path, action: str) -> Path:
         """Download a folder of MLflow files (or one file) as kept, below `scratch`; returns where it lies."""
         from mlflow.artifacts import download_artifacts
@@ -63,7 +90,7 @@ class MlflowServer:
         with self.translated(action):
             found = Path(
                 download_artifacts(
-                    artifact_uri=uri,
+                    artifact_uri=self.stored_at(uri),
                     dst_path=str(scratch),
                     tracking_uri=self.tracking_uri,
                     registry_uri=self.tracking_uri,

@@ -150,7 +150,10 @@ class Registry(MlflowServer):
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
             with self.translated(f"give the files of {version}"):
                 uri = self.client.get_model_version_download_uri(version.model, version.label)
-            files = self.download(uri, Path(scratch), f"give the files of {version}")
+            try:
+                files = self.download(uri, Path(scratch), f"give the files of {version}")
+            except NotFoundError:  # some stores say so, others give an empty folder
+                (files := Path(scratch) / FILES).mkdir(exist_ok=True)
             verify_files(files, manifest, str(version))
             shutil.rmtree(folder / FILES, ignore_errors=True)
             files.rename(folder / FILES)
@@ -262,9 +265,10 @@ class Registry(MlflowServer):
         path = _manifest_path(version.digest)
         with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
             try:
-                with self.translated(f"give the manifest of {version}"):
-                    return Path(self.client.download_artifacts(run_id, path, scratch)).read_bytes()
-            except (NotFoundError, FileNotFoundError) as error:
+                return self.download(
+                    f"runs:/{run_id}/{path}", Path(scratch), f"give the manifest of {version}"
+                ).read_bytes()
+            except (NotFoundError, OSError) as error:
                 raise DigestMismatchError(
                     f"{version} has no manifest in MLflow (expected {path} in run {run_id or 'none'})",
                     hint="its run was deleted or its tags were changed; register its files again",

@@ -1,0 +1,206 @@
+"""Registering real models that MLflow logged or saved, and refusing those that could not be served again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lockstep.errors import NotFoundError, RefusedError
+from lockstep.operations.register import check_model_name, register, requirement_lines
+from lockstep.stores.registry import Registry
+from tests.model_files import ModelVersion
+
+PINNED = (f"mlflow=={installed('mlflow')}", f"scikit-learn=={installed('scikit-learn')}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run in which a model called "classifier" was logged."""
+
+    run_id: str
+    model_id: str
+
+
+@pytest.fixture(scope="module")
+def registry(mlflow_server: str) -> Registry:
+    return Registry(mlflow_server)
+
+
+@pytest.fixture(scope="module")
+def trained(registry: Registry) -> Trained:
+    """As a data scientist does it: fluent MLflow, in the server's own run."""
+    import mlflow.sklearn
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LogisticRegression
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(registry.tracking_uri)
+    try:
+        frame = pd.DataFrame({"radius": [1.0, 2.0, 3.0, 4.0]})
+        model = LogisticRegression(C=0.5).fit(frame, [0, 0, 1, 1])
+        with mlflow.start_run() as run:
+            mlflow.log_param("C", 0.5)
+            mlflow.log_metrics({"auc": 0.75, "loss": float("nan")})
+            info = mlflow.sklearn.log_model(
+                model,
+                name="classifier",
+                signature=infer_signature(frame, model.predict(frame)),
+                pip_requirements=list(PINNED),
+            )
+    finally:
+        mlflow.set_tracking_uri(before)
+    return Trained(run.info.run_id, str(info.model_id))
+
+
+@pytest.fixture(scope="module")
+def saved(model_versions: tuple[ModelVersion, ModelVersion], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with exact requirements."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    shutil.copytree(model_versions[0].folder / "files", folder)
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in PINNED))
+    return folder
+
+
+def test_a_run_and_its_logged_model_are_one_version(registry: Registry, trained: Trained) -> None:
+    version = register(registry, "from-run", f"runs:/{trained.run_id}/classifier")
+    assert register(registry, "from-run", f"models:/{trained.model_id}") == version
+    assert registry.versions("from-run") == (version,)
+    manifest = registry.manifest(version)
+    assert manifest.requirements == PINNED
+    assert manifest.python.startswith("3.")
+    assert (manifest.run_id, manifest.source) == (trained.run_id, f"models:/{trained.model_id}")
+    assert (manifest.parameters, manifest.metrics) == ({"C": "0.5"}, {"auc": 0.75})  # JSON has no NaN
+    assert {"MLmodel", "requirements.txt", "python_env.yaml"} < {file.path for file in manifest.files}
+    assert registry.example_rows(version) == ({"radius": 1.0},)
+
+
+def test_a_local_folder_gets_a_run_and_stays_one_version(registry: Registry, saved: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    version = register(registry, "from-folder", str(saved), progress=lambda *step: told.append(step))
+    assert told[-1][0] == f"{version} registered"
+    assert all(0 <= done <= total for _, done, total in told)
+    register(registry, "from-folder", f"{saved}/", progress=lambda *step: told.append(step))
+    assert told[-1][0] == f"{version} was already registered"
+    assert registry.versions("from-folder") == (version,)
+    folder = registry.fetch(version, tmp_path / "fetched")
+    assert (folder / "files" / "requirements.txt").read_bytes() == (saved / "requirements.txt").read_bytes()
+    assert registry.client.get_run(version.run_id).info.status == "FINISHED"
+
+
+def test_registering_again_completes_and_mends_an_upload(registry: Registry, saved: Path, tmp_path: Path) -> None:
+    version = register(registry, "mended", str(saved))
+    (tmp_path / "requirements.txt").write_text("poison")
+    registry.client.log_artifact(version.run_id, str(tmp_path / "requirements.txt"), "model")
+    assert register(registry, "mended", str(saved)) == version
+    registry.fetch(version, tmp_path / "fetched")
+
+
+def test_artifacts_of_a_run_can_be_registered(registry: Registry, saved: Path) -> None:
+    run_id = registry.client.create_run("0").info.run_id
+    registry.client.log_artifacts(run_id, str(saved), "exported/model")
+    version = register(registry, "from-artifacts", f"runs:/{run_id}/exported/model")
+    assert version.run_id == run_id
+    registry.client.delete_run(run_id)
+    with pytest.raises(RefusedError, match="is deleted") as caught:
+        register(registry, "from-artifacts", f"runs:/{run_id}/exported/model")
+    assert "restore" in caught.value.hint
+
+
+def without_signature(folder: Path) -> None:
+    path = folder / "MLmodel"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"signature": None}))
+
+
+def without_server_flavor(folder: Path) -> None:
+    path = folder / "MLmodel"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"flavors": {"sklearn": {}}}))
+
+
+def with_open_versions(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("mlflow>=3\nscikit-learn\npandas==3.*\nscipy==1.16\n-c constraints.txt\n")
+
+
+def with_some_hashes(folder: Path) -> None:
+    (folder / "requirements.txt").write_text(f"a==1 \\\n    --hash=sha256:{'0' * 64}\nb==2\n")
+
+
+def with_nothing(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem", "fix"),
+    [
+        (without_signature, "has no signature", "infer_signature"),
+        (without_server_flavor, "no python_function flavor", "mlflow.pyfunc.log_model"),
+        (with_open_versions, r"exact version: mlflow>=3, scikit-learn, pandas==3\.\*, -c constr", "scikit-learn==1."),
+        (with_some_hashes, "some do not: b==2", "pip-compile --generate-hashes"),
+        (with_nothing, "is empty", "log_model"),
+        (lambda folder: (folder / "MLmodel").unlink(), "not an MLflow model", "save_model"),
+        (lambda folder: (folder / "MLmodel").write_text("a: [b"), "is not YAML", "save the model again"),
+        (lambda folder: (folder / "requirements.txt").unlink(), "has no requirements.txt", "pip-compile"),
+        (lambda folder: (folder / "requirements.txt").write_text("# none\n"), "the file is empty", "pip_requirements"),
+        (lambda folder: (folder / "python_env.yaml").unlink(), "has no python_env.yaml", "pip_requirements"),
+        (lambda folder: (folder / "python_env.yaml").write_text("python: any"), "names no Python", "python: 3."),
+        (lambda folder: (folder / "link").symlink_to("/etc/hostname"), "symbolic link", "the file itself"),
+    ],
+)
+def test_a_model_that_could_not_be_served_is_refused(
+    registry: Registry, saved: Path, tmp_path: Path, spoil: Callable[[Path], None], problem: str, fix: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    spoil(folder)
+    with pytest.raises(RefusedError, match=problem) as caught:
+        register(registry, "refused", str(folder))
+    assert fix in caught.value.hint
+    assert "refused" not in registry.models()
+
+
+def test_a_logged_model_without_exact_requirements_is_refused(registry: Registry, saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    (folder / "requirements.txt").write_text("scikit-learn\n")
+    run_id = registry.client.create_run("0").info.run_id
+    registry.client.log_artifacts(run_id, str(folder), "model")
+    with pytest.raises(RefusedError, match="scikit-learn") as caught:
+        register(registry, "refused", f"runs:/{run_id}/model")
+    assert f'mlflow.sklearn.log_model(..., pip_requirements=["{PINNED[1]}"])' in caught.value.hint
+
+
+def test_a_source_that_is_not_there_names_what_is(registry: Registry, trained: Trained) -> None:
+    with pytest.raises(NotFoundError, match="it has classifier"):
+        register(registry, "missing", f"runs:/{trained.run_id}/regressor")
+    for source in (f"runs:/{'0' * 32}/model", f"models:/m-{'0' * 32}", "/nowhere/at/all"):
+        with pytest.raises(NotFoundError):
+            register(registry, "missing", source)
+    for source in (f"runs:/{trained.run_id}", "models:/from-run/1", __file__):
+        with pytest.raises(RefusedError):
+            register(registry, "missing", source)
+
+
+@pytest.mark.parametrize("name", ["tumour", "Fraud-2", "a-b-c", "a" * 32])
+def test_names_that_every_cloud_takes(name: str) -> None:
+    check_model_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "ab", "1st", "-a", "abc-", "a--b", "a_b", "a b", "a/b", "ümlaut", "a" * 33, "a\n"]
+)
+def test_names_that_some_cloud_refuses(name: str) -> None:
+    with pytest.raises(RefusedError, match="would not be taken") as caught:
+        check_model_name(name)
+    assert "letters, digits and single dashes" in caught.value.hint
+
+
+def test_a_requirements_file_is_read_as_pip_reads_it() -> None:
+    text = f"# head\n\na==1 \\\r\n  --hash=sha256:{'0' * 64} \\\n  --hash=sha256:{'1' * 64}\nb==2  # why\nb==2\n"
+    assert requirement_lines(text) == (f"a==1 --hash=sha256:{'0' * 64} --hash=sha256:{'1' * 64}", "b==2")

@@ -1,0 +1,337 @@
+"""The registry against a real MLflow server: what it keeps, and what it notices when somebody changes it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+
+from lockstep.errors import (
+    CredentialsError,
+    DigestMismatchError,
+    LockstepError,
+    NotFoundError,
+    RefusedError,
+    ThrottledError,
+    UnreachableError,
+)
+from lockstep.rules.manifest import Manifest
+from lockstep.rules.state import Version
+from lockstep.stores.folders import measure_files
+from lockstep.stores.registry import DIGEST_TAG, Registry
+from lockstep.stores.signature import example_rows
+
+numbers = itertools.count(1)
+FILES = {"MLmodel": "flavors: {}\n", "model.bin": "weights", "deep/er.txt": "x"}
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A version with the run that holds its files, and what it was sealed from."""
+
+    version: Version
+    manifest: Manifest
+    uri: str
+
+
+class Workshop:
+    """Makes models with small files in one server; each has a name of its own."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.registry = Registry(address)
+        self.client = self.registry.client
+        self.folder = folder
+
+    def model(self) -> str:
+        return f"model-{next(numbers)}"
+
+    def seal(self, model: str, **changes: str) -> Sealed:
+        run = self.client.create_run("0")
+        folder = self.folder / run.info.run_id
+        for path, text in (FILES | changes).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        self.client.log_artifacts(run.info.run_id, str(folder), "model")
+        uri = f"{run.info.artifact_uri}/model"
+        manifest = Manifest(model, measure_files(folder), run_id=run.info.run_id, source=uri)
+        return Sealed(self.registry.seal(manifest, uri, run.info.run_id), manifest, uri)
+
+    def overwrite(self, sealed: Sealed, path: str, text: str) -> None:
+        """As anybody can who knows the address: a plain PUT on the artifact."""
+        place = sealed.uri.replace("mlflow-artifacts:/", "/api/2.0/mlflow-artifacts/artifacts/", 1)
+        answer = requests.put(f"{self.registry.address}{place}/{path}", data=text.encode(), timeout=10)
+        answer.raise_for_status()
+
+
+@pytest.fixture
+def workshop(mlflow_server: str, tmp_path: Path) -> Workshop:
+    return Workshop(mlflow_server, tmp_path / "made")
+
+
+def test_importing_the_registry_does_not_import_mlflow() -> None:
+    code = "import sys, lockstep.stores.registry; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
+
+
+def test_a_sealed_version_is_read_back_whole(workshop: Workshop, tmp_path: Path) -> None:
+    model = workshop.model()
+    sealed = workshop.seal(model)
+    registry, version = workshop.registry, sealed.version
+    registry.check()
+    assert model in registry.models()
+    assert registry.versions(model) == (version,) == (registry.version(model, "1"),)
+    assert version.digest == sealed.manifest.digest
+    assert registry.manifest(version) == sealed.manifest
+    folder = registry.fetch(version, tmp_path / "fetched")
+    assert measure_files(folder / "files") == sealed.manifest.files
+    assert (folder / "manifest.json").read_bytes() == sealed.manifest.to_bytes()
+    assert {path.name for path in folder.iterdir()} == {"files", "manifest.json"}
+    assert registry.url(version) == f"{registry.address}/#/models/{model}/versions/1"
+
+
+def test_fetch_mends_its_own_folder_and_refuses_another(workshop: Workshop, tmp_path: Path) -> None:
+    sealed = workshop.seal(workshop.model())
+    folder = workshop.registry.fetch(sealed.version, tmp_path / "fetched")
+    (folder / "files" / "model.bin").write_text("changed")
+    (folder / "files" / "more").write_text("extra")
+    workshop.registry.fetch(sealed.version, folder)
+    assert measure_files(folder / "files") == sealed.manifest.files
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "letter.txt").write_text("dear")
+    with pytest.raises(RefusedError, match="not empty"):
+        workshop.registry.fetch(sealed.version, tmp_path / "else")
+
+
+def test_sealing_again_gives_the_same_version_also_in_a_race(workshop: Workshop) -> None:
+    sealed = workshop.seal(workshop.model())
+    run_id = sealed.version.run_id
+    assert workshop.registry.seal(sealed.manifest, sealed.uri, run_id) == sealed.version
+    other = replace(sealed.manifest, parameters={"depth": "3"})
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: workshop.registry.seal(other, sealed.uri, run_id), range(4)))
+    left = workshop.registry.versions(sealed.version.model)
+    assert set(made) == set(left[1:])
+    assert [version.digest for version in left] == [sealed.manifest.digest, other.digest]
+
+
+def test_sealing_completes_what_was_killed_half_way(workshop: Workshop) -> None:
+    sealed = workshop.seal(workshop.model())
+    unfinished = replace(sealed.manifest, model=workshop.model())
+    workshop.client.create_registered_model(unfinished.model)  # and then the process died
+    assert workshop.registry.versions(unfinished.model) == ()
+    made = workshop.registry.seal(unfinished, sealed.uri, sealed.version.run_id)
+    assert workshop.registry.versions(unfinished.model) == (made,)
+
+
+def test_aliases_say_what_should_serve(workshop: Workshop) -> None:
+    registry, model = workshop.registry, workshop.model()
+    first, second = workshop.seal(model).version, workshop.seal(model, **{"model.bin": "better"}).version
+    assert registry.desired(model).champion is None
+    registry.set_alias(first, "champion")
+    registry.set_alias(first, "champion")
+    registry.set_alias(second, "challenger")
+    desired = registry.desired(model)
+    assert (desired.champion, desired.challenger, desired.fallback) == (first, second, None)
+    assert registry.alias(model, "champion") == first
+    assert registry.alias(model, "fallback") is None
+    registry.delete_alias(model, "challenger")
+    registry.delete_alias(model, "challenger")
+    assert registry.desired(model).challenger is None
+    with pytest.raises(RefusedError, match="reserved"):
+        registry.set_alias(first, "latest")
+
+
+def test_an_alias_of_an_unsealed_version_is_refused(workshop: Workshop) -> None:
+    sealed = workshop.seal(workshop.model())
+    model = sealed.version.model
+    plain = workshop.client.create_model_version(model, sealed.uri, sealed.version.run_id)
+    workshop.client.set_registered_model_alias(model, "champion", plain.version)
+    for look in (lambda: workshop.registry.desired(model), lambda: workshop.registry.find(model, "champion")):
+        with pytest.raises(RefusedError, match="points at version 2, which is not sealed"):
+            look()
+
+
+def test_find_takes_labels_aliases_and_digests(workshop: Workshop) -> None:
+    registry, model = workshop.registry, workshop.model()
+    first, second = workshop.seal(model).version, workshop.seal(model).version
+    registry.set_alias(second, "champion")
+    for text, version in {
+        "1": first,
+        "v1": first,
+        "2": second,
+        "champion": second,
+        "@champion": second,
+        first.digest: first,
+        second.digest[:8]: second,
+    }.items():
+        assert registry.find(model, text) == version
+    for text in ("3", "@nobody", "nobody", first.digest[:7], "0" * 12):
+        with pytest.raises(NotFoundError) as caught:
+            registry.find(model, text)
+        assert all(word in str(caught.value) for word in (text, first.digest[:12], second.digest[:12], "champion"))
+    with pytest.raises(NotFoundError, match="no sealed version 9; it has 1, 2"):
+        registry.version(model, "9")
+    workshop.client.set_registered_model_alias(model, first.digest[:10], "2")
+    with pytest.raises(RefusedError, match="several versions") as ambiguous:
+        registry.find(model, first.digest[:10])
+    assert first.digest[:12] in str(ambiguous.value)
+
+
+def test_an_unknown_model_names_what_there_is(workshop: Workshop) -> None:
+    known = workshop.seal(workshop.model()).version
+    for look in (workshop.registry.versions, workshop.registry.desired):
+        with pytest.raises(NotFoundError, match="no model 'nothing'") as caught:
+            look("nothing")
+        assert known.model in str(caught.value)
+    with pytest.raises(NotFoundError):
+        workshop.registry.versions("it's")
+
+
+def test_tags_can_be_added_but_not_the_identity(workshop: Workshop) -> None:
+    version = workshop.seal(workshop.model()).version
+    workshop.registry.tag(version, "reviewed.by", "ada")
+    assert workshop.registry.tags(version)["reviewed.by"] == "ada"
+    with pytest.raises(RefusedError, match="identity"):
+        workshop.registry.tag(version, DIGEST_TAG, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("path", "named"), [("model.bin", "model.bin has sha256"), ("deep/more.txt", "deep/more.txt is not in")]
+)
+def test_a_changed_or_added_file_is_found_and_named(workshop: Workshop, tmp_path: Path, path: str, named: str) -> None:
+    sealed = workshop.seal(workshop.model())
+    workshop.overwrite(sealed, path, "poison")
+    with pytest.raises(DigestMismatchError, match=named) as caught:
+        workshop.registry.fetch(sealed.version, tmp_path / "fetched")
+    assert str(sealed.version) in str(caught.value)
+    assert list((tmp_path / "fetched").iterdir()) == []
+
+
+def test_files_that_are_gone_are_an_error_and_not_an_empty_folder(workshop: Workshop, tmp_path: Path) -> None:
+    sealed = workshop.seal(workshop.model())
+    place = sealed.uri.replace("mlflow-artifacts:/", "/api/2.0/mlflow-artifacts/artifacts/", 1)
+    requests.delete(f"{workshop.registry.address}{place}", timeout=10).raise_for_status()
+    with pytest.raises(DigestMismatchError, match=r"all 3 files of .* are gone"):
+        workshop.registry.fetch(sealed.version, tmp_path / "fetched")
+
+
+def test_a_spoofed_digest_tag_is_found(workshop: Workshop, tmp_path: Path) -> None:
+    registry, model = workshop.registry, workshop.model()
+    good, bad = workshop.seal(model), workshop.seal(model, **{"model.bin": "poison"})
+    registry.set_alias(bad.version, "champion")
+    workshop.client.set_model_version_tag(model, bad.version.label, DIGEST_TAG, good.version.digest)
+    with pytest.raises(DigestMismatchError, match="expected " + bad.version.digest[:12]):
+        registry.manifest(bad.version)
+    champion = registry.desired(model).champion
+    assert champion is not None
+    with pytest.raises(DigestMismatchError, match="no manifest"):
+        registry.fetch(champion, tmp_path / "fetched")
+    assert registry.seal(good.manifest, good.uri, good.version.run_id) == good.version
+
+
+def test_a_changed_manifest_is_found(workshop: Workshop) -> None:
+    sealed = workshop.seal(workshop.model())
+    run = replace(sealed, uri=sealed.uri.removesuffix("/model"))
+    workshop.overwrite(run, f"lockstep/{sealed.version.digest}/manifest.json", "{}")
+    with pytest.raises(DigestMismatchError, match="stored manifest"):
+        workshop.registry.manifest(sealed.version)
+
+
+def test_a_deleted_version_is_not_mistaken_for_another(workshop: Workshop, tmp_path: Path) -> None:
+    registry, model = workshop.registry, workshop.model()
+    first, second = workshop.seal(model).version, workshop.seal(model).version
+    registry.set_alias(first, "champion")
+    workshop.client.delete_model_version(model, first.label)
+    assert registry.desired(model).champion is None
+    with pytest.raises(NotFoundError, match="no longer in MLflow") as caught:
+        registry.fetch(first, tmp_path / "fetched")
+    assert second.digest[:12] in str(caught.value)
+    workshop.client.delete_registered_model(model)
+    assert workshop.seal(model).version.label == "1"
+    with pytest.raises(DigestMismatchError, match=f"expected {first.digest[:12]}"):
+        registry.set_alias(first, "champion")
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of something that accepts connections and says nothing."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_server_that_is_down_is_reported_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        registry = Registry(f"http://ada:secret@127.0.0.1:{probe.getsockname()[1]}", timeout=1.0)
+        began = time.monotonic()
+        with pytest.raises(UnreachableError, match="Connection refused") as caught:
+            registry.desired("tumour")
+    assert time.monotonic() - began < 3.0
+    assert caught.value.hint
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_hangs_is_given_up_after_two_timeouts(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="timed out"):
+        Registry(silent, timeout=1.0).check()
+    assert time.monotonic() - began < 4.0
+    Registry(silent)
+
+
+def test_the_users_own_timeout_is_kept(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    Registry(silent, timeout=1.0)
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+
+
+@pytest.mark.parametrize(("status", "meant"), [(401, CredentialsError), (403, CredentialsError), (429, ThrottledError)])
+def test_a_refusal_is_told_from_silence(status: int, meant: type[LockstepError]) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Retry-After", "120")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(meant) as caught:
+                Registry(f"http://127.0.0.1:{server.server_port}").check()
+        finally:
+            server.shutdown()
+    assert caught.value.hint
+
+
+def test_a_row_is_made_up_from_the_signature() -> None:
+    columns = [
+        {"type": "double", "name": "mean_radius"},
+        {"type": "string", "name": "clinic"},
+        {"type": "array", "items": {"type": "long"}, "name": "counts"},
+    ]
+    assert example_rows(f"signature:\n  inputs: '{json.dumps(columns)}'\n") == (
+        {"mean_radius": 1.0, "clinic": "a", "counts": [1]},
+    )
+    tensor = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}]
+    assert example_rows(f"signature:\n  inputs: '{json.dumps(tensor)}'\n") == ()
+    assert example_rows("flavors: {}\n") == ()
