@@ -77,10 +77,9 @@ class AzureServers:
         deployments.serve(manager)
         monitor = Monitor(store, metrics, tokens, world.faults, self._subscription, REGION)
 
-        def serve(service: Service, threads: int, *, plain: bool = False) -> str:
+        def serve(service: Service, threads: int) -> str:
             app = FaultyApp(service, world.faults, world.calls, world.stop)
-            certificate = None if plain else certificates.server
-            self._servers.append(WebServer(app, threads=threads, certificate=certificate))
+            self._servers.append(WebServer(app, threads=threads, certificate=certificates.server))
             return self._servers[-1].url
 
         endpoints.scoring_url = serve(Scoring(routes, metrics, tokens), 32)
@@ -101,8 +100,6 @@ class AzureServers:
             "storage_account": ACCOUNT,
             "storage_key": self._azurite.key,
             "blob_endpoint": f"{serve(BlobProxy(self._azurite.url, world.faults), 24)}/{ACCOUNT}",
-            # obstore trusts no other authority than the machine's own; with the account's key http will do.
-            "blob_http_endpoint": f"{serve(BlobProxy(self._azurite.url, world.faults), 24, plain=True)}/{ACCOUNT}",
             "container": CONTAINER,
             "datastore": DATASTORE,
             "default_datastore": DEFAULT_DATASTORE,
@@ -112,7 +109,7 @@ class AzureServers:
         }
 
     def settings(self) -> dict[str, object]:
-        """Addresses, identifiers and credentials; both Blob addresses end with the account's name."""
+        """Addresses, identifiers and credentials; `blob_endpoint` ends with the account's name."""
         return dict(self._settings)
 
     def freeze(self) -> None:
