@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,9 +35,21 @@ class Access:
         """What `connection_verify` (azure-core) and `verify` (requests) take."""
         if self.settings.ca_file is None:
             return True
+        with self._readable_ca(), _LOCK:
+            return trust_bundle(self.settings.ca_file)
+
+    @property
+    def root_certificate(self) -> str | None:
+        """What obstore takes to trust in addition."""
+        if self.settings.ca_file is None:
+            return None
+        with self._readable_ca():
+            return Path(self.settings.ca_file).read_text()
+
+    @contextlib.contextmanager
+    def _readable_ca(self) -> Iterator[None]:
         try:
-            with _LOCK:
-                return trust_bundle(self.settings.ca_file)
+            yield
         except OSError as error:
             raise ConfigError(
                 f"the CA certificate cannot be read: {error}", cloud=self.name, hint="correct ca_file"

@@ -47,6 +47,8 @@ class AzureML(Cloud):
         settings = self._settings
         options = {"account_name": settings.storage_account, "container_name": settings.container}
         client_options: dict[str, object] = {}
+        if self._access.root_certificate is not None:
+            client_options["root_certificate"] = self._access.root_certificate
         if settings.blob_endpoint is not None:
             options["endpoint"] = settings.blob_endpoint
             if settings.blob_endpoint.startswith("http://"):

@@ -23,6 +23,7 @@ LABEL_TAG: Final = "lockstep-version"
 DIGEST_TAG: Final = "lockstep-digest"
 MODEL_TAG: Final = "lockstep-model"
 NAME: Final = re.compile(r"[A-Za-z](?:-?[A-Za-z0-9])*")
+READY: Final = ("Succeeded", "Scaling")
 #: Seconds for which a read may still show what was there before our own last write.
 READ_LAG: Final = 120.0
 #: What a PUT may carry back of what a GET showed.
@@ -152,6 +153,7 @@ class Endpoints:
         lagging = written is not None and written.weights != wanted and time.monotonic() - written.at < READ_LAG
         if weights_of(found) == wanted and not lagging:
             return
+        self._check_ready(endpoint, model, set(wanted) - set(weights_of(found)))
         began = time.monotonic()
         self._written[endpoint] = Written(wanted, began)
         operation = self._workspace.put(f"onlineEndpoints/{endpoint}", with_weights(found, wanted))
@@ -177,6 +179,18 @@ class Endpoints:
             cloud=self._name,
             hint=f"look again: lockstep status {model}; if Azure took the change back, set the traffic once more",
         )
+
+    def _check_ready(self, endpoint: str, model: str, slots: set[str]) -> None:
+        """Refuse traffic to a slot that could not answer: Azure would move it there all the same."""
+        for slot in sorted(slots):
+            document = self._workspace.get(f"onlineEndpoints/{endpoint}/deployments/{slot}")
+            state = "not there" if document is None else state_of(document)
+            if state not in READY:
+                raise RefusedError(
+                    f"slot {slot} on endpoint {endpoint} of {model} is {state} and cannot take traffic",
+                    cloud=self._name,
+                    hint=f"deploy its version first, or choose one of those that `lockstep status {model}` shows",
+                )
 
 
 def weights_of(document: Document) -> dict[str, int]:
@@ -216,7 +230,7 @@ def _slot_state(document: Document, weight: int) -> SlotState:
     return SlotState(
         name=str(document["name"]),
         weight=weight,
-        ready=state in ("Succeeded", "Scaling"),
+        ready=state in READY,
         status=state,
         capacity=int((document.get("sku") or {}).get("capacity") or 1),
         label=str((document.get("tags") or {}).get(LABEL_TAG, "")),

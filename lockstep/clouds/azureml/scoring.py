@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from lockstep.clouds.azureml.failures import SERVER_ERRORS
 from lockstep.clouds.base import Row
 from lockstep.errors import (
     CloudRejectedError,
@@ -131,7 +132,7 @@ class Scoring:
             return ThrottledError(
                 problem, cloud=self._name, hint="more requests than its instances take: add instances"
             )
-        if status in (408, 502, 503, 504):
+        if status in (408, *SERVER_ERRORS):
             return RetryLaterError(problem, cloud=self._name, hint="the slot answers too slowly or not at all")
         if status == 424:
             inner = response.headers.get(MODEL_STATUS, "an error")

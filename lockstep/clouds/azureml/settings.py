@@ -52,11 +52,7 @@ class AzureMLSettings(CloudSettings):
         str | None, Field(description="Address of Azure Monitor's metrics, if not the region's public one.")
     ] = None
     ca_file: Annotated[
-        str | None,
-        Field(
-            description="CA certificate (PEM file) to trust in addition, for management, metrics and scoring; "
-            "the Blob client trusts what SSL_CERT_FILE names."
-        ),
+        str | None, Field(description="CA certificate (PEM file) to trust in addition, at every address.")
     ] = None
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from lockstep.clouds.azureml.arm import Document, Outcome, Workspace, state_of, ticks
 from lockstep.clouds.azureml.endpoints import DIGEST_TAG, LABEL_TAG, MODEL_TAG, Endpoints, deployed_digest, weights_of
 from lockstep.errors import BusyError, DeploymentFailedError, RefusedError, RetryLaterError
+from lockstep.rules.traffic import TrafficSplit
 
 if TYPE_CHECKING:
     from lockstep.clouds.azureml.assets import Assets
@@ -40,16 +41,24 @@ class Slots:
         """Return when the version's deployment serves; whatever an earlier attempt left behind is taken up."""
         path = _path(endpoint, version.slot)
         found = self._settled(path, endpoint, version)
+        if found is not None:
+            self._check_same(found, version)
+            if state_of(found) in BROKEN:
+                # Whoever made it was killed before taking it away again.
+                self._remove_broken(path, endpoint, version)
+                found = None
         if found is None:
             self._endpoints.create(endpoint, version.model)
             self._deploy(path, endpoint, version)
+        self._open(endpoint, version)
+
+    def _open(self, endpoint: str, version: Version) -> None:
+        """Give all traffic to the only slot of an endpoint that has none yet."""
+        found = self._endpoints.find(endpoint)
+        if found is None or weights_of(found):
             return
-        self._check_same(found, version)
-        if state_of(found) in BROKEN:
-            # Whoever made it was killed before taking it away again.
-            self._remove_broken(path, endpoint, version)
-            self._endpoints.create(endpoint, version.model)
-            self._deploy(path, endpoint, version)
+        if len(self._workspace.list(f"onlineEndpoints/{endpoint}/deployments")) == 1:
+            self._endpoints.move(endpoint, version.model, TrafficSplit.all_to(version.slot))
 
     def _settled(self, path: str, endpoint: str, version: Version) -> Document | None:
         """The deployment once it is not in the middle of something; None when there is none."""
