@@ -42,10 +42,16 @@ ENUM_NUMBERS: Final[Mapping[str, Mapping[str, int]]] = {
         "NVIDIA_TESLA_V100": 3,
         "NVIDIA_TESLA_P4": 4,
         "NVIDIA_TESLA_T4": 5,
+        "TPU_V2": 6,
+        "TPU_V3": 7,
         "NVIDIA_TESLA_A100": 8,
         "NVIDIA_A100_80GB": 9,
+        "TPU_V4_POD": 10,
         "NVIDIA_L4": 11,
+        "TPU_V5_LITEPOD": 12,
         "NVIDIA_H100_80GB": 13,
+        "NVIDIA_H100_MEGA_80GB": 14,
+        "NVIDIA_H200_141GB": 15,
     },
 }
 PACKAGE: Final = "type.googleapis.com/google.cloud.aiplatform.v1."

@@ -6,6 +6,7 @@ import re
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -40,6 +41,7 @@ MUTABLE: Final = (
     "dedicatedResources.autoscalingMetricSpecs",
     "disableContainerLogging",
 )
+KEPT_LOGS: Final = 200
 NO_CAPACITY: Final = "Spot capacity was reclaimed (STOCKOUT): the replica was preempted."
 
 
@@ -54,6 +56,7 @@ class Deployments:
         self._models = models
         self._endpoints = endpoints
         self._place = place
+        self._ended: OrderedDict[str, str] = OrderedDict()
         models.deployed = self.deployed
 
     def deployed(self, model_id: str, version: str | None) -> list[tuple[str, str]]:
@@ -112,7 +115,7 @@ class Deployments:
                     self._start(operation, endpoint, slot)
                     lost = outcome(self._world, "DeployModel", endpoint_id)
                 except BaseException:
-                    slot.close()
+                    self._end(slot)
                     raise
                 finally:
                     endpoint.reserved.pop(slot_id, None)
@@ -126,7 +129,7 @@ class Deployments:
                     self._endpoints.wait_settled(endpoint)
                     self._world.calls.event("gcp", "deploy", endpoint_id, began, slot_id)
                 else:
-                    slot.close()
+                    self._end(slot)
                 operation.at_stage("SUCCESSFULLY_DEPLOYED")
                 operation.finish("DeployModelResponse", {"deployedModel": document})
 
@@ -194,7 +197,13 @@ class Deployments:
         with self._endpoints.lock:
             endpoint.deployed.pop(slot_id, None)
             endpoint.slots.pop(slot_id, None)
+        self._end(slot)
+
+    def _end(self, slot: Slot) -> None:
         slot.close()
+        self._ended[slot.id] = slot.logs()
+        while len(self._ended) > KEPT_LOGS:
+            self._ended.popitem(last=False)
 
     # --- mutate
 
@@ -273,11 +282,11 @@ class Deployments:
         threading.Thread(target=work, name=operation, daemon=True).start()
 
     def logs(self, slot_id: str) -> str | None:
-        """The output of a deployed model's container; None when there is no such deployed model."""
+        """The output of a deployed model's container, the last one's when it ended; None for an unknown id."""
         for endpoint in self._endpoints.all():
             if slot_id in endpoint.slots:
                 return endpoint.slots[slot_id].logs()
-        return None
+        return self._ended.get(slot_id)
 
 
 def _check_deployed_model(wanted: JsonObject) -> None:
