@@ -17,7 +17,7 @@ from sandbox.aws.deployment import Deployer, DeploymentError, Placed, Wanted
 from sandbox.aws.documents import endpoint_document, pending_summary, refuse_deployment_config
 from sandbox.aws.errors import invalid
 from sandbox.aws.listing import page
-from sandbox.aws.models import find_config, find_model, refuse_zero_weights
+from sandbox.aws.models import find_config, find_model, refuse_no_instance, refuse_zero_weights
 from sandbox.aws.shapes import refuse_unsupported
 from sandbox.aws.state import CLOUD, Document, State, arn, now
 from sandbox.world import World
@@ -143,6 +143,8 @@ class Endpoints:
                 for placed in live.placed
             )
             refuse_zero_weights([placed.weight for placed in target])
+            for placed in target:
+                refuse_no_instance(placed.count, placed.name)
             if self._ignored(operation, name):
                 return {"EndpointArn": arn("endpoint", name)}
             self._show(live, "Updating", desired=target)

@@ -188,6 +188,7 @@ class Definitions:
         for name in ("ModelName", "InstanceType", "InitialInstanceCount"):
             if name not in variant:
                 raise invalid(f'{name} is required for production variant "{variant["VariantName"]}".')
+        refuse_no_instance(int(variant["InitialInstanceCount"]), variant["VariantName"])
         return {"InitialVariantWeight": 1.0, **variant}
 
 
@@ -209,6 +210,12 @@ def refuse_zero_weights(weights: list[float]) -> None:
     """Some variant must get traffic."""
     if not sum(weights) > 0.0:
         raise invalid("The sum of the variant weights must be greater than 0.")
+
+
+def refuse_no_instance(count: int, variant: str) -> None:
+    """Only inference components scale to zero."""
+    if count < 1:
+        raise invalid(f"The instance count of production variant {variant} must be at least 1.")
 
 
 def no_access(location: tuple[str, str], role: str) -> str:

@@ -10,17 +10,25 @@ from sandbox.aws.errors import invalid, not_implemented
 from sandbox.aws.models import Definitions
 from sandbox.aws.packages import Packages
 from sandbox.aws.shapes import check, project, service
-from sandbox.aws.state import CLOUD, Document, State, Tables
+from sandbox.aws.state import CLOUD, Document, State, Tables, arn
 from sandbox.world import World
 
 Operation = Callable[[Document], Document | None]
-#: Operations that write and have no long-running part: `ignore` skips them here, the rest in endpoints.py.
-SHORT_WRITES: Final = (
-    "CreateModelPackageGroup",
-    "CreateModelPackage",
-    "CreateModel",
-    "CreateEndpointConfig",
-)
+#: Writes without a long-running part, and what an `ignore` fault answers in their place (endpoints.py has the rest).
+IGNORABLE: Final[Mapping[str, Operation]] = {
+    "CreateModelPackageGroup": lambda g: {
+        "ModelPackageGroupArn": arn("model-package-group", g["ModelPackageGroupName"])
+    },
+    "UpdateModelPackage": lambda g: {"ModelPackageArn": g["ModelPackageArn"]},
+    "DeleteModelPackageGroup": lambda g: None,
+    "DeleteModelPackage": lambda g: None,
+    "CreateModel": lambda g: {"ModelArn": arn("model", g["ModelName"])},
+    "DeleteModel": lambda g: None,
+    "CreateEndpointConfig": lambda g: {"EndpointConfigArn": arn("endpoint-config", g["EndpointConfigName"])},
+    "DeleteEndpointConfig": lambda g: None,
+    "AddTags": lambda g: {"Tags": g["Tags"]},
+    "DeleteTags": lambda g: {},
+}
 
 
 class SageMaker:
@@ -61,20 +69,22 @@ class SageMaker:
             "DeleteTags": self._delete_tags,
         }
 
-    def answer(self, operation: str, given: Document) -> Any:
-        """Carry out one operation; returns JSON-ready output (None for an empty body) or raises AwsError."""
+    def answer(self, operation: str, given: Document, resource: str) -> Any:
+        """Carry out one operation on `resource`; returns JSON-ready output (None: empty body) or raises AwsError."""
         if operation not in self._operations:
             raise not_implemented(f"SageMaker {operation}")
         check(self._model, operation, given)
-        result = self._operations[operation](given)
+        carry_out = self._operations[operation]
+        if operation in IGNORABLE and self._world.faults.take(CLOUD, operation, ("ignore",), resource) is not None:
+            carry_out = IGNORABLE[operation]
+        result = carry_out(given)
         shape = self._model.operation_model(operation).output_shape
         return None if shape is None or result is None else project(shape, result)
 
     def _add_tags(self, given: Document) -> Document:
         with self._state.lock:
             _known(self._state.now, given["ResourceArn"])
-            if self._world.faults.take(CLOUD, "AddTags", ("ignore",), given["ResourceArn"]) is None:
-                self._state.tag(given["ResourceArn"], given["Tags"])
+            self._state.tag(given["ResourceArn"], given["Tags"])
             return {"Tags": _pairs(self._state.now, given["ResourceArn"])}
 
     def _list_tags(self, given: Document) -> Document:

@@ -85,7 +85,7 @@ class Aws:
                 return self._runtime.invoke(request, target.resource)
             if not request.headers.get("X-Amz-Target", "").startswith("SageMaker."):
                 raise not_implemented(f"{request.method} {request.path}")
-            return _answer(self._sagemaker.answer(target.operation, _json(request)))
+            return _answer(self._sagemaker.answer(target.operation, _json(request), target.resource))
         except AwsError as error:
             return error_response(protocol_of(service, dict(request.headers)), error, target.resource)
 

@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import io
 import threading
 import urllib.request
 from datetime import UTC, datetime, timedelta
 
 import obstore
 import pytest
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError, FlexibleChecksumError
 from obstore.store import S3Store
@@ -142,7 +144,7 @@ def test_a_range_of_a_big_object_does_not_read_it_all(account):
     import time
 
     key = account.name("big")
-    account.s3.put_object(Bucket=account.bucket, Key=key, Body=bytes(64 * 1024 * 1024))
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=bytes(32 * 1024 * 1024))
 
     def seconds(asked: str) -> float:
         began = time.perf_counter()
@@ -242,6 +244,47 @@ def test_obstore_uploads_in_parts(account, store):
     assert head["ETag"].endswith('-3"')
     assert hashlib.sha256(obstore.get(store, key).bytes()).digest() == hashlib.sha256(data).digest()
     obstore.delete(store, key)
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "SHA256"])
+def test_boto3_uploads_and_downloads_in_parts(account, algorithm):
+    key, data = account.name("transfer"), bytes(range(256)) * 4096 * 10
+    parts = TransferConfig(multipart_threshold=5 * 1024 * 1024, multipart_chunksize=5 * 1024 * 1024)
+    account.s3.upload_fileobj(
+        io.BytesIO(data), account.bucket, key, Config=parts, ExtraArgs={"ChecksumAlgorithm": algorithm}
+    )
+    read = io.BytesIO()
+    account.s3.download_fileobj(account.bucket, key, read, Config=parts)
+    assert read.getvalue() == data
+    account.s3.delete_object(Bucket=account.bucket, Key=key)
+
+
+def test_a_condition_on_a_range_is_honoured(account):
+    key = account.name("pinned")
+    etag = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"0123")["ETag"]
+    asked = {"Bucket": account.bucket, "Key": key, "Range": "bytes=1-2", "IfMatch": etag}
+    assert account.s3.get_object(**asked)["Body"].read() == b"12"
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"4567")
+    with pytest.raises(ClientError) as caught:
+        account.s3.get_object(**asked)
+    assert refusal(caught) == ("PreconditionFailed", 412)
+
+
+def test_a_retained_version_cannot_be_deleted(account):
+    bucket = account.name("kept")
+    account.s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    version = account.s3.put_object(
+        Bucket=bucket,
+        Key="k",
+        Body=b"kept",
+        ChecksumAlgorithm="SHA256",
+        ObjectLockMode="COMPLIANCE",
+        ObjectLockRetainUntilDate=datetime.now(UTC) + timedelta(days=1),
+    )["VersionId"]
+    with pytest.raises(ClientError) as caught:
+        account.s3.delete_object(Bucket=bucket, Key="k", VersionId=version, BypassGovernanceRetention=True)
+    assert refusal(caught) == ("AccessDenied", 403)
+    assert account.s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"kept"
 
 
 def test_a_corrupted_object_keeps_its_etag(account, sandbox):
