@@ -1,0 +1,91 @@
+"""What every flow does around its one operation: open the fleet, say who asked, end a refused run understandably."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+from prefect.states import Failed
+
+import blocks
+from lockstep.errors import LockstepError, NotFoundError
+from lockstep.operations.fleet import Fleet, default_actor, open_fleet
+from tasks.artifacts import explain_failure
+from tasks.observing import FlowObserver
+from tasks.runner import PrefectRunner, runner_for
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def explained(flow_function: Callable[P, R]) -> Callable[P, R | State[Any]]:
+    """End the run as Failed with message and hint when Lockstep says no; other errors fail it as Prefect shows them.
+
+    Called from Python, the flow raises the LockstepError itself.
+    """
+
+    @functools.wraps(flow_function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+        try:
+            return flow_function(*args, **kwargs)
+        except LockstepError as error:
+            operation = flow_function.__name__
+            model = str(parameters().get("model") or "")
+            get_run_logger().error("%s%s", error, f"\nWhat to do: {error.hint}" if error.hint else "")
+            explain_failure(operation, model, error)
+            return Failed(message=f"{error} – what to do: {error.hint}" if error.hint else str(error), data=error)
+
+    return run
+
+
+def open_in_flow(block: blocks.Fleet, model: str, operation: str) -> Fleet:
+    """The fleet of a model, whose steps become task runs and whose events go to the flow run's log."""
+    config = block.to_config()
+    return open_fleet(
+        config,
+        model,
+        clouds=block.adapters(),
+        runner=runner_for(config),
+        observer=FlowObserver(operation),
+        actor=actor(),
+    )
+
+
+def runner_in_flow(block: blocks.Fleet) -> PrefectRunner:
+    """The runner for an operation that works on no cloud."""
+    return runner_for(block.to_config())
+
+
+def load_fleet(name: str) -> blocks.Fleet:
+    """The Fleet block of that name; raises NotFoundError saying how it gets there."""
+    try:
+        loaded = blocks.Fleet.load(name)
+    except ValueError as error:
+        if "Unable to find block document" not in str(error):
+            raise
+        raise NotFoundError(
+            f"Prefect has no Fleet block named {name!r}",
+            hint="run `lockstep init` to save lockstep.yaml as blocks, or choose a block that is listed under Blocks",
+        ) from error
+    assert isinstance(loaded, blocks.Fleet)  # outside of an event loop Prefect waits for the answer itself
+    return loaded
+
+
+def actor() -> str:
+    """Who or what asked, for the ledger: this flow run, and the person or automation that made it."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is None:
+        return default_actor()
+    created = run.created_by.display_value if run.created_by is not None else None
+    return f"Prefect flow run {run.name} ({run.id})" + (f", created by {created}" if created else "")
+
+
+def parameters() -> Mapping[str, Any]:
+    """The parameters of the run that is about to be named or is running."""
+    return dict(flow_run.parameters or {})

@@ -1,0 +1,62 @@
+"""Flow: take every cloud back to a known-good version at once."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.opening import explained, load_fleet, open_in_flow, parameters
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.rollback import Rollback, choose_target, plan_rollback
+from lockstep.operations.rollback import rollback as roll_back
+from lockstep.rules.state import Version
+from tasks.artifacts import bullets, links, publish, traffic_table
+
+
+def _run_name() -> str:
+    given = parameters()
+    dry = " (dry run)" if given.get("dry_run") else ""
+    return f"rollback {given.get('model')} -> {given.get('to') or 'fallback'}{dry}"
+
+
+@flow(name="lockstep-rollback", flow_run_name=_run_name)
+@explained
+def rollback(
+    model: str, to: str | None = None, reason: str = "", fleet: str = "default", dry_run: bool = False
+) -> Rollback | None:
+    """Put every cloud on the last known-good version, or on a named one, and prove that it answers.
+
+    It waits for no other run. The version that is left behind is condemned: it will not be deployed again.
+
+    Args:
+        model: Name of the model in MLflow.
+        to: Number (3), alias or at least 8 digits of the digest; the alias fallback when left out.
+        reason: Why, in a sentence; kept in the ledger and on the version that is left.
+        fleet: Name of the Fleet block.
+        dry_run: Only say what would be changed.
+    """
+    opened = open_in_flow(load_fleet(fleet), model, "rollback")
+    named = opened.registry.find(model, to) if to else None
+    if dry_run:
+        _show_plan(opened, named)
+        return None
+    done = roll_back(opened, to=named, reason=reason)
+    seconds = ", ".join(f"{cloud} {value:.1f} s" for cloud, value in done.result.seconds.items())
+    publish(
+        "rollback",
+        model,
+        f"# {done.target} serves everywhere\n\nReason: {reason or 'none given'}. Left: {done.left or 'nothing'}. "
+        f"Took {done.seconds:.1f} s ({seconds}).\n\n{traffic_table(opened, done.before, done.after)}\n"
+        f"{links(opened, done.target, done.left)}",
+        f"{done.left or model} -> {done.target} in {done.seconds:.1f} s",
+    )
+    return done
+
+
+def _show_plan(opened: Fleet, named: Version | None) -> None:
+    desired = opened.registry.desired(opened.model)
+    chosen = named or desired.fallback
+    target = choose_target(desired, named, opened.registry.tags(chosen) if chosen else None)
+    before = opened.observe()
+    lines = plan_rollback(opened, target, before).explain() or ("nothing: every cloud is there",)
+    text = f"# Dry run: a rollback to {target} would\n\n{bullets(lines)}\n{traffic_table(opened, before)}"
+    publish("rollback", opened.model, text, f"dry run: {target}")

@@ -1,0 +1,55 @@
+"""One rollout a model at a time, over all deployments and workers, by a global concurrency limit of Prefect's.
+
+A deployment's own limit counts runs of all models together: a rollout of one model would keep the others waiting. A
+rollback never asks for the slot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency._asyncio import AcquireConcurrencySlotTimeoutError
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from lockstep.errors import BusyError
+
+WAIT: Final = 2.0  # seconds; a rollout takes minutes to hours, so waiting longer would only hide the refusal
+LEASE: Final = 60.0  # seconds after which the slot of a process that died is free again
+
+
+@contextlib.contextmanager
+def only_rollout_of(model: str) -> Iterator[None]:
+    """Hold the model's one slot; raises BusyError at once when another rollout has it.
+
+    A lease that cannot be renewed (Prefect's server restarts) does not end the rollout: half-way is the worst place.
+    """
+    name = f"lockstep:{model}"
+    _ensure(name)
+    with contextlib.ExitStack() as slot:
+        try:
+            slot.enter_context(
+                concurrency(
+                    name, strict=True, timeout_seconds=WAIT, lease_duration=LEASE, raise_on_lease_renewal_failure=False
+                )
+            )
+        except AcquireConcurrencySlotTimeoutError as error:
+            raise BusyError(
+                f"another rollout of {model} is running",
+                hint=f"wait for it, or cancel its run in Prefect; after a crash the slot {name!r} is free in a minute",
+            ) from error
+        yield
+
+
+def _ensure(name: str) -> None:
+    """Have the limit there: a missing one would let every rollout through."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            with contextlib.suppress(ObjectAlreadyExists):  # another rollout was quicker
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
