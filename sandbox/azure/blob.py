@@ -83,7 +83,8 @@ class BlobProxy:
         if target.operation in WRITES and self._faults.take("azure", target.operation, ("ignore",), target.resource):
             request.get_data()
             return _written(WRITES[target.operation])
-        headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
+        # Lower-case: WSGI has lost the names' case, and a blob's metadata takes its names from x-ms-meta-* headers.
+        headers = {k.lower(): v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
         has_body = request.content_length or request.headers.get("Transfer-Encoding")
         try:
             answer = self._pool.urlopen(
