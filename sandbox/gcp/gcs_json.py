@@ -140,7 +140,7 @@ class JsonApi:
         bucket = self._store.create_bucket(str(body.get("name", "")))
         for attribute, value in changes.items():
             setattr(bucket, attribute, value)
-        bucket.object_retention = request.args.get("enableObjectRetention") == "true"
+        bucket.object_retention = _flag(request, "enableObjectRetention")
         return _json(_bucket_json(bucket))
 
     def _storage_buckets_get(self, request: Request, names: dict[str, str]) -> Response:
@@ -168,10 +168,10 @@ class JsonApi:
 
     def _storage_objects_list(self, request: Request, names: dict[str, str]) -> Response:
         for name in ("matchGlob", "softDeleted", "filter", "includeFoldersAsPrefixes"):
-            if request.args.get(name, "false") != "false":
+            if request.args.get(name, "false").lower() != "false":
                 message = f"not implemented by the sandbox: storage.objects.list with {name}"
                 raise StorageError(501, "notImplemented", "NotImplemented", message)
-        versions = request.args.get("versions") == "true"
+        versions = _flag(request, "versions")
         prefix, delimiter = request.args.get("prefix", ""), request.args.get("delimiter", "")
         items: list[StoredObject] = []
         prefixes: list[str] = []
@@ -231,12 +231,10 @@ class JsonApi:
             changes["fields"] = {k: v for k, v in fields.items() if v is not None}
         if body.get("contentType"):
             changes["content_type"] = body["contentType"]
-        if stored.retention_mode == "Locked" and request.args.get("overrideUnlockedRetention") == "true":
-            changes.setdefault("retention_mode", None)
         if (
             stored.retention_mode == "Unlocked"
             and "retention" in body
-            and request.args.get("overrideUnlockedRetention") != "true"
+            and not _flag(request, "overrideUnlockedRetention")
             and (changes["retention_mode"] is None or (changes["retain_until"] or 0.0) < (stored.retain_until or 0.0))
         ):
             message = "Reducing an unlocked retention needs overrideUnlockedRetention."
@@ -431,6 +429,10 @@ def _match(request: Request) -> tuple[str, dict[str, str]]:
         if found and method == request.method:
             return operation, {k: unquote(v) for k, v in found.groupdict().items()}
     return "unknown", {}
+
+
+def _flag(request: Request, name: str) -> bool:
+    return request.args.get(name, "").lower() == "true"  # Google's Python client writes True
 
 
 def _json(answer: dict[str, Any]) -> Response:
