@@ -104,11 +104,12 @@ class MonitoringService:
         reducer = query.get("aggregation.crossSeriesReducer", "REDUCE_NONE")
         if reducer not in ("REDUCE_NONE", "REDUCE_SUM") or (reducer == "REDUCE_SUM" and is_latency):
             raise not_emulated(f"{reducer} of {metric}")
+        visible = min(time.time() - self._world.faults.lag("gcp"), end)
         found = []
         for series in self._series(metric.removeprefix(PREFIX)):
             labels = self._labels(metric, series)
             if all((labels.get(name) == value) == (sign == "=") for name, sign, value in terms):
-                points = self._points(series, periods, end)
+                points = self._points(series, periods, visible)
                 if points:
                     found.append((labels, points))
         if reducer == "REDUCE_SUM":
@@ -178,9 +179,8 @@ class MonitoringService:
         }
 
     def _points(
-        self, series: Series, periods: list[tuple[float, float]], end: float
+        self, series: Series, periods: list[tuple[float, float]], visible: float
     ) -> list[tuple[float, float, int | Latencies]]:
-        visible = min(time.time() - self._world.faults.lag("gcp"), end)
         found = []
         for since, until in periods:
             happened = self._samples.between(series.key, math.floor(since), min(until, visible))
