@@ -127,7 +127,12 @@ class Cloud(ABC):
             return self._measure(model, since, until)
 
     def invoke(self, model: str, rows: Sequence[Row], *, slot: str | None = None, request_id: str = "") -> Answer:
-        """One prediction over `rows` (records by column name); `slot` overrides the traffic split."""
+        """One prediction over `rows` (records by column name); `slot` overrides the traffic split.
+
+        A cloud that routes by the split alone (Vertex AI) answers with `slot` by asking a bounded number of times until
+        the slot meets the request, counting each time in its metrics, and raises RefusedError for a slot without
+        traffic.
+        """
         with self._translated(f"invoke {model}"):
             return self._invoke(model, rows, slot, request_id)
 

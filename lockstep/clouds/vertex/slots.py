@@ -97,6 +97,10 @@ class Slots:
                     hint=f"see {self._endpoints.console_url(model)}, then repeat",
                     cloud=self._cloud,
                 )
+            running = self._endpoints.running(self._endpoints.url(model))
+            if running:
+                self._endpoints.await_others(running, deadline, f"the endpoint of {model} cannot be created")
+                continue
             try:
                 operation = self._rest.call("POST", url, body=body, query={"endpointId": self._endpoints.id(model)})
                 self._rest.finish(self._settings.api, operation, deadline, f"the creation of the endpoint of {model}")
