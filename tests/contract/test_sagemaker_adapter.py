@@ -71,6 +71,7 @@ class Bench:
             store = open_store(self.cloud)
             for path, content in sealed.objects().items():
                 obstore.put(store, f"{version.prefix}/{path}", content)
+            obstore.put(store, f"{version.prefix}/COMMIT", version.digest.encode())
         return version
 
     def serving(self, *numbers: int) -> tuple[str, list[Version]]:
@@ -529,7 +530,7 @@ def test_unknown_endpoint_and_slot_are_named(bench: Bench) -> None:
     with pytest.raises(NotFoundError):
         bench.cloud.invoke("nothing", rows(1))
     model, (v1,) = bench.serving(1)
-    with pytest.raises(NotFoundError, match=f"it has {v1.slot}"):
+    with pytest.raises(RefusedError, match=f"it has {v1.slot}"):
         bench.cloud.set_traffic(model, TrafficSplit.all_to("v9-00000000"))
     assert bench.cloud.verify_traffic("nothing", TrafficSplit.all_to("v1")) is False
 

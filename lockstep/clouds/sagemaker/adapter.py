@@ -51,14 +51,14 @@ class SageMaker(Cloud):
         given = self._settings
         options = {"aws_region": given.region}
         client_options: dict[str, object] = {"connect_timeout": f"{given.call_timeout / 2:g}s"}
-        if given.endpoint_url is not None:
+        if given.endpoint_url:
             options["aws_endpoint"] = given.endpoint_url
             client_options["allow_http"] = given.endpoint_url.startswith("http://")
         credentials: Callable[[], object] | None = None
-        if given.access_key_id is not None and given.secret_access_key is not None:
+        if given.access_key_id and given.secret_access_key:
             options["aws_access_key_id"] = given.access_key_id
             options["aws_secret_access_key"] = given.secret_access_key.get_secret_value()
-            if given.session_token is not None:
+            if given.session_token:
                 options["aws_session_token"] = given.session_token.get_secret_value()
         else:
             with self._translated("find credentials for S3"):

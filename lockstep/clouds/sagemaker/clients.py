@@ -55,14 +55,14 @@ class Clients:
         if "" not in self._made:
             import boto3
 
-            given = self._settings
+            given = self._settings  # an empty field of a form counts as not given
             secret, token = given.secret_access_key, given.session_token
             self._made[""] = boto3.session.Session(
                 region_name=given.region,
-                profile_name=given.profile,
-                aws_access_key_id=given.access_key_id,
-                aws_secret_access_key=secret.get_secret_value() if secret else None,
-                aws_session_token=token.get_secret_value() if token else None,
+                profile_name=given.profile or None,
+                aws_access_key_id=given.access_key_id or None,
+                aws_secret_access_key=(secret.get_secret_value() or None) if secret else None,
+                aws_session_token=(token.get_secret_value() or None) if token else None,
             )
         return self._made[""]
 
@@ -83,7 +83,7 @@ class Clients:
                     max_pool_connections=32,
                 )
                 self._made[service] = self._session().client(
-                    service, endpoint_url=self._settings.endpoint_url, config=config
+                    service, endpoint_url=self._settings.endpoint_url or None, config=config
                 )
             return self._made[service]
 

@@ -148,10 +148,11 @@ class Slots:
             )
 
     def _require_replica(self, version: Version) -> None:
+        """Look for the mark that replication writes last; without it SageMaker would try for minutes."""
         from botocore.exceptions import ClientError
 
         prefix = self._settings.prefix.strip("/")
-        key = f"{prefix}/{version.prefix}/manifest.json".lstrip("/")
+        key = f"{prefix}/{version.prefix}/COMMIT".lstrip("/")
         try:
             self._clients.s3.head_object(Bucket=self._settings.bucket, Key=key)
         except ClientError as error:

@@ -101,7 +101,7 @@ class Traffic:
         for slot, _ in split.weights:
             variant = live.variant(slot)
             if variant is None:
-                raise NotFoundError(
+                raise RefusedError(
                     f"endpoint {live.name} has no slot {slot}; it has {', '.join(sorted(live.slots))}",
                     cloud=self._cloud,
                     hint="deploy the version first",
