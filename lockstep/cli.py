@@ -348,32 +348,25 @@ def init(
 ) -> None:
     """Save lockstep.yaml to a Prefect server as blocks and deployments; shows the difference first."""
     import os
-    import subprocess
-    from importlib.util import find_spec
 
-    if find_spec("flows") is None:
-        raise ConfigError(
-            "the flows are not here: the wheel ships the command line alone",
-            hint="run `lockstep init` from a checkout or an image that holds flows/, tasks/ and blocks/",
-        )
-    _load()
+    _load()  # a mistake in the file is told before anything is started
     chosen = options.config or Path(os.environ.get("LOCKSTEP_CONFIG", "lockstep.yaml"))
-    extra = [*(["--yes"] if yes else []), *(["--json"] if as_json else [])]
-    command = [sys.executable, "-m", "flows.init", "--config", str(chosen), *extra]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    _run_module("flows.init", "--config", str(chosen), *(["--yes"] if yes else []), *(["--json"] if as_json else []))
 
 
 @app.command()
 def demo(
-    keep: Annotated[bool, typer.Option(help="Leave everything running at the end, until Ctrl-C.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end, until Ctrl-C.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for what was measured.", dir_okay=False)
     ] = None,
+    picture: Annotated[Path | None, typer.Option(help="SVG file for a picture of the traffic.", dir_okay=False)] = None,
 ) -> None:
     """Show the whole life of a model on three clouds on this machine: deploy, canary, promote, alert, rollback."""
-    from lockstep.demo.story import run
-
-    raise typer.Exit(run(keep=keep, json_file=json_file))
+    arguments = ["--keep"] if keep else []
+    arguments += ["--json", str(json_file)] if json_file else []
+    arguments += ["--picture", str(picture)] if picture else []
+    _run_module("demo", *arguments)
 
 
 def main() -> None:
@@ -404,6 +397,23 @@ def _opened(model: str, quiet: bool) -> Iterator[Fleet]:
     options.json = quiet
     with terminal.progress(quiet=quiet) as observer:
         yield open_fleet(_load(), model, observer=observer)
+
+
+def _run_module(module: str, *arguments: str) -> None:
+    """Run what lies beside the package in a checkout (it may import Prefect; this package does not)."""
+    import subprocess
+    from importlib.util import find_spec
+
+    if find_spec(module.partition(".")[0]) is None:
+        raise ConfigError(
+            f"{module} is not here: the wheel ships the command line alone",
+            hint="run this command from a checkout or an image that holds flows/, tasks/, blocks/ and demo/",
+        )
+    try:
+        status = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+    except KeyboardInterrupt:
+        status = 130
+    raise typer.Exit(status)
 
 
 def _steps(text: str | None) -> tuple[int, ...] | None:

@@ -70,9 +70,20 @@ class RolloutSettings(_Part):
     ] = 2.0
     latency_slack: Annotated[float, Field(ge=0, description="Seconds added to the latency limit.")] = 0.1
 
+    latency_requests: Annotated[
+        int, Field(ge=1, description="Canary requests on a cloud before its p95 latency is judged.")
+    ] = 100
+
     def limits(self) -> Limits:
         """The judge's limits."""
-        return Limits(self.alpha, self.caution, self.min_requests, self.latency_ratio, self.latency_slack)
+        return Limits(
+            alpha=self.alpha,
+            caution=self.caution,
+            min_requests=self.min_requests,
+            latency_ratio=self.latency_ratio,
+            latency_slack=self.latency_slack,
+            latency_requests=self.latency_requests,
+        )
 
 
 class MonitorSettings(_Part):

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
-
-import yaml
 
 from lockstep.clouds.base import Cloud, Row
 from lockstep.errors import LockstepError, RetryLaterError
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
-from lockstep.stores.registry import Registry
 
 LOOK_EVERY: Final = 0.1  # seconds between two looks in the first seconds of a switch
 LOOK_LATER: Final = 1.0
-#: A value of each column type of an MLflow signature.
-BLANK: Final[Mapping[str, object]] = {
-    "boolean": False,
-    "integer": 0,
-    "long": 0,
-    "float": 0.0,
-    "double": 0.0,
-    "string": "",
-    "binary": "",
-    "datetime": "2000-01-01T00:00:00",
-}
 PROBES: Final = 3  # answers in a row that must come from the version that takes everything
 
 
@@ -83,18 +66,4 @@ def with_probe(fleet: Fleet, version: Version) -> Fleet:
     """The fleet with rows to probe with: those of the configuration, else one made up from the version's signature."""
     if fleet.probe:
         return fleet
-    return replace(fleet, probe=example_rows(fleet.registry, version))
-
-
-def example_rows(registry: Registry, version: Version) -> tuple[Row, ...]:
-    """One row that fits the version's signature, made of zeros and empty texts; none for a signature without columns.
-
-    A probe asks who answers, not what: any row that the model accepts will do.
-    """
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
-        files = registry.fetch(version, Path(folder)) / "files"
-        described = yaml.safe_load((files / "MLmodel").read_text(encoding="utf-8"))
-    columns = json.loads((described.get("signature") or {}).get("inputs") or "[]")
-    if not columns or any("name" not in column or column.get("type") not in BLANK for column in columns):
-        return ()
-    return ({column["name"]: BLANK[column["type"]] for column in columns},)
+    return replace(fleet, probe=fleet.registry.example_rows(version))

@@ -127,11 +127,19 @@ class Watch:
         return counts
 
     def _read_latencies(self, measured: list[SlotMetrics]) -> tuple[Latency, ...]:
-        p95 = {(slot.cloud, slot.slot): slot.latency_p95 for slot in measured}
-        clouds = sorted({slot.cloud for slot in measured})
-        return tuple(
-            Latency(cloud, p95.get((cloud, self._canary.slot)), p95.get((cloud, self._stable.slot))) for cloud in clouds
-        )
+        seen = {(slot.cloud, slot.slot): slot for slot in measured}
+        latencies = []
+        for cloud in sorted({slot.cloud for slot in measured}):
+            canary, stable = seen.get((cloud, self._canary.slot)), seen.get((cloud, self._stable.slot))
+            latencies.append(
+                Latency(
+                    cloud,
+                    canary.requests if canary else 0,
+                    canary.latency_p95 if canary else None,
+                    stable.latency_p95 if stable else None,
+                )
+            )
+        return tuple(latencies)
 
     def _requests(self, since: int) -> int:
         """Canary requests of this stage: the least that any guardrail has seen, so that each has something to say."""

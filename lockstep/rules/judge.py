@@ -48,9 +48,10 @@ class Period:
 
 @dataclass(frozen=True)
 class Latency:
-    """95th percentiles in seconds over a stage on one cloud; None where the cloud reports none."""
+    """95th percentiles in seconds on one cloud; None where the cloud reports none. `requests` are the canary's."""
 
     cloud: str
+    requests: int
     canary: float | None
     stable: float | None
 
@@ -62,7 +63,8 @@ class Limits:
     `alpha` bounds the probability of taking back a canary that is no worse; `caution` multiplies the evidence asked
     for, since requests that come in bursts count for less than they seem (1 = independent requests). `min_requests`
     is the canary's least traffic at a stage before it may pass. A p95 latency above `latency_ratio` times the stable
-    one plus `latency_slack` seconds fails.
+    one plus `latency_slack` seconds fails, once the canary has answered `latency_requests` on that cloud: of fewer, the
+    95th percentile is an accident of a handful.
     """
 
     alpha: float = 0.05
@@ -70,6 +72,7 @@ class Limits:
     min_requests: int = 50
     latency_ratio: float = 2.0
     latency_slack: float = 0.1
+    latency_requests: int = 100
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def judge(periods: Sequence[Period], stage_requests: int, latencies: Sequence[La
     """The verdict on a canary.
 
     `periods` hold the whole rollout (evidence adds up over stages), `stage_requests` counts the canary's requests at
-    the present stage, `latencies` are those of the present stage. Alpha is shared equally among the guardrails seen.
+    the present stage, `latencies` are as last seen. Alpha is shared equally among the guardrails seen.
     """
     guardrails = sorted({period.guardrail for period in periods})
     numbers: dict[str, float] = {"requests": float(stage_requests)}
@@ -132,8 +135,7 @@ def judge(periods: Sequence[Period], stage_requests: int, latencies: Sequence[La
         numbers[f"{name} canary"], numbers[f"{name} stable"] = canary, stable
         if log_e >= bound:
             failures.append(f"bad {name} {canary:.2%} against {stable:.2%} (evidence {log_e:.1f} >= {bound:.1f})")
-    if stage_requests >= limits.min_requests:
-        failures += _slow(latencies, limits)
+    failures += _slow(latencies, limits)
     if failures:
         return Verdict(Decision.FAIL, tuple(failures), numbers)
     if stage_requests < limits.min_requests:
@@ -145,7 +147,7 @@ def judge(periods: Sequence[Period], stage_requests: int, latencies: Sequence[La
 def _slow(latencies: Sequence[Latency], limits: Limits) -> list[str]:
     slow = []
     for seen in latencies:
-        if seen.canary is None or seen.stable is None:
+        if seen.canary is None or seen.stable is None or seen.requests < limits.latency_requests:
             continue
         limit = seen.stable * limits.latency_ratio + limits.latency_slack
         if seen.canary > limit:

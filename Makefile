@@ -1,0 +1,54 @@
+# make demo   sets everything up and shows the whole life of a model on three clouds
+# make test   sets everything up and runs every check
+# make lock   resolves pyproject.toml anew into requirements.lock (needs the network)
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3 || command -v python)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test lint unit lock clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+setup: $(STAMP)
+
+# A second run finds the stamp and touches no network.
+$(STAMP): requirements.lock pyproject.toml sandbox/azure/azurite/package-lock.json
+	@test -n "$(PYTHON)" || { echo "lockstep: no python3 on PATH; install Python 3.11 or later" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "lockstep: $(PYTHON) is older than Python 3.11; call make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "lockstep: $(PYTHON) has no venv; install it (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
+	@echo "installing what requirements.lock names (a few minutes, once)"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m sandbox.azure.install
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/lockstep demo $(ARGS)
+
+test: lint
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+unit: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+	@$(BIN)/mypy
+
+# uv resolves for every Python and platform at once; pip installs the result.
+lock: $(STAMP)
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header --quiet pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,64 @@
+"""Turn what the sandbox printed into the `clouds:` part of lockstep.yaml.
+
+This is all that stands between the sandbox and the real clouds: addresses and credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Prices per hour of one small general-purpose instance, to have an order; look up your own.
+PRICES = {"aws": 0.115, "azure": 0.229, "gcp": 0.095}
+
+
+def cloud_settings(sandbox: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+    """Settings of the clouds that the sandbox runs, by name, as lockstep.yaml has them."""
+    known = {"aws": _aws, "azure": _azure, "gcp": _gcp}
+    return {
+        name: {**settings(sandbox[name]), "image": sandbox[name]["image"], "price_per_hour": PRICES[name]}
+        for name, settings in known.items()
+        if name in sandbox
+    }
+
+
+def _aws(printed: Mapping[str, object]) -> dict[str, object]:
+    names = ("region", "bucket", "role_arn", "endpoint_url", "access_key_id", "secret_access_key")
+    return {"kind": "sagemaker", **{name: printed[name] for name in names}}
+
+
+def _azure(printed: Mapping[str, object]) -> dict[str, object]:
+    names = (
+        "subscription_id",
+        "resource_group",
+        "workspace",
+        "region",
+        "storage_account",
+        "container",
+        "datastore",
+        "tenant_id",
+        "client_id",
+        "client_secret",
+        "authority",
+        "resource_manager",
+        "storage_key",
+        "metrics_endpoint",
+        "ca_file",
+    )
+    return {
+        "kind": "azureml",
+        **{name: printed[name] for name in names},
+        "blob_endpoint": printed["blob_endpoint"],
+    }
+
+
+def _gcp(printed: Mapping[str, object]) -> dict[str, object]:
+    names = (
+        "project",
+        "location",
+        "bucket",
+        "credentials_file",
+        "api_endpoint",
+        "monitoring_endpoint",
+        "storage_endpoint",
+    )
+    return {"kind": "vertex", **{name: printed[name] for name in names}}

@@ -1,0 +1,396 @@
+"""The story: v1 serves, v2 is caught in the canary, v3 is promoted, an alert takes everything back to v1."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+import yaml
+
+from demo import report
+from demo.addresses import cloud_settings
+from demo.model import load_data, train
+from demo.names import CLOUDS, MODEL, OUTCOMES_FILE
+from demo.processes import QUIET, Server, Servers, running
+from demo.traffic_record import TrafficRecord
+from demo.view import View
+
+if TYPE_CHECKING:
+    from lockstep.operations.fleet import Fleet
+
+RATE: Final = 12.0  # requests a second and cloud
+STEPS: Final = 11
+ALERT_TIMEOUT: Final = 120.0
+#: Limits that fit a demo: a canary's step lasts seconds here, minutes in production.
+ROLLOUT: Final = {"steps": [20, 50, 100], "step_seconds": 3, "patience": 45, "look_every": 0.5, "min_requests": 12}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the story as it went."""
+
+    title: str
+    seconds: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence that must hold at the end."""
+
+    text: str
+    holds: bool
+
+
+@dataclass
+class Story:
+    """What the steps share."""
+
+    servers: Servers
+    view: View
+    traffic: TrafficRecord
+    steps: list[Step] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[list[str]]:
+        """Time a step; what the block appends to the list is shown behind it."""
+        self.view.begin(title)
+        began = time.monotonic()
+        notes: list[str] = []
+        good = False
+        try:
+            yield notes
+            good = True
+        finally:
+            seconds = time.monotonic() - began
+            self.steps.append(Step(title, seconds, " ".join(notes)))
+            self.view.finish(title, seconds, " ".join(notes), good=good)
+
+    def claim(self, text: str, holds: bool) -> None:
+        """Note whether a sentence holds."""
+        self.claims.append(Claim(text, holds))
+        if not holds:
+            self.view.note(f"NOT TRUE: {text}")
+
+    def mark(self, text: str) -> None:
+        """An event for the picture."""
+        self.marks.append((time.time(), text))
+
+
+def run(*, keep: bool, json_file: Path | None, picture: Path | None) -> int:
+    """Tell the whole story; 0 when every claim held, 1 otherwise."""
+    folder = Path(tempfile.mkdtemp(prefix="lockstep-demo-"))
+    began = time.monotonic()
+    try:
+        traffic = TrafficRecord(folder)
+        view = View(traffic, STEPS)
+        with running(folder) as servers:
+            story = Story(servers, view, traffic)
+            with view.live():
+                tell(story)
+            traffic.refresh()
+            story.measured["seconds"] = round(time.monotonic() - began, 1)
+            return finish(story, keep=keep, json_file=json_file, picture=picture)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def tell(story: Story) -> None:
+    """All steps in order."""
+    os.environ.update({**QUIET, **story.servers.environment, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
+    fleet = set_up(story)
+    worker = start_worker(story)
+    first_version(story)
+    load = start_load(story)
+    try:
+        faulty_version(story, fleet)
+        good_version(story, fleet)
+        await_worker(story, worker)
+        alert(story, fleet)
+    finally:
+        load.process.terminate()
+        load.process.wait(timeout=30)
+    proof(story, fleet)
+
+
+def set_up(story: Story) -> Fleet:
+    """Bring the servers up, configure, train three versions and save blocks and deployments to Prefect."""
+    servers = story.servers
+    with story.step("starting three clouds, MLflow and Prefect on this machine"):
+        imported = threading.Thread(target=_import_what_is_slow, daemon=True)
+        imported.start()
+        sandbox = servers.await_sandbox()
+        write_configuration(servers.folder, servers.mlflow_url, sandbox)
+        servers.await_mlflow()
+        servers.await_prefect()
+        imported.join()
+    with story.step("training v1, v2 (a feature in the wrong unit) and v3 on the breast-cancer data"):
+        import mlflow
+
+        mlflow.set_tracking_uri(servers.mlflow_url)
+        data = load_data()
+        for which in ("v1", "v2", "v3"):
+            with _silenced():
+                story.labels[which] = train(data, which)
+    with story.step("lockstep init: blocks and deployments saved to Prefect") as notes:
+        from flows.init import main as save
+
+        with _silenced():
+            status = save(["--config", os.environ["LOCKSTEP_CONFIG"], "--yes"])
+        story.claim("lockstep init saves blocks and deployments", not status)
+        notes.append("three clouds, one fleet, five deployments")
+    from lockstep.config import load
+    from lockstep.operations.fleet import open_fleet
+
+    return open_fleet(load(), MODEL, actor="demo")
+
+
+def write_configuration(folder: Path, mlflow_url: str, sandbox: Any) -> None:
+    """lockstep.yaml for the demo; for real clouds only the part under `clouds:` differs."""
+    configuration = {
+        "mlflow": {"tracking_uri": mlflow_url},
+        "ledger": str(folder / "ledger.db"),
+        "clouds": cloud_settings({name: sandbox[name] for name in CLOUDS}),
+        "fleets": {"default": {"clouds": list(CLOUDS), "rollout": ROLLOUT, "monitor": {"max_bad_outcomes": 0.15}}},
+        "models": {MODEL: {"fleet": "default", "outcomes": {"kind": "file", "path": str(folder / OUTCOMES_FILE)}}},
+    }
+    (folder / "lockstep.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+
+
+def start_worker(story: Story) -> Server:
+    """A Prefect worker, which will run the deployment that the alert triggers."""
+    return story.servers.spawn(
+        "worker",
+        ["-m", "prefect", "worker", "start", "--pool", "lockstep", "--type", "process", "--name", "demo"],
+        {**story.servers.environment, "PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": str(Path.cwd())},
+    )
+
+
+def first_version(story: Story) -> None:
+    """v1: registered, replicated, serving everywhere."""
+    from flows.canary_deploy import canary_deploy
+
+    with story.step("v1 registered and replicated to three clouds") as notes:
+        notes.append(register_and_replicate(story, "v1"))
+    with story.step("v1 deployed on three clouds") as notes:
+        state = run_flow(canary_deploy, model=MODEL, version=story.labels["v1"])
+        story.claim("v1 serves on every cloud", state.is_completed())
+        notes.append("serving")
+
+
+def start_load(story: Story) -> Server:
+    """Traffic from here on; returns when the first answers have come from every cloud."""
+    with story.step("live traffic to every endpoint") as notes:
+        load = story.servers.spawn(
+            "load", ["-m", "demo.load", str(story.servers.folder), str(RATE)], story.servers.environment
+        )
+
+        def flowing() -> bool:
+            story.traffic.refresh()
+            return {request.cloud for request in story.traffic.requests if request.ok} == set(CLOUDS)
+
+        load.await_ready(flowing)
+        story.mark("v1 serves")
+        notes.append(f"{RATE * len(CLOUDS):.0f} requests a second")
+    return load
+
+
+def faulty_version(story: Story, fleet: Fleet) -> None:
+    """v2: answers quickly, without an error, and wrongly."""
+    from flows.canary_deploy import canary_deploy
+
+    with story.step("v2 registered and replicated") as notes:
+        notes.append(register_and_replicate(story, "v2"))
+    with story.step("v2 as a canary") as notes:
+        story.mark("v2: canary")
+        state = run_flow(canary_deploy, model=MODEL, version=story.labels["v2"])
+        story.mark("taken back")
+        observed = fleet.observe()
+        v2 = fleet.registry.version(MODEL, story.labels["v2"])
+        gone = all(cloud.slot(v2.slot) is None for cloud in observed.clouds)
+        story.claim("v2 was judged worse and taken back everywhere by itself", state.is_failed() and gone)
+        notes.append(f"[red]caught and taken back[/red]: {_first_sentence(state)}")
+
+
+def good_version(story: Story, fleet: Fleet) -> None:
+    """v3: passes every step on all clouds."""
+    from flows.canary_deploy import canary_deploy
+
+    with story.step("v3 registered and replicated") as notes:
+        notes.append(register_and_replicate(story, "v3"))
+    with story.step("v3 as a canary") as notes:
+        story.mark("v3: canary")
+        state = run_flow(canary_deploy, model=MODEL, version=story.labels["v3"])
+        story.mark("v3 promoted")
+        champion = fleet.registry.desired(MODEL).champion
+        promoted = state.is_completed() and champion is not None and champion.label == story.labels["v3"]
+        story.claim("v3 was promoted on all clouds in step", promoted)
+        notes.append("[cyan]promoted everywhere[/cyan]" if promoted else _first_sentence(state))
+
+
+def await_worker(story: Story, worker: Server) -> None:
+    """The worker was started long ago; make sure that it is there before the alert."""
+    url = f"{story.servers.prefect_url}/api/work_pools/lockstep/workers/filter"
+
+    def online() -> bool:
+        found = requests.post(url, json={}, timeout=5).json()
+        return any(one.get("status") == "ONLINE" for one in found)
+
+    worker.await_ready(online)
+
+
+def alert(story: Story, fleet: Fleet) -> None:
+    """An alert reaches Prefect as an event; the automation runs the rollback; every cloud is asked until it is true."""
+    import uuid
+    from datetime import UTC, datetime
+
+    with story.step("an alert arrives: everything back to v1") as notes:
+        v1 = fleet.registry.version(MODEL, story.labels["v1"])
+        event = {
+            "id": str(uuid.uuid4()),
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": "lockstep.alert",
+            "resource": {"prefect.resource.id": f"lockstep.model.{MODEL}"},
+            "payload": {"model": MODEL, "reason": "alert: complaints about predictions"},
+        }
+        story.mark("alert")
+        sent = time.monotonic()
+        requests.post(f"{story.servers.prefect_url}/api/events", json=[event], timeout=10).raise_for_status()
+        back = _await(lambda: _serves_alone(fleet, v1.slot), ALERT_TIMEOUT)
+        story.measured["alert_to_clouds_seconds"] = round(time.monotonic() - sent, 2)
+        outcome = _await_entry(fleet, "rollback.outcome")
+        story.mark("rolled back")
+        seconds = story.measured["alert_to_clouds_seconds"]
+        verified = outcome is not None and outcome.get("ending") == "done"
+        story.measured["rollback_seconds"] = outcome.get("seconds") if outcome else None
+        story.claim("an alert rolled every cloud back to v1 in under 60 seconds", back and verified and seconds < 60)
+        notes.append(
+            f"[green]v1 everywhere {seconds:.1f} s after the alert[/green], Prefect's start of the run included"
+        )
+
+
+def proof(story: Story, fleet: Fleet) -> None:
+    """Every cloud is asked which version and digest it serves."""
+    from lockstep.operations.status import status
+
+    with story.step("every cloud proves what it serves") as notes:
+        v1 = fleet.registry.version(MODEL, story.labels["v1"])
+        found = status(fleet, prove=True)
+        proofs = {
+            one.cloud: (one.answers[0].label, one.answers[0].digest) if one.answers else ("?", one.problem)
+            for one in found.proofs
+        }
+        story.measured["serves"] = {
+            cloud: {"version": label, "digest": digest} for cloud, (label, digest) in proofs.items()
+        }
+        right = {cloud: digest for cloud, (_, digest) in proofs.items()} == dict.fromkeys(CLOUDS, v1.digest)
+        story.claim("every cloud proves that it serves v1, by digest", right and not found.out_of_step)
+        notes.append(v1.digest[:16] + "…")
+
+
+def finish(story: Story, *, keep: bool, json_file: Path | None, picture: Path | None) -> int:
+    """Table, claims, files; with `keep` the servers stay until Ctrl-C."""
+    console, traffic = story.view.console, story.traffic
+    story.claim("no request failed", traffic.failed() == 0 and len(traffic.requests) > 0)
+    proofs = {cloud: (row["version"], row["digest"]) for cloud, row in story.measured.get("serves", {}).items()}
+    console.print()
+    report.show_table(console, proofs, traffic)
+    for problem in sorted({request.problem for request in traffic.requests if not request.ok})[:5]:
+        console.print(f"[red]failed request: {problem}[/red]")
+    for claim in story.claims:
+        console.print(f"{'[green]holds[/green]  ' if claim.holds else '[red]BROKEN[/red] '} {claim.text}")
+    console.print(
+        f"[dim]{story.measured['seconds']} s in all. The clouds are simulated on this machine, at the sandbox's demo "
+        "speed; requests went through the clouds' official clients.[/dim]"
+    )
+    if json_file is not None:
+        report.write_json(json_file, story.steps, story.claims, traffic, story.measured)
+    if picture is not None:
+        report.draw(picture, traffic, story.marks)
+    if keep:
+        console.print(f"\nPrefect  {story.servers.prefect_url}\nMLflow   {story.servers.mlflow_url}")
+        console.print(f"Sandbox  {story.servers.sandbox['control']}")
+        console.print(f"\nexport LOCKSTEP_CONFIG={story.servers.environment['LOCKSTEP_CONFIG']}", soft_wrap=True)
+        console.print(f"lockstep status {MODEL} --prove\n\nCtrl-C stops everything.")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return 0 if all(claim.holds for claim in story.claims) else 1
+
+
+def register_and_replicate(story: Story, which: str) -> str:
+    """Run both flows for a trained version; from then on `labels` holds MLflow's number."""
+    from flows.register import register
+    from flows.replicate import replicate
+
+    registered = run_flow(register, model=MODEL, source=story.labels[which])
+    if registered.is_completed():
+        version = registered.result()
+        story.labels[which] = version.label
+        replicated = run_flow(replicate, model=MODEL, version=version.label)
+        story.claim(f"{which} is registered and replicated to every cloud", replicated.is_completed())
+        return f"sha256 {version.digest[:12]}…"
+    story.claim(f"{which} is registered: {_first_sentence(registered)}", False)
+    return _first_sentence(registered)
+
+
+def run_flow(flow: Any, **parameters: object) -> Any:
+    """Run a flow in this process, as a Prefect user does; returns its final state."""
+    return flow(**parameters, return_state=True)
+
+
+def _serves_alone(fleet: Fleet, slot: str) -> bool:
+    observed = fleet.observe()
+    return not observed.unreachable and all(
+        cloud.split is not None and cloud.split.weight(slot) == 100 for cloud in observed.clouds
+    )
+
+
+def _await_entry(fleet: Fleet, kind: str) -> dict[str, Any] | None:
+    found = _await(lambda: bool(fleet.ledger.entries(MODEL, kind)), 30.0)
+    return dict(fleet.ledger.entries(MODEL, kind)[-1].body) if found else None
+
+
+def _await(holds: Callable[[], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.25)
+    return False
+
+
+def _first_sentence(state: Any) -> str:
+    return str(state.message or state.name).splitlines()[0].split(" (evidence")[0][:160]
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """MLflow and `init` print for a person at a prompt; here the view does."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def _import_what_is_slow() -> None:
+    """The flows with everything that they use: half a minute of imports, while the servers start."""
+    import flows.canary_deploy
+    import flows.init
+    import flows.register
+    import flows.replicate
+    import mlflow.sklearn

@@ -1,0 +1,140 @@
+"""A configured model over the sandbox's clouds and a real MLflow, with live traffic, for tests of operations."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demo.addresses import cloud_settings
+from demo.model import Data, load_data
+from lockstep.config import Config, parse
+from lockstep.errors import LockstepError
+from lockstep.operations.fleet import Fleet, open_fleet
+from tests.sandbox_control import RunningSandbox
+
+ROLLOUT = {"steps": [50, 100], "step_seconds": 0, "patience": 20, "look_every": 0.2, "min_requests": 12}
+
+
+def configure(sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, **fleet: object) -> Config:
+    """lockstep.yaml in `folder` for one model on all clouds of the sandbox; written, and read back as a user's is."""
+    clouds = cloud_settings(
+        {name: sandbox.settings[name] for name in ("aws", "azure", "gcp") if name in sandbox.settings}
+    )
+    for settings in clouds.values():
+        settings.update(call_timeout=5.0, deploy_timeout=90.0, traffic_timeout=10.0)
+    data = {
+        "mlflow": {"tracking_uri": mlflow, "timeout": 10},
+        "ledger": str(folder / "ledger.db"),
+        "clouds": clouds,
+        "fleets": {
+            "default": {
+                "clouds": list(clouds),
+                "rollout": ROLLOUT,
+                "monitor": {"window": 300, "min_requests": 20, "max_bad_outcomes": 0.2},
+                **fleet,
+            }
+        },
+        "models": {model: {"outcomes": {"kind": "file", "path": str(folder / "outcomes.csv")}}},
+    }
+    text = yaml.safe_dump(data, sort_keys=False)
+    (folder / "lockstep.yaml").write_text(text)
+    return parse(text, "lockstep.yaml", {})
+
+
+def unique(name: str) -> str:
+    """A model name that no other test uses."""
+    return f"{name}-{uuid.uuid4().hex[:6]}"
+
+
+def save_model(folder: Path, scale: float = 1.0, regularisation: float = 1.0) -> str:
+    """A local MLflow model folder, as a data scientist would leave it; `scale` is a feature's silent fault."""
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from demo.model import pinned_requirements
+
+    data = load_data()
+    rows = data.train.assign(worst_area=data.train["worst_area"] * scale, mean_area=data.train["mean_area"] * scale)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=regularisation, max_iter=2000))
+    model.fit(rows, data.train_labels)
+    mlflow.sklearn.save_model(
+        model,
+        str(folder),
+        signature=infer_signature(rows, model.predict(rows)),
+        pip_requirements=pinned_requirements(),
+        serialization_format="cloudpickle",
+    )
+    return str(folder)
+
+
+@dataclass
+class Traffic:
+    """Live requests to every cloud of a fleet; writes outcomes where the fleet's configuration reads them."""
+
+    fleet: Fleet
+    outcomes: Path
+    data: Data = field(default_factory=load_data)
+    answers: list[tuple[str, str]] = field(default_factory=list)  # cloud, digest
+    problems: list[str] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def flowing(self, pause: float = 0.05) -> Iterator[Traffic]:
+        """Send from one thread a cloud until the block ends."""
+        self.outcomes.write_text("time,request_id,cloud,version,value\n")
+        threads = [threading.Thread(target=self._ask, args=(cloud, pause)) for cloud in self.fleet.clouds]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self.stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _ask(self, cloud: Any, pause: float) -> None:
+        rows: Sequence[dict[str, Any]] = self.data.live.to_dict("records")
+        labels = list(self.data.live_labels)
+        for which in itertools.cycle(range(len(rows))):
+            if self.stop.wait(pause):
+                return
+            try:
+                answer = cloud.invoke(self.fleet.model, [rows[which]], request_id=str(uuid.uuid4()))
+            except LockstepError as error:
+                self.problems.append(str(error))
+                continue
+            right = int(json.loads(answer.body)["predictions"][0] == labels[which])
+            with self._lock, self.outcomes.open("a") as stream:
+                self.answers.append((cloud.name, answer.digest))
+                stream.write(
+                    f"{datetime.now(UTC).isoformat()},{answer.request_id or uuid.uuid4()},{cloud.name},{answer.slot},{right}\n"
+                )
+
+
+def wait_for_requests(traffic: Traffic, more: int, timeout: float = 60.0) -> None:
+    """Return when `more` further requests were answered."""
+    wanted = len(traffic.answers) + more
+    deadline = time.monotonic() + timeout
+    while len(traffic.answers) < wanted:
+        assert time.monotonic() < deadline, f"{len(traffic.answers)} of {wanted} requests after {timeout} s"
+        time.sleep(0.05)
+
+
+def opened(config: Config, model: str, **rest: Any) -> Fleet:
+    """The fleet of a model."""
+    return open_fleet(config, model, **rest)

@@ -1,0 +1,83 @@
+"""The life of one model on three clouds, without Prefect: the story that the demo tells, each claim asserted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lockstep.errors import VerdictError
+from lockstep.operations.canary import CONDEMNED_TAG, canary_deploy
+from lockstep.operations.monitor import monitor
+from lockstep.operations.register import register
+from lockstep.operations.replicate import missing_replicas, replicate
+from lockstep.operations.rollback import rollback
+from lockstep.operations.status import status
+from lockstep.rules.judge import Decision
+from tests.integration.fleets import Traffic, configure, opened, save_model, unique, wait_for_requests
+from tests.sandbox_control import RunningSandbox
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: str, tmp_path: Path) -> None:
+    model = unique("story")
+    fleet = opened(configure(sandbox, mlflow_server, tmp_path, model), model)
+    clouds = {cloud.name for cloud in fleet.clouds}
+
+    v1 = register(fleet.registry, model, save_model(tmp_path / "v1"))
+    assert set(missing_replicas(fleet, v1)) == clouds
+    records = replicate(fleet, v1)
+    assert {record.cloud for record in records} == clouds
+    assert missing_replicas(fleet, v1) == {}
+    assert replicate(fleet, v1) == records, "a second replication finds everything in place"
+
+    first = canary_deploy(fleet, v1)
+    assert {cloud.cloud: str(cloud.split) for cloud in first.after.clouds} == dict.fromkeys(clouds, f"{v1.slot} 100 %")
+    assert fleet.registry.desired(model).champion == v1
+
+    with Traffic(fleet, tmp_path / "outcomes.csv").flowing() as traffic:
+        wait_for_requests(traffic, 30)
+
+        v2 = register(fleet.registry, model, save_model(tmp_path / "v2", scale=0.01))
+        replicate(fleet, v2)
+        with pytest.raises(VerdictError, match="bad outcomes"):
+            canary_deploy(fleet, v2)
+        desired = fleet.registry.desired(model)
+        assert (desired.champion, desired.challenger) == (v1, None)
+        assert CONDEMNED_TAG in fleet.registry.tags(v2)
+        for cloud in fleet.observe().clouds:
+            assert cloud.slot(v2.slot) is None
+            assert str(cloud.split) == f"{v1.slot} 100 %"
+
+        v3 = register(fleet.registry, model, save_model(tmp_path / "v3", regularisation=0.5))
+        replicate(fleet, v3)
+        promoted = canary_deploy(fleet, v3)
+        assert [report.verdict.decision for report in promoted.stages] == [Decision.PASS] * len(promoted.stages)
+        desired = fleet.registry.desired(model)
+        assert (desired.champion, desired.fallback, desired.challenger) == (v3, v1, None)
+        for cloud in promoted.after.clouds:
+            warm = cloud.slot(v1.slot)
+            assert warm is not None
+            assert warm.ready
+            assert warm.weight == 0
+        wait_for_requests(traffic, 60)
+        report = monitor(fleet)
+        assert report.verdict.decision is Decision.PASS, report
+        assert report.rolled_back is None
+
+        done = rollback(fleet, reason="alert 4711")
+        assert done.target == v1
+        assert set(done.result.seconds) == clouds
+        assert "alert 4711" in fleet.registry.tags(v3)[CONDEMNED_TAG]
+        wait_for_requests(traffic, 30)
+
+    assert traffic.problems == []
+    proven = status(fleet, prove=True)
+    assert proven.out_of_step == {}
+    assert {proof.cloud: {answer.digest for answer in proof.answers} for proof in proven.proofs} == {
+        cloud: {v1.digest} for cloud in clouds
+    }
+    kinds = [entry.kind for entry in fleet.ledger.entries(model)]
+    assert kinds.count("rollback.intent") == kinds.count("rollback.outcome") == 1
+    assert kinds.count("canary_deploy.intent") == kinds.count("canary_deploy.outcome") == 3
