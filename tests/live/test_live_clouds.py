@@ -1,4 +1,4 @@
-"""The contract of `tests/contract/test_clouds.py` against real accounts. It costs money and takes about an hour a cloud.
+"""The contract of `tests/contract/test_clouds.py` against real accounts. It costs money, and about an hour a cloud.
 
 Variables:
 
