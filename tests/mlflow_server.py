@@ -13,7 +13,7 @@ from pathlib import Path
 
 import requests
 
-START_TIMEOUT = 90.0
+START_TIMEOUT = 150.0
 POLL = 0.05
 
 

@@ -30,6 +30,7 @@ DIGEST_TAG: Final = "lockstep.digest"
 FORMAT_TAG: Final = "lockstep.format"
 RESERVED: Final = (DIGEST_TAG, FORMAT_TAG)
 DIGEST_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
+SCRATCH: Final = ".fetch-"
 LABEL: Final = re.compile(r"v?([0-9]+)")
 
 
@@ -147,17 +148,21 @@ class Registry(MlflowServer):
         if _holds(folder, sealed, manifest, version):
             return folder
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            with self.translated(f"give the files of {version}"):
+        for left_over in folder.glob(f"{SCRATCH}*"):
+            shutil.rmtree(left_over)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
+            action = f"give the files of {version}"
+            with self.translated(action):
                 uri = self.client.get_model_version_download_uri(version.model, version.label)
             try:
-                files = self.download(uri, Path(scratch), f"give the files of {version}")
+                files = self.download(uri, Path(scratch), action)
             except NotFoundError:  # some stores say so, others give an empty folder
                 (files := Path(scratch) / FILES).mkdir(exist_ok=True)
             verify_files(files, manifest, str(version))
+            # In this order a process that is killed leaves a folder that the next call knows for its own.
+            (folder / MANIFEST).write_bytes(sealed)
             shutil.rmtree(folder / FILES, ignore_errors=True)
             files.rename(folder / FILES)
-        (folder / MANIFEST).write_bytes(sealed)
         return folder
 
     # -- changing ----------------------------------------------------------------------------------------------
@@ -187,7 +192,7 @@ class Registry(MlflowServer):
                 model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
                 await_creation_for=0,  # the files are there already; there is nothing to wait for
             )
-        first = self._twins(manifest, source, run_id)[0]
+        first = next(iter(self._twins(manifest, source, run_id)), _version(made))
         if first.label != str(made.version):  # another process, or a retry inside MLflow's client, was quicker
             with self.translated(f"take back the second version of {first}"):
                 self.client.delete_model_version(manifest.model, str(made.version))
@@ -304,7 +309,7 @@ def read_own_manifest(sealed: bytes, version: Version) -> Manifest:
 
 def _holds(folder: Path, sealed: bytes, manifest: Manifest, version: Version) -> bool:
     """Whether the folder is this version already; refuses a folder that holds something that is not ours."""
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or all(path.name.startswith(SCRATCH) for path in folder.iterdir()):
         return False
     if not (folder / MANIFEST).is_file():
         raise RefusedError(f"{folder} is not empty and holds no {MANIFEST}", hint="name an empty or a new folder")

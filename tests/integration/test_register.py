@@ -29,7 +29,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def registry(mlflow_server: str) -> Registry:
-    return Registry(mlflow_server)
+    return Registry(mlflow_server, timeout=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,10 @@ def saved(model_versions: tuple[ModelVersion, ModelVersion], tmp_path_factory: p
     return folder
 
 
-def test_a_run_and_its_logged_model_are_one_version(registry: Registry, trained: Trained) -> None:
+def test_a_run_and_its_logged_model_are_one_version(
+    registry: Registry, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     version = register(registry, "from-run", f"runs:/{trained.run_id}/classifier")
     assert register(registry, "from-run", f"models:/{trained.model_id}") == version
     assert registry.versions("from-run") == (version,)
@@ -79,6 +82,7 @@ def test_a_run_and_its_logged_model_are_one_version(registry: Registry, trained:
     assert (manifest.parameters, manifest.metrics) == ({"C": "0.5"}, {"auc": 0.75})  # JSON has no NaN
     assert {"MLmodel", "requirements.txt", "python_env.yaml"} < {file.path for file in manifest.files}
     assert registry.example_rows(version) == ({"radius": 1.0},)
+    assert list(tmp_path.iterdir()) == []  # MLflow makes a database where it asks the process's default server
 
 
 def test_a_local_folder_gets_a_run_and_stays_one_version(registry: Registry, saved: Path, tmp_path: Path) -> None:
