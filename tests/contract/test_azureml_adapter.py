@@ -97,6 +97,21 @@ def bench(sandbox: RunningSandbox, model_versions: tuple[ModelVersion, ModelVers
     return Bench(sandbox, model_versions)
 
 
+@pytest.fixture(scope="module")
+def deployed(bench: Bench) -> tuple[Version, Version]:
+    """Two versions in slots of one endpoint, for tests that only move its traffic or look."""
+    first, second = bench.serving()
+    bench.cloud.prepare(second)
+    return first, second
+
+
+@pytest.fixture
+def pair(bench: Bench, deployed: tuple[Version, Version]) -> tuple[Version, Version]:
+    """The two, with all traffic on the first."""
+    bench.cloud.set_traffic(deployed[0].model, TrafficSplit.all_to(deployed[0].slot))
+    return deployed
+
+
 @pytest.fixture(autouse=True)
 def _calm(bench: Bench) -> Iterator[None]:
     before = bench.control.delays({})
@@ -105,7 +120,7 @@ def _calm(bench: Bench) -> Iterator[None]:
     bench.control.delays(before)
 
 
-def test_one_version_through_its_life(bench: Bench) -> None:
+def test_one_version_through_its_life(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = bench.versions()
     assert not bench.cloud.observe(first.model).exists
     assert bench.cloud.registered(first) is None
@@ -145,11 +160,11 @@ def test_one_version_through_its_life(bench: Bench) -> None:
     bench.cloud.retire(first.model, second.slot)
     bench.cloud.retire(first.model, second.slot)
     assert [slot.name for slot in bench.cloud.observe(first.model).slots] == [first.slot]
+    assert capsys.readouterr().out == ""  # standard output belongs to the command line's tables and JSON
 
 
-def test_verbs_ask_little(bench: Bench) -> None:
-    first, second = bench.serving()
-    bench.cloud.prepare(second)
+def test_verbs_ask_little(bench: Bench, pair: tuple[Version, Version]) -> None:
+    first, second = pair
     bench.cloud.invoke(first.model, ROWS)
     both = TrafficSplit.canary(first.slot, second.slot, 50)
     began = time.time()
@@ -166,8 +181,8 @@ def test_verbs_ask_little(bench: Bench) -> None:
     assert bench.calls(began) == {"OnlineEndpoints_Get": 2}
 
 
-def test_threads_share_clients_and_token(bench: Bench) -> None:
-    first, _ = bench.serving()
+def test_threads_share_clients_and_token(bench: Bench, pair: tuple[Version, Version]) -> None:
+    first, _ = pair
     cloud = bench.adapter()
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(lambda _: cloud.observe(first.model), range(16)))
@@ -200,14 +215,15 @@ def test_untrusted_and_unreachable_addresses(bench: Bench) -> None:
             with pytest.raises(UnreachableError) as caught:
                 bench.adapter(**wrong).measure("any", datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC))
             assert "network" in caught.value.hint
-    with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED") as caught:
         bench.adapter(ca_file=None).check()
+    assert "ca_file" in caught.value.hint
     with pytest.raises(ConfigError, match="CA certificate"):
         bench.adapter(ca_file="/no/such/file.pem").check()
 
 
-def test_a_silent_cloud_is_given_up_in_two_call_timeouts(bench: Bench) -> None:
-    first, second = bench.serving()
+def test_a_silent_cloud_is_given_up_in_two_call_timeouts(bench: Bench, pair: tuple[Version, Version]) -> None:
+    first, second = pair
     cloud = bench.adapter(call_timeout=0.5)
     cloud.observe(first.model)
     verbs = (
@@ -216,20 +232,20 @@ def test_a_silent_cloud_is_given_up_in_two_call_timeouts(bench: Bench) -> None:
         lambda: cloud.set_traffic(first.model, TrafficSplit.all_to(first.slot)),
         lambda: cloud.invoke(first.model, ROWS),
     )
-    with bench.control.during("azure", "hang", seconds=60.0, delay=2.0):
+    with bench.control.during("azure", "hang", seconds=60.0, delay=4.0):
         for verb in verbs:
             began = time.monotonic()
             with pytest.raises(UnreachableError):
                 verb()
-            assert time.monotonic() - began < 1.6
+            assert time.monotonic() - began < 3.0  # two time-outs, and room for a busy machine
     with bench.control.during("azure", "down"):
         for verb in verbs:
             with pytest.raises(UnreachableError):
                 verb()
 
 
-def test_one_bad_answer_is_nothing_many_are_told(bench: Bench) -> None:
-    first, _ = bench.serving()
+def test_one_bad_answer_is_nothing_many_are_told(bench: Bench, pair: tuple[Version, Version]) -> None:
+    first, _ = pair
     bench.control.fault("azure", "fail", operation="OnlineEndpoints_Get", count=1, status=503)
     assert bench.cloud.observe(first.model).exists
     bench.control.fault("azure", "throttle", operation="OnlineEndpoints_Get", count=5)
@@ -241,9 +257,8 @@ def test_one_bad_answer_is_nothing_many_are_told(bench: Bench) -> None:
         bench.cloud.observe(first.model)
 
 
-def test_a_poll_that_fails_does_not_end_the_wait(bench: Bench) -> None:
-    first, second = bench.serving()
-    bench.cloud.prepare(second)
+def test_a_poll_that_fails_does_not_end_the_wait(bench: Bench, pair: tuple[Version, Version]) -> None:
+    first, second = pair
     bench.control.delays({"azure.endpoint.traffic": 0.5})
     bench.control.fault("azure", "fail", operation="mfeOperationsStatus", count=4, status=500)
     bench.cloud.set_traffic(first.model, TrafficSplit.all_to(second.slot))
@@ -270,9 +285,8 @@ def test_a_busy_endpoint_is_told_at_once_and_waited_for_in_prepare(bench: Bench)
 
 
 @pytest.mark.parametrize("fault", ["revert", "ignore"])
-def test_a_change_that_azure_took_back_is_noticed(bench: Bench, fault: str) -> None:
-    first, second = bench.serving()
-    bench.cloud.prepare(second)
+def test_a_change_that_azure_took_back_is_noticed(bench: Bench, pair: tuple[Version, Version], fault: str) -> None:
+    first, second = pair
     bench.control.fault("azure", fault, operation="OnlineEndpoints_CreateOrUpdate", count=1)
     with pytest.raises(RetryLaterError, match=f"instead of {second.slot} 100 %"):
         bench.adapter(traffic_timeout=1.0).set_traffic(first.model, TrafficSplit.all_to(second.slot))
@@ -281,9 +295,8 @@ def test_a_change_that_azure_took_back_is_noticed(bench: Bench, fault: str) -> N
     assert bench.cloud.invoke(first.model, ROWS).slot == second.slot
 
 
-def test_stale_reads_do_not_hide_that_the_way_back_is_needed(bench: Bench) -> None:
-    first, second = bench.serving()
-    bench.cloud.prepare(second)
+def test_stale_reads_do_not_hide_that_the_way_back_is_needed(bench: Bench, pair: tuple[Version, Version]) -> None:
+    first, second = pair
     cloud = bench.adapter(traffic_timeout=0.5)
     with bench.control.during("azure", "stale"):
         with pytest.raises(RetryLaterError):
@@ -365,8 +378,8 @@ def test_a_label_that_is_taken_gets_the_digest_beside_it(bench: Bench) -> None:
     assert bench.cloud.registered(again) != bench.cloud.registered(first)
 
 
-def test_a_new_key_is_fetched_when_the_old_one_is_refused(bench: Bench) -> None:
-    first, _ = bench.serving()
+def test_a_new_key_is_fetched_when_the_old_one_is_refused(bench: Bench, pair: tuple[Version, Version]) -> None:
+    first, _ = pair
     bench.cloud.invoke(first.model, ROWS)
     bench.cloud._workspace.post(f"onlineEndpoints/{first.model}/regenerateKeys", {"keyType": "Primary"})
     assert bench.cloud.invoke(first.model, ROWS).slot == first.slot

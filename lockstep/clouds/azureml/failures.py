@@ -34,6 +34,10 @@ def translate(error: Exception, action: str, cloud: str) -> LockstepError | None
     from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
     problem = f"could not {action}: {_text(error)}"
+    if "CERTIFICATE_VERIFY_FAILED" in problem:
+        return UnreachableError(
+            problem, cloud=cloud, hint="the address shows a certificate that nobody here trusts: set ca_file"
+        )
     if is_silence(error):
         return UnreachableError(
             problem,
