@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Final
+from typing import IO, Final
 from urllib.parse import unquote
 
 import urllib3
@@ -85,18 +85,8 @@ class BlobProxy:
             return _written(WRITES[target.operation])
         # Lower-case: WSGI has lost the names' case, and a blob's metadata takes its names from x-ms-meta-* headers.
         headers = {k.lower(): v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
-        has_body = request.content_length or request.headers.get("Transfer-Encoding")
         try:
-            answer = self._pool.urlopen(
-                request.method,
-                request.environ.get("REQUEST_URI") or request.full_path,
-                body=request.environ["wsgi.input"] if has_body else None,
-                headers=headers,
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                retries=False,
-            )
+            answer = self._forward(request, headers)
         except urllib3.exceptions.HTTPError as error:
             return _error(503, "ServerBusy", f"the sandbox's Azurite does not answer: {error}")
         response = Response(_body(answer), answer.status)
@@ -104,8 +94,32 @@ class BlobProxy:
         for name, value in answer.headers.items():
             if name.lower() not in HOP_BY_HOP:
                 response.headers.add(name, value)
-        response.call_on_close(answer.release_conn)
+        if request.method == "HEAD":
+            answer.drain_conn()
+        response.call_on_close(answer.close)  # a connection whose body was not read to its end must not be used again
         return response
+
+    def _forward(self, request: Request, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        if request.content_length or request.headers.get("Transfer-Encoding"):
+            return self._send(request, headers, request.environ["wsgi.input"])
+        try:
+            return self._send(request, headers)
+        except urllib3.exceptions.ProtocolError:  # an idle connection that Azurite closed just now; nothing was lost
+            return self._send(request, headers)
+
+    def _send(
+        self, request: Request, headers: dict[str, str], body: IO[bytes] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        return self._pool.urlopen(
+            request.method,
+            request.environ.get("REQUEST_URI") or request.full_path,
+            body=body,
+            headers=headers,
+            preload_content=False,
+            decode_content=False,
+            redirect=False,
+            retries=False,
+        )
 
     def failure(self, request: Request, target: Target, fault: Fault) -> Response:
         """Storage's own answers: 503 ServerBusy when throttled, else InternalError."""

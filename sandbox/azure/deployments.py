@@ -339,6 +339,7 @@ def _limits(properties: Document) -> tuple[float, int]:
     timeout = seconds(settings.get("requestTimeout") or f"PT{REQUEST_SECONDS:g}S")
     if not 0 < timeout <= LONGEST_REQUEST_SECONDS:
         raise bad_request(f"The request timeout must be more than 0 and at most {LONGEST_REQUEST_SECONDS:g} seconds.")
+    seconds(settings.get("maxQueueWait") or "PT0S")
     parallel = settings.get("maxConcurrentRequestsPerInstance") or 1
     if parallel < 1:
         raise bad_request("The field 'maxConcurrentRequestsPerInstance' must be at least 1.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 import uuid
 from typing import Final
 
@@ -126,7 +127,10 @@ class AzureServers:
 
     def stop(self) -> None:
         """Close the addresses and end Azurite."""
-        for server in self._servers:
-            server.stop()
+        closing = [threading.Thread(target=server.stop) for server in self._servers]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(timeout=10)
         self._servers.clear()
         self._azurite.stop()
