@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from flows.opening import explained, load_fleet, open_in_flow, parameters
 from lockstep.errors import LockstepError
@@ -24,16 +21,13 @@ def _run_name() -> str:
     return f"deploy {given.get('model')} {given.get('version')}" + (" (dry run)" if given.get("dry_run") else "")
 
 
-Step = Annotated[int, Field(ge=1, le=100)]
-
-
 @flow(name="lockstep-canary-deploy", flow_run_name=_run_name)
 @explained
 def canary_deploy(
     model: str,
     version: str,
     fleet: str = "default",
-    steps: list[Step] | None = None,
+    steps: list[int] | None = None,
     dry_run: bool = False,
 ) -> Rollout | None:
     """Deploy a version as a canary, in steps over all clouds together; promote it everywhere, or take it back.

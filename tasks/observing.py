@@ -32,12 +32,12 @@ class FlowObserver:
     def __init__(self, operation: str) -> None:
         self._operation = operation
         self._log: logging.Logger | logging.LoggerAdapter[logging.Logger] = get_run_logger()
-        self._bars: dict[tuple[str, str], _Bar] = {}
+        self._bars: dict[str, _Bar] = {}
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         """Log the event; one of many steps on the way is logged once a second at most."""
-        prefix = f"{event.cloud}: " if event.cloud else ""
+        prefix = f"{event.cloud}: " if event.cloud and not event.text.startswith(f"{event.cloud}: ") else ""
         if event.total == 0:
             self._log.info("%s%s", prefix, event.text)
             return
@@ -53,7 +53,7 @@ class FlowObserver:
     def _is_due(self, event: Event, whole: bool) -> bool:
         now = time.monotonic()
         with self._lock:
-            bar = self._bars.setdefault((event.cloud, event.text), _Bar(now))
+            bar = self._bars.setdefault(event.cloud, _Bar(now))
             if not whole and now - bar.shown < EVERY:
                 return False
             bar.shown = now
@@ -61,9 +61,9 @@ class FlowObserver:
 
     def _draw(self, event: Event, whole: bool) -> None:
         with self._lock:
-            bar = self._bars[event.cloud, event.text]
+            bar = self._bars[event.cloud]
             if whole:
-                self._bars.pop((event.cloud, event.text))
+                self._bars.pop(event.cloud)
             if time.monotonic() - bar.began < LONG:
                 return
         share = min(100.0, 100.0 * event.done / event.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from lockstep.operations.running import BACKOFF, Job, Outcome
 T = TypeVar("T")
 #: A verb has time limits of its own, and says more when it meets one; a task's limit comes after all of them.
 GRACE: Final = 120.0
+# Prefect warns at every task run that a limit cannot interrupt a call in a thread: the calls' own limits do.
+logging.getLogger("prefect.task_runs").addFilter(lambda record: not str(record.msg).startswith("Timeout of "))
 
 
 @dataclass
