@@ -8,54 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from werkzeug.wrappers import Response
 
 from sandbox.azure.arm import ArmError, Ask, Operation, ResourceManager, answer, bad_request, not_found
-from sandbox.azure.azurite import Azurite
 from sandbox.azure.endpoints import check_idle, endpoint_key
-from sandbox.azure.images import QUOTA, Plan, cores, needed, place_files, plan
-from sandbox.azure.operations import OperationError, Operations
-from sandbox.azure.schema import DEPLOYMENT, DEPLOYMENT_PATCH, LOGS, check, check_name, present, seconds
-from sandbox.azure.slots import PARALLEL, Routes, Slot
-from sandbox.azure.store import Document, Key, Store, changed, document, key
+from sandbox.azure.images import Plan, cores, plan
+from sandbox.azure.operations import Operations
+from sandbox.azure.rollouts import REQUEST_SECONDS, Change, Rollouts, deployment_key, limits
+from sandbox.azure.schema import DEPLOYMENT, DEPLOYMENT_PATCH, LOGS, check, check_name, present
+from sandbox.azure.store import Document, Store, changed, document
 from sandbox.world import World
 
 DEPLOYMENT_LIMIT: Final = 20
 INSTANCE_LIMIT: Final = 50
-HEALTHY_SECONDS: Final = 60.0
-REQUEST_SECONDS: Final = 5.0
-LONGEST_REQUEST_SECONDS: Final = 180.0
-#: Properties that a running container need not be replaced for.
-SOFT: Final = ("requestSettings", "description", "properties", "provisioningState", "scaleSettings")
-CRASHED: Final = (
-    "User container has crashed or terminated. Please see troubleshooting guide, available here: "
-    "https://aka.ms/oe-tsg#error-resourcenotready"
-)
-UNREADY: Final = (
-    "User container did not pass its readiness probe in time. Please see troubleshooting guide, available here: "
-    "https://aka.ms/oe-tsg#error-resourcenotready"
-)
-
-
-def deployment_key(endpoint: str, name: str) -> Key:
-    """Where a deployment lies."""
-    return key("onlineEndpoints", endpoint, "deployments", name)
-
-
-@dataclass(frozen=True)
-class Change:
-    """One accepted change of a deployment."""
-
-    endpoint: str
-    name: str
-    old: Document | None
-    new: Document
-    delay: float
-    reverted: bool
-    began: float
 
 
 class Deployments:
@@ -66,17 +33,14 @@ class Deployments:
         world: World,
         store: Store,
         operations: Operations,
-        routes: Routes,
-        azurite: Azurite,
+        rollouts: Rollouts,
         check_workspace: Callable[[str], None],
     ) -> None:
         self._world = world
         self._store = store
         self._operations = operations
-        self._routes = routes
-        self._azurite = azurite
+        self._rollouts = rollouts
         self._check_workspace = check_workspace
-        self._logs: dict[Key, str] = {}
 
     def serve(self, manager: ResourceManager) -> None:
         """Add the operations on deployments."""
@@ -91,7 +55,7 @@ class Deployments:
     def remove_all(self, endpoint: str) -> None:
         """End every deployment of an endpoint that is being deleted."""
         for deployment in self._store.children((*endpoint_key(endpoint), "deployments")):
-            self._remove(endpoint, deployment["name"], time.time())
+            self._rollouts.remove(endpoint, deployment["name"], time.time())
 
     def _endpoint(self, ask: Ask) -> Document:
         self._check_workspace(ask.names[0])
@@ -156,7 +120,7 @@ class Deployments:
         cores(sent.get("instanceType", ""))
         if old is not None and old["properties"]["instanceType"].lower() != sent["instanceType"].lower():
             raise bad_request(f"The instance type of deployment '{name}' cannot be changed after its creation.")
-        _limits(sent)
+        limits(sent)
         sku = {"name": "Default", "tier": "Standard", **present(ask.body.get("sku") or {})}
         _check_capacity(sku)
         properties = {
@@ -196,75 +160,8 @@ class Deployments:
         change = Change(endpoint, name, old, new, delay + (busy.delay if busy else 0.0), reverted, time.time())
         shown = new if old is None else changed(old, {"provisioningState": new["properties"]["provisioningState"]})
         self._store.put(place, shown)
-        operation = self._operations.begin("od", lambda: self._carry_out(change, what), place)
+        operation = self._operations.begin("od", lambda: self._rollouts.carry_out(change, what), place)
         return self._operations.accepted(ask, operation, status, shown)
-
-    def _carry_out(self, change: Change, what: Plan | None) -> None:
-        place = deployment_key(change.endpoint, change.name)
-        slot: Slot | None = None
-        try:
-            self._check_quota(change)
-            if what is not None and _needs_container(change):
-                slot = self._start(change, what)
-            self._world.stop.wait(change.delay - (time.time() - change.began))
-        except Exception:
-            self._store.put(place, changed(change.new, {"provisioningState": "Failed"}))
-            raise
-        if change.reverted:
-            if slot is not None:
-                slot.retire()
-            if change.old is None:
-                self._store.remove(place)
-            else:
-                self._store.put(place, change.old)
-            return
-        replaced = self._routes.attach(change.endpoint, slot) if slot is not None else None
-        if slot is None:
-            self._resize(change)
-        self._store.put(place, changed(change.new, {"provisioningState": "Succeeded"}))
-        if replaced is not None:
-            replaced.retire()
-        self._world.calls.event("azure", "deploy", change.endpoint, change.began, change.name)
-
-    def _start(self, change: Change, what: Plan) -> Slot:
-        place, properties = deployment_key(change.endpoint, change.name), change.new["properties"]
-        files = self._world.containers.new_folder()
-        model_dir = place_files(self._azurite, what, files)
-        variables = {name: str(value) for name, value in properties["environmentVariables"].items()}
-        container = self._world.containers.start({**variables, "AZUREML_MODEL_DIR": str(model_dir)}, files=files)
-        if not container.wait_healthy(what.readiness, HEALTHY_SECONDS, self._world.stop):
-            crashed = container.exit_status is not None
-            self._logs[place] = container.logs()
-            container.stop()
-            raise OperationError("ResourceNotReady", CRASHED if crashed else UNREADY)
-        timeout, parallel = _limits(properties)
-        limit = PARALLEL * parallel * int(change.new["sku"]["capacity"])
-        self._logs.pop(place, None)
-        return Slot(change.name, container, what.scoring, timeout, limit)
-
-    def _resize(self, change: Change) -> None:
-        routing = self._routes.find(change.endpoint)
-        slot = routing.slots.get(change.name.lower()) if routing is not None else None
-        if slot is not None:
-            slot.timeout, parallel = _limits(change.new["properties"])
-            slot.limit = PARALLEL * parallel * int(change.new["sku"]["capacity"])
-
-    def _check_quota(self, change: Change) -> None:
-        size, count = change.new["properties"]["instanceType"], int(change.new["sku"]["capacity"])
-        used = 0
-        for endpoint in self._store.children(key("onlineEndpoints")):
-            for other in self._store.children((*endpoint_key(endpoint["name"]), "deployments")):
-                if other["id"].lower() != change.new["id"].lower():
-                    used += needed(other["properties"]["instanceType"], int(other["sku"]["capacity"]))
-        more = needed(size, count)
-        if used + more > QUOTA:
-            subscription = change.new["id"].split("/")[2]
-            raise OperationError(
-                "OutOfQuota",
-                f"Not enough quota available for {size} in SubscriptionId {subscription}. Current usage/limit: "
-                f"{used}/{QUOTA}. Additional needed: {more}. Please see troubleshooting guide, available here: "
-                "https://aka.ms/oe-tsg#error-outofquota",
-            )
 
     def _check_parent(self, parent: Document, endpoint: str) -> None:
         state = parent["properties"]["provisioningState"]
@@ -299,17 +196,9 @@ class Deployments:
             if reverted:
                 self._store.put(place, old)
             else:
-                self._remove(endpoint, name, began)
+                self._rollouts.remove(endpoint, name, began)
 
         return self._operations.accepted(ask, self._operations.begin("od", work, None), 202)
-
-    def _remove(self, endpoint: str, name: str, began: float) -> None:
-        slot = self._routes.detach(endpoint, name)
-        if slot is not None:
-            slot.retire()
-        self._store.remove(deployment_key(endpoint, name))
-        self._logs.pop(deployment_key(endpoint, name), None)
-        self._world.calls.event("azure", "undeploy", endpoint, began, name)
 
     def _get_logs(self, ask: Ask) -> Response:
         check(ask.body, LOGS)
@@ -317,10 +206,7 @@ class Deployments:
         kind = ask.body.get("containerType") or "InferenceServer"
         if kind != "InferenceServer":
             raise ArmError(501, "NotImplemented", f"not implemented by the sandbox: logs of {kind}")
-        routing = self._routes.find(ask.names[1])
-        slot = routing.slots.get(ask.names[2].lower()) if routing is not None else None
-        failed = self._logs.get(deployment_key(*ask.names[1:3]))
-        log = failed if failed is not None else slot.container.logs() if slot is not None else ""
+        log = self._rollouts.log(*ask.names[1:3])
         lines = log.splitlines()[-int(ask.body.get("tail") or 5000) :]
         return answer({"content": "\n".join(lines)})
 
@@ -331,23 +217,3 @@ def _check_capacity(sku: Document) -> None:
         raise bad_request("The field 'sku.capacity' (the instance count) must be a whole number of at least 1.")
     if capacity > INSTANCE_LIMIT:
         raise bad_request(f"The limit of {INSTANCE_LIMIT} instances in a deployment is exceeded: {capacity}.")
-
-
-def _limits(properties: Document) -> tuple[float, int]:
-    """Seconds that a request may take, and requests that one instance may work on at once."""
-    settings = properties.get("requestSettings") or {}
-    timeout = seconds(settings.get("requestTimeout") or f"PT{REQUEST_SECONDS:g}S")
-    if not 0 < timeout <= LONGEST_REQUEST_SECONDS:
-        raise bad_request(f"The request timeout must be more than 0 and at most {LONGEST_REQUEST_SECONDS:g} seconds.")
-    seconds(settings.get("maxQueueWait") or "PT0S")
-    parallel = settings.get("maxConcurrentRequestsPerInstance") or 1
-    if parallel < 1:
-        raise bad_request("The field 'maxConcurrentRequestsPerInstance' must be at least 1.")
-    return timeout, int(parallel)
-
-
-def _needs_container(change: Change) -> bool:
-    if change.old is None or change.old["properties"]["provisioningState"] != "Succeeded":
-        return True
-    old, new = change.old["properties"], change.new["properties"]
-    return any(old.get(name) != new.get(name) for name in {*old, *new} - {*SOFT})

@@ -18,6 +18,7 @@ from sandbox.azure.entra import Entra
 from sandbox.azure.metrics import Metrics
 from sandbox.azure.monitor import Monitor
 from sandbox.azure.operations import Operations
+from sandbox.azure.rollouts import Rollouts
 from sandbox.azure.scoring import Scoring
 from sandbox.azure.slots import Routes
 from sandbox.azure.store import Store
@@ -68,7 +69,9 @@ class AzureServers:
         operations = Operations(store, self._subscription, REGION)
         datastores = {DEFAULT_DATASTORE: default_container, DATASTORE: CONTAINER}
         workspace = Workspace(store, WORKSPACE, REGION, ACCOUNT, self._tenant, datastores, self._azurite.key)
-        deployments = Deployments(world, store, operations, routes, self._azurite, workspace.check)
+        deployments = Deployments(
+            world, store, operations, Rollouts(world, store, routes, self._azurite), workspace.check
+        )
         endpoints = Endpoints(world, store, operations, routes, tokens, workspace.check, deployments.remove_all)
         operations.serve(manager)
         workspace.serve(manager)
