@@ -171,27 +171,30 @@ class Deployments:
             moved: dict[str, int] | None = body.get("trafficSplit")
             if moved:
                 check_split(moved, endpoint.deployed)
-            split = {} if last else (moved if moved else endpoint.split)
-            if split.get(slot_id, 0):
+            moved = {} if last else (moved or None)
+            if (endpoint.split if moved is None else moved).get(slot_id, 0):
                 raise precondition(
                     f"DeployedModel {slot_id} has traffic assigned to it in the traffic split of the Endpoint "
                     f"{self._endpoints.name(endpoint_id)}; unassign the traffic before undeploying the model."
                 )
 
             def work(operation: Operation) -> None:
-                if outcome(self._world, "UndeployModel", endpoint_id) is None:
-                    self._remove(endpoint, slot_id, split)
-                    self._world.calls.event("gcp", "undeploy", endpoint_id, began, slot_id)
+                try:
+                    if outcome(self._world, "UndeployModel", endpoint_id) is None:
+                        self._remove(endpoint, slot_id, moved)
+                        self._world.calls.event("gcp", "undeploy", endpoint_id, began, slot_id)
+                finally:
+                    endpoint.leaving.discard(slot_id)
                 operation.finish("UndeployModelResponse", {})
 
+            endpoint.leaving.add(slot_id)
             return self._endpoints.begin_on(endpoint, "UndeployModel", work)
 
-    def _remove(self, endpoint: Endpoint, slot_id: str, split: dict[str, int]) -> None:
-        remaining = {k: v for k, v in split.items() if k != slot_id}
-        if remaining != {k: v for k, v in endpoint.split.items() if k != slot_id} or slot_id in endpoint.split:
-            moving = bool(endpoint.split.get(slot_id)) or remaining != endpoint.split
-            self._endpoints.switch(endpoint, remaining, self._traffic_delay() if moving else 0.0)
+    def _remove(self, endpoint: Endpoint, slot_id: str, moved: dict[str, int] | None) -> None:
+        if moved is not None and moved != endpoint.split:
+            self._endpoints.switch(endpoint, moved, self._traffic_delay())
         self._endpoints.wait_settled(endpoint)
+        self._endpoints.forget(endpoint, slot_id)
         slot = endpoint.slots[slot_id]
         self._world.stop.wait(self._world.delays.seconds("gcp.endpoint.undeploy"))
         with self._endpoints.lock:

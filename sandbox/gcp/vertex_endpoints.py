@@ -39,7 +39,10 @@ OFF: Final[tuple[object, ...]] = ({}, [], "", False, None)
 
 @dataclass
 class Endpoint:
-    """One endpoint. `split` is what was asked for last, `routing` what is in force."""
+    """One endpoint. `split` is what was asked for last, `routing` what is in force.
+
+    `leaving` holds slots that are being undeployed, which get no traffic any more.
+    """
 
     id: str
     content: JsonObject
@@ -48,6 +51,7 @@ class Endpoint:
     slots: dict[str, Slot] = field(default_factory=dict)
     deployed: dict[str, JsonObject] = field(default_factory=dict)
     reserved: dict[str, tuple[str, str]] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
     switches: int = 0
     applied: int = 0
     running: str | None = None
@@ -239,7 +243,9 @@ class Endpoints:
             if "labels" in fields:
                 check_labels(body.get("labels", {}))
             if "trafficSplit" in fields:
-                check_split(body.get("trafficSplit", {}), endpoint.deployed)
+                wanted: dict[str, int] = body.get("trafficSplit", {})
+                gone = {slot for slot in endpoint.leaving if wanted.get(slot)}
+                check_split(wanted, {slot: 0 for slot in endpoint.deployed if slot not in gone})
             answer = {k: v for k, v in {**shown, "updateTime": now_text()}.items() if k not in fields}
             answer.update({f: body[f] for f in fields if body.get(f)})
             fault = self._world.faults.take("gcp", "UpdateEndpoint", ("ignore", "revert", "busy"), endpoint_id)
@@ -293,6 +299,13 @@ class Endpoints:
                 self._world.calls.event("gcp", "traffic", endpoint.id, began, detail)
         with endpoint.settled:
             endpoint.settled.notify_all()
+
+    def forget(self, endpoint: Endpoint, slot_id: str) -> None:
+        """Take a slot that gets no traffic out of the split."""
+        with self.lock:
+            endpoint.split.pop(slot_id, None)
+            rest = {key: percent for key, percent in endpoint.routing.split.items() if key != slot_id}
+            endpoint.routing = self._routing(endpoint, rest)
 
     def wait_settled(self, endpoint: Endpoint) -> None:
         """Return when every switch asked for so far has taken effect."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from werkzeug.wrappers import Request, Response
 
-from sandbox.containers import ContainerGone, Reply
+from sandbox.containers import Container, ContainerGone, Reply
 from sandbox.gcp.errors import GoogleError, error_response, invalid, not_emulated, precondition, status_for_http
 from sandbox.gcp.samples import Samples
 from sandbox.gcp.vertex_deployments import Deployments
@@ -125,7 +125,7 @@ class Scoring:
                 return _unavailable(slot), 0.0
             began = time.perf_counter()
             try:
-                reply = container.request("POST", slot.predict_route, body, headers, LIMIT_SECONDS)
+                reply = _request(container, slot.predict_route, body, headers)
             except TimeoutError:
                 message = json.dumps({"error": "The prediction request timed out."}).encode()
                 reply = Reply(504, {"content-type": "application/json"}, message)
@@ -133,6 +133,16 @@ class Scoring:
                 self._deployments.crashed(endpoint, slot)
                 reply = _unavailable(slot)
             return reply, time.perf_counter() - began
+
+
+def _request(container: Container, route: str, body: bytes, headers: dict[str, str]) -> Reply:
+    """One request to a container; sent again when a connection that was kept alive turns out to be closed."""
+    try:
+        return container.request("POST", route, body, headers, LIMIT_SECONDS)
+    except ContainerGone:
+        if container.exit_status is not None:
+            raise
+        return container.request("POST", route, body, headers, LIMIT_SECONDS)
 
 
 def _unavailable(slot: Slot) -> Reply:

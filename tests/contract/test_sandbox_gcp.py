@@ -520,6 +520,23 @@ def test_undeployment_and_deletion_need_an_end_of_traffic(
         assert [d["id"] for d in shown["deployedModels"]] == [stays]
 
 
+def test_a_split_during_an_undeployment_stands(
+    sandbox: RunningSandbox, vertex: Vertex, model: str, instances: list[Json], name: str
+) -> None:
+    with vertex.endpoint(name):
+        leaving = vertex.deploy(name, f"{model}@2", 100)
+        first, second = vertex.deploy(name, f"{model}@1"), vertex.deploy(name, f"{model}@2")
+        vertex.split(name, {first: 100})
+        sandbox.control.fault("gcp", "busy", operation="UndeployModel", delay=0.5, resource=name)
+        running = vertex.endpoints("POST", f"/{name}:undeployModel", {"deployedModelId": leaving})
+        error = refusal(lambda: vertex.split(name, {leaving: 100}))
+        assert "do not exist" in error.message
+        vertex.split(name, {second: 100})
+        vertex.done(running)
+        assert vertex.endpoints("GET", f"/{name}")["trafficSplit"] == {second: 100}
+        assert vertex.predict(name, instances)["deployedModelId"] == second
+
+
 def test_one_operation_at_a_time_on_an_endpoint(
     sandbox: RunningSandbox, vertex: Vertex, serving: tuple[str, str, str], model: str
 ) -> None:
