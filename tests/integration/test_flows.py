@@ -1,0 +1,192 @@
+"""Each flow end to end: Prefect's server, MLflow and the three clouds of the sandbox, all real."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import State
+
+from blocks.saving import block_name, blocks_of, save
+from flows.canary_deploy import canary_deploy
+from flows.monitor import monitor
+from flows.register import register
+from flows.replicate import replicate
+from flows.rollback import rollback
+from lockstep.config import Config
+from lockstep.errors import BusyError, NotFoundError, RefusedError, VerdictError
+from lockstep.operations.canary import CONDEMNED_TAG
+from lockstep.operations.fleet import Fleet, open_fleet
+from lockstep.rules.judge import Decision
+from tasks.rollout_slot import only_rollout_of
+from tests.integration.fleets import Traffic, configure, save_model, unique, wait_for_requests
+from tests.integration.prefect_server import PrefectServer
+from tests.sandbox_control import RunningSandbox
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model of its own with a fleet block of its own."""
+
+    model: str
+    block: str
+    fleet: Fleet
+    config: Config
+    folder: Path
+
+
+def place(sandbox: RunningSandbox, mlflow: str, folder: Path, **settings: object) -> Place:
+    model = unique("flows")
+    config = configure(sandbox, mlflow, folder, model, **settings)
+    config = config.model_copy(update={"fleets": {model: config.fleets["default"]}})
+    config = config.model_copy(update={"models": {model: config.models[model].model_copy(update={"fleet": model})}})
+    save(blocks_of(config, folder))
+    return Place(model, block_name(model), open_fleet(config, model), config, folder)
+
+
+@pytest.fixture(scope="module")
+def here(
+    sandbox: RunningSandbox,
+    mlflow_server: str,
+    prefect_server: PrefectServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Place:
+    return place(sandbox, mlflow_server, tmp_path_factory.mktemp("flows"))
+
+
+def splits(fleet: Fleet) -> dict[str, str]:
+    state = fleet.observe()
+    assert not state.unreachable
+    return {cloud.cloud: str(cloud.split) for cloud in state.clouds}
+
+
+def artifacts(run: UUID) -> str:
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted)
+    return "\n".join(str(artifact.data) for artifact in found)
+
+
+def run_of(state: State[Any]) -> UUID:
+    assert state.state_details.flow_run_id is not None
+    return state.state_details.flow_run_id
+
+
+def test_the_life_of_a_model_by_flows(here: Place) -> None:
+    model, fleet, block = here.model, here.fleet, here.block
+    clouds = [cloud.name for cloud in fleet.clouds]
+
+    v1 = register(model, save_model(here.folder / "v1"), fleet=block)
+    assert fleet.registry.versions(model) == (v1,)
+    state = replicate(model, "1", fleet=block, return_state=True)
+    assert state.is_completed(), state.message
+    assert all(cloud.registered(v1) is not None for cloud in fleet.clouds)
+    assert all(cloud.name in artifacts(run_of(state)) for cloud in fleet.clouds)
+    first = canary_deploy(model, "1", fleet=block)
+    assert first.stages == ()
+    assert splits(fleet) == dict.fromkeys(clouds, f"{v1.slot} 100 %")
+
+    with Traffic(fleet, here.folder / "outcomes.csv").flowing() as traffic:
+        v2 = register(model, save_model(here.folder / "v2", scale=0.01), fleet=block)
+        replicate(model, v2.digest[:12], fleet=block)
+        refused = canary_deploy(model, "2", fleet=block, return_state=True)
+        assert refused.is_failed()
+        assert "bad outcomes" in str(refused.message)
+        assert "what to do" in str(refused.message)
+        assert isinstance(refused.data.result if hasattr(refused.data, "result") else refused.data, VerdictError)
+        assert "was not promoted" in artifacts(run_of(refused))
+        assert splits(fleet) == dict.fromkeys(clouds, f"{v1.slot} 100 %")
+        assert fleet.registry.desired(model).champion == v1
+
+        v3 = register(model, save_model(here.folder / "v3", regularisation=0.5), fleet=block)
+        replicate(model, "3", fleet=block)
+        promoted = canary_deploy(model, "3", fleet=block, steps=[50, 100])
+        assert {report.verdict.decision for report in promoted.stages} == {Decision.PASS}
+        assert splits(fleet) == dict.fromkeys(clouds, f"{v3.slot} 100 %")
+        wait_for_requests(traffic, 60)
+        (report,) = monitor(fleet=block)
+        assert report.verdict.decision is Decision.PASS
+        assert report.rolled_back is None
+
+        dry = rollback(model, fleet=block, dry_run=True, return_state=True)
+        assert dry.is_completed()
+        assert f"{v1.slot} 100 %" in artifacts(run_of(dry))
+        assert splits(fleet) == dict.fromkeys(clouds, f"{v3.slot} 100 %"), "a dry run changed the traffic"
+
+        state = rollback(model, reason="alert 4711", fleet=block, return_state=True)
+        assert state.is_completed(), state.message
+        assert splits(fleet) == dict.fromkeys(clouds, f"{v1.slot} 100 %")
+        answered = len(traffic.answers)
+        wait_for_requests(traffic, 12)
+        assert {digest for _, digest in traffic.answers[answered + len(clouds) :]} == {v1.digest}
+    assert traffic.problems == []
+    assert "alert 4711" in fleet.registry.tags(v3)[CONDEMNED_TAG]
+    text = artifacts(run_of(state))
+    assert all(word in text for word in ("alert 4711", "100 %", v1.slot, v3.slot, *clouds))
+
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(run_of(state))
+        tasks = client.read_task_runs(flow_run_filter={"id": {"any_": [run.id]}})  # type: ignore[arg-type]
+    assert run.name == f"rollback {model} -> fallback"
+    assert {tag for task in tasks for tag in task.tags} >= set(clouds)
+    assert any("traffic" in task.name for task in tasks)
+    (entry,) = fleet.ledger.entries(model, "rollback.outcome")
+    assert str(run.id) in entry.actor
+    assert run.name in entry.actor
+
+
+def test_no_second_rollout_of_a_model_but_of_another(here: Place) -> None:
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with only_rollout_of(here.model):
+            held.set()
+            let_go.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(30)
+        with pytest.raises(BusyError, match="another rollout"), only_rollout_of(here.model):
+            raise AssertionError("two rollouts at once")
+        with only_rollout_of(f"{here.model}-other"):
+            pass
+    finally:
+        let_go.set()
+        holder.join()
+    with only_rollout_of(here.model):
+        pass
+
+
+def test_what_is_refused_says_why_and_changes_nothing(here: Place) -> None:
+    before = splits(here.fleet)
+    for wrong, error, words in (
+        (lambda: rollback(here.model, to="99", fleet=here.block, return_state=True), NotFoundError, "no version '99'"),
+        (lambda: rollback("nobody", fleet=here.block, return_state=True), NotFoundError, "not in the configuration"),
+        (lambda: rollback(here.model, fleet="nowhere", return_state=True), NotFoundError, "lockstep init"),
+        (lambda: canary_deploy(here.model, "3", fleet=here.block, return_state=True), RefusedError, "condemned"),
+        (lambda: register("a b", "/nowhere", fleet=here.block, return_state=True), RefusedError, "every cloud"),
+    ):
+        state: State[Any] = wrong()
+        assert state.is_failed()
+        assert words in str(state.message), state.message
+        with pytest.raises(error):
+            state.result()
+    assert splits(here.fleet) == before
+
+
+def test_a_step_is_tried_again_when_it_may_succeed_later(here: Place, sandbox: RunningSandbox) -> None:
+    with sandbox.control.during("gcp", "fail", operation="*", count=1):
+        state = rollback(here.model, to="1", reason="again", fleet=here.block, return_state=True)
+    assert state.is_completed(), state.message
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_of(state)]))
+    with get_client(sync_client=True) as client:
+        assert client.read_logs(log_filter=wanted) is not None
