@@ -235,14 +235,22 @@ def test_traffic_to_a_slot_that_is_not_ready_is_refused(pair: Subject, faults: C
         except BaseException as error:
             failures.append(error)
 
+    def on_its_way() -> bool:
+        state = pair.observe()
+        slot = state.slot(third.slot)
+        return state.busy or (slot is not None and not slot.ready)
+
     with pair.slow_deployments(1.5):
         thread = threading.Thread(target=prepare)
         thread.start()
-        time.sleep(0.7)
+        assert eventually(on_its_way)
         with pytest.raises((RefusedError, BusyError)):
             pair.cloud.set_traffic(pair.model, TrafficSplit.canary(pair.stable.slot, third.slot, 50))
         thread.join(timeout=90)
     assert not failures
+    slot = pair.observe().slot(third.slot)
+    assert slot is not None
+    assert (slot.ready, slot.weight) == (True, 0)
     assert pair.cloud.verify_traffic(pair.model, stable_only(pair)) is True
 
 

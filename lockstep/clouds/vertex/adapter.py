@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import uuid
@@ -15,7 +14,7 @@ from lockstep.clouds.vertex import metrics, records
 from lockstep.clouds.vertex.endpoints import Endpoints
 from lockstep.clouds.vertex.records import EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
-from lockstep.clouds.vertex.rest import Rest, delays, translate
+from lockstep.clouds.vertex.rest import Rest, delays, json_of, translate
 from lockstep.clouds.vertex.settings import VertexSettings
 from lockstep.clouds.vertex.slots import Slots
 from lockstep.errors import LockstepError, NotFoundError, RefusedError, RetryLaterError
@@ -197,7 +196,7 @@ class Vertex(Cloud):
             repeatable=True,
         )
         latency = time.perf_counter() - began
-        content = json.loads(answer.content)
+        content = json_of(answer)
         metadata = content.get("metadata")
         named: Mapping[str, object] = metadata if isinstance(metadata, dict) else {}
         return Answer(

@@ -105,6 +105,7 @@ class Rest:
         self._file = credentials_file
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._renewal = threading.Lock()
         self._session: AuthorizedSession | None = None
 
     def call(
@@ -119,13 +120,7 @@ class Rest:
     ) -> JsonObject:
         """One call, answered as JSON; raises VertexError for an error answer."""
         answer = self.send(method, url, body=body, query=query, headers=headers, repeatable=repeatable)
-        try:
-            content = answer.json()
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            raise VertexError("", answer.status_code, f"{url} answered something that is not JSON: {answer.text[:200]}")
-        return content
+        return json_of(answer)
 
     def send(
         self,
@@ -217,7 +212,7 @@ class Rest:
         from google.auth.transport.requests import Request
 
         credentials = self._authorized().credentials
-        with self._lock:
+        with self._renewal:
             expiry = credentials.expiry
             soon = datetime.now(UTC) + timedelta(minutes=4)
             if not credentials.token or (expiry is not None and expiry.replace(tzinfo=UTC) < soon):
@@ -252,6 +247,17 @@ class Rest:
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         return session
+
+
+def json_of(answer: requests.Response) -> JsonObject:
+    """An answer's JSON object; VertexError for anything else, such as a proxy's page."""
+    try:
+        content = answer.json()
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise VertexError("", answer.status_code, f"{answer.url} answered without JSON: {answer.text[:200]}")
+    return content
 
 
 def _with_timeout(request: Callable[..., object], seconds: float) -> Callable[..., object]:
