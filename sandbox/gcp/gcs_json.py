@@ -9,9 +9,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.message import Message
-from email.parser import BytesParser
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -27,8 +25,19 @@ from sandbox.gcp.gcs_http import (
     raw_path,
     whole_number,
 )
+from sandbox.gcp.gcs_json_format import (
+    BUCKET_FIELDS,
+    OBJECT_FIELDS,
+    body_of,
+    bucket_changes,
+    bucket_json,
+    cursor,
+    flag,
+    json_response,
+    multipart,
+    time_text,
+)
 from sandbox.gcp.gcs_objects import (
-    Bucket,
     Conditions,
     Digests,
     StorageError,
@@ -68,26 +77,6 @@ CONDITIONS: Final = {
     "not_generation": "ifGenerationNotMatch",
     "metageneration": "ifMetagenerationMatch",
     "not_metageneration": "ifMetagenerationNotMatch",
-}
-OBJECT_FIELDS: Final = {*FIELD_HEADERS, "name", "contentType", "metadata", "md5Hash", "crc32c", "temporaryHold"} | {
-    "eventBasedHold",
-    "retention",
-    "storageClass",
-    "bucket",
-    "size",
-}
-BUCKET_FIELDS: Final = {
-    "name",
-    "versioning",
-    "retentionPolicy",
-    "objectRetention",
-    "labels",
-    "defaultEventBasedHold",
-} | {
-    "location",
-    "storageClass",
-    "iamConfiguration",
-    "id",
 }
 
 
@@ -129,27 +118,27 @@ class JsonApi:
 
     def _storage_buckets_list(self, request: Request, names: dict[str, str]) -> Response:
         prefix = request.args.get("prefix", "")
-        found = [_bucket_json(b) for b in self._store.buckets() if b.name.startswith(prefix)]
-        return _json({"kind": "storage#buckets", "items": found})
+        found = [bucket_json(b) for b in self._store.buckets() if b.name.startswith(prefix)]
+        return json_response({"kind": "storage#buckets", "items": found})
 
     def _storage_buckets_insert(self, request: Request, names: dict[str, str]) -> Response:
-        body = _body(request, BUCKET_FIELDS)
+        body = body_of(request, BUCKET_FIELDS)
         if "project" not in request.args:
             raise bad_request("Required parameter: project")
-        changes = _bucket_changes(body)
+        changes = bucket_changes(body)
         bucket = self._store.create_bucket(str(body.get("name", "")))
         for attribute, value in changes.items():
             setattr(bucket, attribute, value)
-        bucket.object_retention = _flag(request, "enableObjectRetention")
-        return _json(_bucket_json(bucket))
+        bucket.object_retention = flag(request, "enableObjectRetention")
+        return json_response(bucket_json(bucket))
 
     def _storage_buckets_get(self, request: Request, names: dict[str, str]) -> Response:
-        return _json(_bucket_json(self._store.bucket(names["bucket"])))
+        return json_response(bucket_json(self._store.bucket(names["bucket"])))
 
     def _storage_buckets_patch(self, request: Request, names: dict[str, str]) -> Response:
         wanted = whole_number(request.args.get("ifMetagenerationMatch"), "ifMetagenerationMatch")
-        changes = _bucket_changes(_body(request, BUCKET_FIELDS))
-        return _json(_bucket_json(self._store.change_bucket(names["bucket"], changes, wanted)))
+        changes = bucket_changes(body_of(request, BUCKET_FIELDS))
+        return json_response(bucket_json(self._store.change_bucket(names["bucket"], changes, wanted)))
 
     def _storage_buckets_lockRetentionPolicy(self, request: Request, names: dict[str, str]) -> Response:  # noqa: N802
         wanted = whole_number(request.args.get("ifMetagenerationMatch"), "ifMetagenerationMatch")
@@ -158,7 +147,7 @@ class JsonApi:
         if self._store.bucket(names["bucket"]).retention_seconds is None:
             raise bad_request("Bucket does not have a retention policy that could be locked.")
         changes = {"retention_locked": True}
-        return _json(_bucket_json(self._store.change_bucket(names["bucket"], changes, wanted)))
+        return json_response(bucket_json(self._store.change_bucket(names["bucket"], changes, wanted)))
 
     def _storage_buckets_delete(self, request: Request, names: dict[str, str]) -> Response:
         self._store.delete_bucket(names["bucket"])
@@ -171,12 +160,12 @@ class JsonApi:
             if request.args.get(name, "false").lower() != "false":
                 message = f"not implemented by the sandbox: storage.objects.list with {name}"
                 raise StorageError(501, "notImplemented", "NotImplemented", message)
-        versions = _flag(request, "versions")
+        versions = flag(request, "versions")
         prefix, delimiter = request.args.get("prefix", ""), request.args.get("delimiter", "")
         items: list[StoredObject] = []
         prefixes: list[str] = []
         limit = whole_number(request.args.get("maxResults"), "maxResults") or 1000
-        after = _cursor(request.args.get("pageToken"))
+        after = cursor(request.args.get("pageToken"))
         token = None
         for stored in self._store.listing(names["bucket"], versions=versions):
             place = (stored.name, stored.generation)
@@ -205,21 +194,21 @@ class JsonApi:
             answer["prefixes"] = prefixes
         if token:
             answer["nextPageToken"] = token
-        return _json(answer)
+        return json_response(answer)
 
     def _storage_objects_get(self, request: Request, names: dict[str, str]) -> Response:
         stored = self._find(request, names)
         _conditions(request).check(stored, reading=True)
         if request.args.get("alt") == "media" or request.path.startswith("/download/"):
             return media(request, stored)
-        return _json(self._object_json(request, stored))
+        return json_response(self._object_json(request, stored))
 
     def _find(self, request: Request, names: dict[str, str]) -> StoredObject:
         generation = whole_number(request.args.get("generation"), "generation")
         return self._store.get(names["bucket"], names["name"], generation)
 
     def _storage_objects_patch(self, request: Request, names: dict[str, str]) -> Response:
-        body = _body(request, OBJECT_FIELDS)
+        body = body_of(request, OBJECT_FIELDS)
         stored = self._find(request, names)
         changes = self._object_changes(stored.bucket, body)
         if "metadata" in body:
@@ -234,13 +223,13 @@ class JsonApi:
         if (
             stored.retention_mode == "Unlocked"
             and "retention" in body
-            and not _flag(request, "overrideUnlockedRetention")
+            and not flag(request, "overrideUnlockedRetention")
             and (changes["retention_mode"] is None or (changes["retain_until"] or 0.0) < (stored.retain_until or 0.0))
         ):
             message = "Reducing an unlocked retention needs overrideUnlockedRetention."
             raise StorageError(403, "forbidden", "AccessDenied", message)
         changed = self._store.change(stored, _conditions(request), **changes)
-        return _json(self._object_json(request, changed))
+        return json_response(self._object_json(request, changed))
 
     def _object_changes(self, bucket: str, body: dict[str, Any]) -> dict[str, Any]:
         changes: dict[str, Any] = {}
@@ -269,20 +258,20 @@ class JsonApi:
         return Response(status=204)
 
     def _storage_objects_copy(self, request: Request, names: dict[str, str]) -> Response:
-        return _json(self._object_json(request, self._copy(request, names)))
+        return json_response(self._object_json(request, self._copy(request, names)))
 
     def _storage_objects_rewrite(self, request: Request, names: dict[str, str]) -> Response:
         stored = self._copy(request, names)
         size = str(stored.digests.size)
         answer = {"kind": "storage#rewriteResponse", "totalBytesRewritten": size, "objectSize": size, "done": True}
-        return _json({**answer, "resource": self._object_json(request, stored)})
+        return json_response({**answer, "resource": self._object_json(request, stored)})
 
     def _copy(self, request: Request, names: dict[str, str]) -> StoredObject:
         generation = whole_number(request.args.get("sourceGeneration"), "sourceGeneration")
         source = self._store.get(names["bucket"], names["name"], generation)
         expected = {k: request.args.get("ifSource" + v.removeprefix("if")) for k, v in CONDITIONS.items()}
         conditions_from(expected).check(source)
-        body = _body(request, OBJECT_FIELDS) if request.get_data() else {}
+        body = body_of(request, OBJECT_FIELDS) if request.get_data() else {}
         given = {"contentType": source.content_type, "metadata": dict(source.metadata), **source.fields, **body}
         draft = self._draft(names["to_bucket"], names["to_name"], given, source.digests)
         return self._store.copy(source, draft, _conditions(request))
@@ -300,7 +289,7 @@ class JsonApi:
             body = {"name": request.args.get("name"), "contentType": request.headers.get("Content-Type")}
             return self._insert(request, names["bucket"], body, upload, promised_hashes(request))
         if kind == "multipart":
-            body, content = _multipart(request)
+            body, content = multipart(request)
             upload = self._store.upload()
             upload.write([content])
             return self._insert(request, names["bucket"], body, upload, promised_hashes(request))
@@ -320,10 +309,10 @@ class JsonApi:
         except StorageError:
             upload.discard()
             raise
-        return _json(self._object_json(request, stored))
+        return json_response(self._object_json(request, stored))
 
     def _begin(self, request: Request, bucket: str) -> Response:
-        body = _body(request, OBJECT_FIELDS) if request.get_data() else {}
+        body = body_of(request, OBJECT_FIELDS) if request.get_data() else {}
         body.setdefault("name", request.args.get("name"))
         body.setdefault("contentType", request.headers.get("X-Upload-Content-Type"))
         conditions = _conditions(request)
@@ -390,12 +379,12 @@ class JsonApi:
         optional = {
             "md5Hash": stored.digests.md5,
             "metadata": dict(stored.metadata) or None,
-            "timeDeleted": _time(stored.deleted) if stored.deleted else None,
+            "timeDeleted": time_text(stored.deleted) if stored.deleted else None,
             "componentCount": stored.parts,
             "temporaryHold": stored.temporary_hold or None,
             "eventBasedHold": stored.event_based_hold or None,
-            "retentionExpirationTime": _time(expiry) if expiry else None,
-            "retention": {"mode": stored.retention_mode, "retainUntilTime": _time(stored.retain_until)}
+            "retentionExpirationTime": time_text(expiry) if expiry else None,
+            "retention": {"mode": stored.retention_mode, "retainUntilTime": time_text(stored.retain_until)}
             if stored.retention_mode and stored.retain_until
             else None,
         }
@@ -413,10 +402,10 @@ class JsonApi:
             "size": str(stored.digests.size),
             "crc32c": stored.digests.crc32c,
             "etag": stored.etag,
-            "timeCreated": _time(stored.created),
-            "updated": _time(stored.updated),
-            "timeStorageClassUpdated": _time(stored.created),
-            "timeFinalized": _time(stored.created),
+            "timeCreated": time_text(stored.created),
+            "updated": time_text(stored.updated),
+            "timeStorageClassUpdated": time_text(stored.created),
+            "timeFinalized": time_text(stored.created),
             **stored.fields,
             **{k: v for k, v in optional.items() if v is not None},
         }
@@ -431,106 +420,5 @@ def _match(request: Request) -> tuple[str, dict[str, str]]:
     return "unknown", {}
 
 
-def _flag(request: Request, name: str) -> bool:
-    return request.args.get(name, "").lower() == "true"  # Google's Python client writes True
-
-
-def _json(answer: dict[str, Any]) -> Response:
-    return Response(json.dumps(answer), 200, content_type="application/json; charset=UTF-8")
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _conditions(request: Request) -> Conditions:
     return conditions_from({name: request.args.get(parameter) for name, parameter in CONDITIONS.items()})
-
-
-def _cursor(token: str | None) -> tuple[str, int]:
-    if not token:
-        return ("", 0)
-    name, generation = json.loads(base64.urlsafe_b64decode(token))
-    return (str(name), int(generation))
-
-
-def _body(request: Request, known: set[str]) -> dict[str, Any]:
-    return _checked(request.get_data(), known)
-
-
-def _checked(content: bytes, known: set[str]) -> dict[str, Any]:
-    try:
-        body = json.loads(content or b"{}")
-    except ValueError:
-        raise StorageError(400, "parseError", "InvalidArgument", "Parse Error") from None
-    if not isinstance(body, dict):
-        raise StorageError(400, "parseError", "InvalidArgument", "Parse Error")
-    unknown = sorted(set(body) - known)
-    if unknown:
-        message = f"not implemented by the sandbox: field {unknown[0]!r}"
-        raise StorageError(501, "notImplemented", "NotImplemented", message)
-    return body
-
-
-def _multipart(request: Request) -> tuple[dict[str, Any], bytes]:
-    """The metadata and the media of a `multipart/related` body (RFC 2387)."""
-    header = Message()
-    header["Content-Type"] = request.headers.get("Content-Type", "")
-    boundary = header.get_param("boundary")
-    if header.get_content_type() != "multipart/related" or not isinstance(boundary, str):
-        raise bad_request("A multipart upload needs a Content-Type of multipart/related with a boundary.")
-    mark = b"--" + boundary.encode()
-    body = request.get_data()
-    pieces = body.split(b"\r\n" + mark)
-    pieces[0] = pieces[0].removeprefix(mark)
-    if len(pieces) != 3 or not pieces[2].startswith(b"--"):
-        raise bad_request("A multipart upload has two parts: metadata and media.")
-    parsed = [piece.removeprefix(b"\r\n").partition(b"\r\n\r\n") for piece in pieces[:2]]
-    kind = BytesParser().parsebytes(parsed[1][0] + b"\r\n\r\n").get("Content-Type")
-    metadata = _checked(parsed[0][2], OBJECT_FIELDS)
-    metadata.setdefault("contentType", kind)
-    return metadata, parsed[1][2]
-
-
-def _bucket_changes(body: dict[str, Any]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    if "versioning" in body:
-        changes["versioning"] = bool((body["versioning"] or {}).get("enabled"))
-    if "retentionPolicy" in body:
-        period = (body["retentionPolicy"] or {}).get("retentionPeriod")
-        changes["retention_seconds"] = int(period) if period else None
-    if "defaultEventBasedHold" in body:
-        changes["default_hold"] = bool(body["defaultEventBasedHold"])
-    if "labels" in body:
-        changes["labels"] = {k: v for k, v in (body["labels"] or {}).items() if v is not None}
-    return changes
-
-
-def _bucket_json(bucket: Bucket) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "kind": "storage#bucket",
-        "id": bucket.name,
-        "name": bucket.name,
-        "location": "US-CENTRAL1",
-        "locationType": "region",
-        "storageClass": "STANDARD",
-        "metageneration": str(bucket.metageneration),
-        "timeCreated": _time(bucket.created),
-        "updated": _time(bucket.updated),
-        "etag": base64.b64encode(str(bucket.metageneration).encode()).decode(),
-    }
-    if bucket.versioning:
-        answer["versioning"] = {"enabled": True}
-    if bucket.labels:
-        answer["labels"] = dict(bucket.labels)
-    if bucket.default_hold:
-        answer["defaultEventBasedHold"] = True
-    if bucket.object_retention:
-        answer["objectRetention"] = {"mode": "Enabled"}
-    if bucket.retention_seconds is not None:
-        answer["retentionPolicy"] = {
-            "retentionPeriod": str(bucket.retention_seconds),
-            "effectiveTime": _time(bucket.retention_since),
-            **({"isLocked": True} if bucket.retention_locked else {}),
-        }
-    return answer
