@@ -91,7 +91,8 @@ def show(settings: dict[str, object]) -> None:
 def main(given: list[str] | None = None) -> int:
     """Run until SIGINT, SIGTERM or the parent's death."""
     options = arguments(given)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Not by way of SIGINT: a shell that starts us in the background has set that to be ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.parent is not None:
         die_with_parent(options.parent)
     try:
