@@ -184,7 +184,8 @@ def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
     try:
         return Config.model_validate(resolved)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key shows up twice, as one too many and one too few: the line that is there helps more.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         path = tuple(part for part in first["loc"] if not _is_tag(part, resolved, first["loc"]))
         key = ".".join(str(part) for part in path) or "(the file)"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

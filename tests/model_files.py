@@ -44,6 +44,11 @@ def seal_model(folder: Path, label: str, scale: float) -> ModelVersion:
         signature=infer_signature(frame, model.predict(frame)),
         pip_requirements=["scikit-learn"],
     )
+    return seal_folder(folder, label)
+
+
+def seal_folder(folder: Path, label: str) -> ModelVersion:
+    """Write the manifest of the model files that lie in `folder/files`."""
     files = [
         {
             "path": path.relative_to(folder / "files").as_posix(),

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -84,6 +85,7 @@ class Verdict:
     numbers: Mapping[str, float]
 
 
+@cache
 def log_e_value(canary: int, canary_bad: int, stable: int, stable_bad: int) -> tuple[float, ...]:
     """Log e-values of one period, one per odds ratio of the grid, against "the odds ratio is at most 1".
 

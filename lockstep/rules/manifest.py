@@ -111,7 +111,8 @@ def read_manifest(sealed: bytes, digest: str) -> Manifest:
         run_id=lineage["run_id"],
         source=lineage["source"],
         parameters=lineage["parameters"],
-        metrics=lineage["metrics"],
+        # JSON's canonical form writes large doubles as integers; only as doubles are they the same numbers again.
+        metrics={name: float(value) for name, value in lineage["metrics"].items()},
     )
 
 

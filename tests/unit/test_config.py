@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from lockstep.config import load, parse, schema
+from lockstep.errors import ConfigError, NotFoundError
+
+GOOD = """\
+mlflow:
+  tracking_uri: http://mlflow.example:5000
+clouds:
+  aws:
+    kind: sagemaker
+    image: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/serving@sha256:0123
+    region: eu-central-1
+    bucket: models
+    role_arn: arn:aws:iam::123456789012:role/serving
+    secret_access_key: ${AWS_SECRET}
+    access_key_id: ${AWS_KEY:-AKIAEXAMPLE}
+fleets:
+  default:
+    clouds: [aws]
+    rollout:
+      steps: [5, 100]
+models:
+  churn: {}
+"""
+
+
+def wrong(text: str, **environment: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "lockstep.yaml", {"AWS_SECRET": "s3cret", **environment})
+    assert caught.value.hint
+    return str(caught.value)
+
+
+def test_a_good_file_is_read_with_its_secrets_from_the_environment() -> None:
+    config = parse(GOOD, "lockstep.yaml", {"AWS_SECRET": "s3cret"})
+    dumped = config.clouds["aws"].model_dump()
+    assert dumped["secret_access_key"].get_secret_value() == "s3cret"
+    assert dumped["access_key_id"] == "AKIAEXAMPLE"
+    assert "s3cret" not in repr(config)
+    assert config.fleets["default"].rollout.steps == (5, 100)
+
+
+def test_a_missing_variable_is_named_with_line_and_key() -> None:
+    with pytest.raises(ConfigError, match=r"line 10: clouds\.aws\.secret_access_key: .*AWS_SECRET"):
+        parse(GOOD, "lockstep.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("region: eu-central-1\n", "regio: eu-central-1\n", "line 7: clouds.aws.regio"),
+        ("    bucket: models\n", "", "line 4: clouds.aws.bucket"),
+        ("kind: sagemaker", "kind: sagemakr", "line 4: clouds.aws"),
+        ("clouds: [aws]", "clouds: [aws, gpc]", "'gpc'"),
+        ("churn: {}", "churn: {fleet: other}", "'other'"),
+        ("steps: [5, 100]", "steps: [5, x]", "line 16: fleets.default.rollout.steps.1"),
+        ("mlflow:\n", "mlflow: [\n", "not valid YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_line_and_key(old: str, new: str, expected: str) -> None:
+    assert old in GOOD
+    message = wrong(GOOD.replace(old, new, 1))
+    assert expected in message
+    assert message.startswith("lockstep.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "42\n"])
+def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
+    assert "mapping" in wrong(text)
+
+
+def test_a_missing_file_says_how_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        load(tmp_path / "nothing.yaml")
+    assert "LOCKSTEP_CONFIG" in caught.value.hint
+
+
+def test_an_unknown_model_lists_those_that_there_are() -> None:
+    config = parse(GOOD, "lockstep.yaml", {"AWS_SECRET": "x"})
+    with pytest.raises(NotFoundError, match="churn"):
+        config.model("chrun")
+
+
+def test_the_schema_accepts_the_good_file_and_refuses_a_typo() -> None:
+    checker = jsonschema.Draft202012Validator(json.loads(json.dumps(schema())))
+    data = yaml.safe_load(GOOD)
+    assert not list(checker.iter_errors(data))
+    data["fleets"]["default"]["cluods"] = []
+    assert list(checker.iter_errors(data))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lockstep.errors import RefusedError, UnreachableError
+from lockstep.operations import running
+from lockstep.operations.running import Job, ThreadRunner
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "BACKOFF", (0.0,))
+
+
+def test_jobs_run_at_the_same_time_and_outcomes_keep_their_order() -> None:
+    together = threading.Barrier(3, timeout=10)  # breaks unless all three are inside at once
+    jobs = [Job(name, name, together.wait) for name in ("aws", "azure", "gcp")]
+    outcomes = ThreadRunner().run(jobs)
+    assert [outcome.cloud for outcome in outcomes] == ["aws", "azure", "gcp"]
+    assert all(outcome.done for outcome in outcomes)
+
+
+def test_what_may_succeed_later_is_tried_again_and_what_was_refused_is_not() -> None:
+    calls = {"later": 0, "refused": 0}
+
+    def later() -> str:
+        calls["later"] += 1
+        if calls["later"] < 3:
+            raise UnreachableError("not yet")
+        return "there"
+
+    def refused() -> str:
+        calls["refused"] += 1
+        raise RefusedError("no")
+
+    first, second = ThreadRunner().run([Job("a", "later", later), Job("b", "refused", refused)])
+    assert (first.value, calls["later"]) == ("there", 3)
+    assert isinstance(second.error, RefusedError)
+    assert calls["refused"] == 1
+
+
+def test_retries_end() -> None:
+    def never() -> None:
+        raise UnreachableError("never")
+
+    (outcome,) = ThreadRunner().run([Job("a", "never", never, retries=1)])
+    assert isinstance(outcome.error, UnreachableError)
+
+
+def test_a_mistake_in_the_program_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ThreadRunner().run([Job("a", "wrong", lambda: 1 // 0)])
+
+
+def test_nothing_to_do_is_nothing_done() -> None:
+    assert ThreadRunner().run([]) == ()
