@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger
-from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Failed
@@ -23,14 +22,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def explained(flow_function: Callable[P, R]) -> Callable[P, R | State[Any]]:
+def explained(flow_function: Callable[P, R]) -> Callable[P, R]:
     """End the run as Failed with message and hint when Lockstep says no; other errors fail it as Prefect shows them.
 
     Called from Python, the flow raises the LockstepError itself.
     """
 
     @functools.wraps(flow_function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return flow_function(*args, **kwargs)
         except LockstepError as error:
@@ -38,7 +37,8 @@ def explained(flow_function: Callable[P, R]) -> Callable[P, R | State[Any]]:
             model = str(parameters().get("model") or "")
             get_run_logger().error("%s%s", error, f"\nWhat to do: {error.hint}" if error.hint else "")
             explain_failure(operation, model, error)
-            return Failed(message=f"{error} – what to do: {error.hint}" if error.hint else str(error), data=error)
+            message = f"{error} – what to do: {error.hint}" if error.hint else str(error)
+            return cast("R", Failed(message=message, data=error))  # Prefect raises the error to whoever called
 
     return run
 

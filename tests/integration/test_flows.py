@@ -9,8 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
+from prefect import flow, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 from prefect.client.schemas.objects import State
 
 from blocks.saving import block_name, blocks_of, save
@@ -20,11 +25,13 @@ from flows.register import register
 from flows.replicate import replicate
 from flows.rollback import rollback
 from lockstep.config import Config
-from lockstep.errors import BusyError, NotFoundError, RefusedError, VerdictError
+from lockstep.errors import BusyError, CredentialsError, NotFoundError, RefusedError, UnreachableError, VerdictError
 from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.operations.fleet import Fleet, open_fleet
+from lockstep.operations.running import Job, Outcome
 from lockstep.rules.judge import Decision
 from tasks.rollout_slot import only_rollout_of
+from tasks.runner import PrefectRunner
 from tests.integration.fleets import Traffic, configure, save_model, unique, wait_for_requests
 from tests.integration.prefect_server import PrefectServer
 from tests.sandbox_control import RunningSandbox
@@ -86,11 +93,12 @@ def test_the_life_of_a_model_by_flows(here: Place) -> None:
 
     v1 = register(model, save_model(here.folder / "v1"), fleet=block)
     assert fleet.registry.versions(model) == (v1,)
-    state = replicate(model, "1", fleet=block, return_state=True)
-    assert state.is_completed(), state.message
+    copied = replicate(model, "1", fleet=block, return_state=True)
+    assert copied.is_completed(), copied.message
     assert all(cloud.registered(v1) is not None for cloud in fleet.clouds)
-    assert all(cloud.name in artifacts(run_of(state)) for cloud in fleet.clouds)
+    assert all(cloud.name in artifacts(run_of(copied)) for cloud in fleet.clouds)
     first = canary_deploy(model, "1", fleet=block)
+    assert first is not None
     assert first.stages == ()
     assert splits(fleet) == dict.fromkeys(clouds, f"{v1.slot} 100 %")
 
@@ -109,6 +117,7 @@ def test_the_life_of_a_model_by_flows(here: Place) -> None:
         v3 = register(model, save_model(here.folder / "v3", regularisation=0.5), fleet=block)
         replicate(model, "3", fleet=block)
         promoted = canary_deploy(model, "3", fleet=block, steps=[50, 100])
+        assert promoted is not None
         assert {report.verdict.decision for report in promoted.stages} == {Decision.PASS}
         assert splits(fleet) == dict.fromkeys(clouds, f"{v3.slot} 100 %")
         wait_for_requests(traffic, 60)
@@ -134,7 +143,7 @@ def test_the_life_of_a_model_by_flows(here: Place) -> None:
 
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_of(state))
-        tasks = client.read_task_runs(flow_run_filter={"id": {"any_": [run.id]}})  # type: ignore[arg-type]
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
     assert run.name == f"rollback {model} -> fallback"
     assert {tag for task in tasks for tag in task.tags} >= set(clouds)
     assert any("traffic" in task.name for task in tasks)
@@ -183,10 +192,54 @@ def test_what_is_refused_says_why_and_changes_nothing(here: Place) -> None:
     assert splits(here.fleet) == before
 
 
-def test_a_step_is_tried_again_when_it_may_succeed_later(here: Place, sandbox: RunningSandbox) -> None:
-    with sandbox.control.during("gcp", "fail", operation="*", count=1):
-        state = rollback(here.model, to="1", reason="again", fleet=here.block, return_state=True)
-    assert state.is_completed(), state.message
-    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_of(state)]))
+@pytest.mark.usefixtures("prefect_server")
+def test_jobs_run_at_the_same_time_and_errors_come_back_as_outcomes() -> None:
+    together = threading.Barrier(3, timeout=30)
+    attempts: list[str] = []
+
+    def meet() -> str:
+        together.wait()
+        return "met"
+
+    def later() -> str:
+        attempts.append("later")
+        if len(attempts) == 1:
+            meet()
+        if len(attempts) < 3:
+            raise UnreachableError("not yet", cloud="azure")
+        return "now"
+
+    def never() -> str:
+        meet()
+        attempts.append("never")
+        raise CredentialsError("no", cloud="gcp", hint="log in")
+
+    @flow(name="jobs")
+    def carry_out() -> tuple[Outcome[str], ...]:
+        return PrefectRunner(60).run(
+            [Job("aws", "aws: {a}", meet), Job("azure", "azure", later), Job("gcp", "gcp", never)]
+        )
+
+    state = carry_out(return_state=True)
+    met, tried, refused = state.result()
+    assert (met.value, tried.value, refused.value) == ("met", "now", None)
+    assert isinstance(refused.error, CredentialsError)
+    assert refused.error.hint == "log in"
+    assert sorted(attempts) == ["later", "later", "later", "never"]
     with get_client(sync_client=True) as client:
-        assert client.read_logs(log_filter=wanted) is not None
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_of(state)])))
+    assert {(task.name, task.state_name, task.run_count) for task in tasks} == {
+        ("aws: (a)", "Completed", 1),
+        ("azure", "Completed", 3),
+        ("gcp", "Failed", 1),
+    }
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_mistake_in_the_program_fails_the_flow() -> None:
+    @flow(name="mistake")
+    def carry_out() -> None:
+        PrefectRunner(60).run([Job("aws", "divide", lambda: 1 // 0)])
+
+    with pytest.raises(ZeroDivisionError):
+        carry_out()
