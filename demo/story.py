@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from demo import report
 from demo.addresses import cloud_settings
 from demo.model import load_data, train
 from demo.names import CLOUDS, MODEL, OUTCOMES_FILE
-from demo.processes import QUIET, Server, Servers, running
+from demo.processes import QUIET, Server, Servers, StartError, running
 from demo.traffic_record import TrafficRecord
 from demo.view import View
 
@@ -188,6 +189,8 @@ def first_version(story: Story) -> None:
     with story.step("v1 deployed on three clouds") as notes:
         state = run_flow(canary_deploy, model=MODEL, version=story.labels["v1"])
         story.claim("v1 serves on every cloud", state.is_completed())
+        if not state.is_completed():
+            raise StartError(f"v1 could not be deployed, so there is nothing to show: {_first_sentence(state)}")
         notes.append("serving")
 
 
@@ -389,8 +392,5 @@ def _silenced() -> Iterator[None]:
 
 def _import_what_is_slow() -> None:
     """The flows with everything that they use: half a minute of imports, while the servers start."""
-    import flows.canary_deploy
-    import flows.init
-    import flows.register
-    import flows.replicate
-    import mlflow.sklearn
+    for module in ("flows.canary_deploy", "flows.register", "flows.replicate", "flows.init", "mlflow.sklearn"):
+        importlib.import_module(module)

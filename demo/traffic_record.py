@@ -66,7 +66,7 @@ class TrafficRecord:
         return counts
 
     def totals(self) -> dict[str, dict[str, dict[str, int]]]:
-        """cloud -> version -> {sent, failed}; a failed request has no version."""
+        """By cloud and version: how many were sent and failed; a failed request has no version."""
         totals: dict[str, dict[str, dict[str, int]]] = {}
         for request in self.requests:
             key = request.version or "none"

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from lockstep.errors import BusyError
 
-WAIT: Final = 2.0  # seconds; a rollout takes minutes to hours, so waiting longer would only hide the refusal
+WAIT: Final = 15.0  # seconds: enough for a busy server to answer; a rollout takes longer, so the refusal is not hidden
 LEASE: Final = 60.0  # seconds after which the slot of a process that died is free again
 
 
