@@ -87,10 +87,12 @@ def ask(
 def main(folder: Path, rate: float) -> None:
     """Run until SIGTERM or SIGINT; finishes the requests that are under way."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop.set())
     data = load_data()
-    rows: list[dict[str, Any]] = data.live.to_dict("records")
+    rows: list[dict[str, Any]] = [
+        {str(name): value for name, value in row.items()} for row in data.live.to_dict("records")
+    ]
     labels = [int(label) for label in data.live_labels]
     sink = Sink(folder)
     config = load()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TITLES: Final = {"aws": "Amazon SageMaker", "azure": "Azure ML", "gcp": "Vertex AI"}
 COLOURS: Final = {"1": "#2e7d32", "2": "#c62828", "3": "#1565c0"}
 BUCKET: Final = 1.0  # seconds
+CLOSE: Final = 12.0  # seconds between events whose labels would overlap
 
 
 def show_table(console: Console, proofs: Mapping[str, tuple[str, str]], traffic: TrafficRecord) -> None:
@@ -81,14 +82,16 @@ def draw(path: Path, traffic: TrafficRecord, marks: Sequence[tuple[float, str]])
         axis.margins(x=0)
         for at, _ in marks:
             axis.axvline(at - start, color="black", linewidth=0.8, linestyle=":")
+    raised, last = 0, float("-inf")
     for at, text in marks:
+        raised = 1 - raised if at - last < CLOSE else 0  # neighbours take turns in two rows
+        last = at
         axes[0].annotate(
             text,
             (at - start, 100),
-            xytext=(2, 4),
+            xytext=(2, 4 + 14 * raised),
             textcoords="offset points",
             fontsize=8,
-            rotation=20,
             annotation_clip=False,
         )
     axes[-1].set_xlabel("seconds")

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 import yaml
+from rich.text import Text
 
 from demo import report
 from demo.addresses import cloud_settings
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     from lockstep.operations.fleet import Fleet
 
 RATE: Final = 12.0  # requests a second and cloud
-STEPS: Final = 11
+STEPS: Final = 12
 ALERT_TIMEOUT: Final = 120.0
+IN_FLIGHT: Final = 0.5  # seconds after which no request is under way that was sent before the switch
+PROOFS: Final = 30  # answers of each cloud that are looked at after the rollback
 #: Limits that fit a demo: a canary's step lasts seconds here, minutes in production.
-ROLLOUT: Final = {"steps": [20, 50, 100], "step_seconds": 3, "patience": 45, "look_every": 0.5, "min_requests": 12}
+ROLLOUT: Final = {"steps": [20, 50, 100], "step_seconds": 3, "patience": 45, "look_every": 1, "min_requests": 12}
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Story:
             good = True
         finally:
             seconds = time.monotonic() - began
-            self.steps.append(Step(title, seconds, " ".join(notes)))
+            self.steps.append(Step(title, seconds, Text.from_markup(" ".join(notes)).plain))
             self.view.finish(title, seconds, " ".join(notes), good=good)
 
     def claim(self, text: str, holds: bool) -> None:
@@ -283,6 +287,19 @@ def alert(story: Story, fleet: Fleet) -> None:
         notes.append(
             f"[green]v1 everywhere {seconds:.1f} s after the alert[/green], Prefect's start of the run included"
         )
+    with story.step("answers after the rollback") as notes:
+        since = time.time() + IN_FLIGHT
+
+        def enough() -> bool:
+            story.traffic.refresh()
+            answered = Counter(request.cloud for request in story.traffic.requests if request.ok and request.at > since)
+            return all(answered[cloud] >= PROOFS for cloud in CLOUDS)
+
+        enough_came = _await(enough, 60.0)
+        late = [request for request in story.traffic.requests if request.at > since]
+        strangers = sum(request.digest != v1.digest for request in late if request.ok)
+        story.claim("after the rollback every answer comes from v1", enough_came and strangers == 0)
+        notes.append(f"{len(late)} answers, {strangers} from another version")
 
 
 def proof(story: Story, fleet: Fleet) -> None:

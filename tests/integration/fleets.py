@@ -8,7 +8,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,7 +108,7 @@ class Traffic:
                 thread.join()
 
     def _ask(self, cloud: Any, pause: float) -> None:
-        rows: Sequence[dict[str, Any]] = self.data.live.to_dict("records")
+        rows = [{str(name): value for name, value in row.items()} for row in self.data.live.to_dict("records")]
         labels = list(self.data.live_labels)
         for which in itertools.cycle(range(len(rows))):
             if self.stop.wait(pause):
@@ -121,9 +121,9 @@ class Traffic:
             right = int(json.loads(answer.body)["predictions"][0] == labels[which])
             with self._lock, self.outcomes.open("a") as stream:
                 self.answers.append((cloud.name, answer.digest))
-                stream.write(
-                    f"{datetime.now(UTC).isoformat()},{answer.request_id or uuid.uuid4()},{cloud.name},{answer.slot},{right}\n"
-                )
+                request_id = answer.request_id or uuid.uuid4()
+                now = datetime.now(UTC).isoformat()
+                stream.write(f"{now},{request_id},{cloud.name},{answer.slot},{right}\n")
 
 
 def wait_for_requests(traffic: Traffic, more: int, timeout: float = 60.0) -> None:
