@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
@@ -55,9 +57,17 @@ def deploy() -> None:
 
 def _run_prefect_deploy() -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    settings = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, check=False
+            command,
+            cwd=ROOT,
+            env={**os.environ, **settings},  # the server that was compared with, whatever the shell says
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise LockstepError(
@@ -115,7 +125,7 @@ def _wanted(entry: Mapping[str, Any]) -> dict[str, object]:
         "enforce_parameter_schema": entry["enforce_parameter_schema"],
         "concurrency_limit": (limit["limit"], limit["collision_strategy"]) if limit else None,
         "schedules": sorted((schedule["slug"], float(schedule["interval"])) for schedule in entry["schedules"]),
-        "form": parameter_schema(_flow(entry)).model_dump_for_openapi(),
+        "form": _filled(parameter_schema(_flow(entry)).model_dump_for_openapi()),
     }
 
 
@@ -136,8 +146,13 @@ def _existing(deployed: DeploymentResponse) -> dict[str, object]:
             for schedule in deployed.schedules
             if hasattr(schedule.schedule, "interval")
         ),
-        "form": deployed.parameter_openapi_schema,
+        "form": _filled(deployed.parameter_openapi_schema or {}),
     }
+
+
+def _filled(form: Mapping[str, Any]) -> dict[str, Any]:
+    """The server leaves out what is empty."""
+    return {name: value for name, value in form.items() if value}
 
 
 def _has_pool(client: SyncPrefectClient, name: str) -> bool:

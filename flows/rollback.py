@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.opening import explained, load_fleet, open_in_flow, parameters
+from lockstep.errors import SplitError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.rollback import Rollback, choose_target, plan_rollback
 from lockstep.operations.rollback import rollback as roll_back
@@ -39,7 +40,12 @@ def rollback(
     if dry_run:
         _show_plan(opened, named)
         return None
-    done = roll_back(opened, to=named, reason=reason)
+    try:
+        done = roll_back(opened, to=named, reason=reason)
+    except SplitError:
+        now = traffic_table(opened, opened.observe())
+        publish("rollback traffic", model, f"# Not every cloud followed\n\n{now}\n{links(opened)}", "clouds are split")
+        raise
     seconds = ", ".join(f"{cloud} {value:.1f} s" for cloud, value in done.result.seconds.items())
     publish(
         "rollback",

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from lockstep.errors import BusyError
 
-WAIT: Final = 15.0  # seconds: enough for a busy server to answer; a rollout takes longer, so the refusal is not hidden
+WAIT: Final = 15.0  # seconds that a busy server may take to give a slot that is free
 LEASE: Final = 60.0  # seconds after which the slot of a process that died is free again
 
 
@@ -29,7 +29,8 @@ def only_rollout_of(model: str) -> Iterator[None]:
     A lease that cannot be renewed (Prefect's server restarts) does not end the rollout: half-way is the worst place.
     """
     name = f"lockstep:{model}"
-    _ensure(name)
+    if not _is_free(name):
+        raise _busy(model, name)
     with contextlib.ExitStack() as slot:
         try:
             slot.enter_context(
@@ -37,19 +38,25 @@ def only_rollout_of(model: str) -> Iterator[None]:
                     name, strict=True, timeout_seconds=WAIT, lease_duration=LEASE, raise_on_lease_renewal_failure=False
                 )
             )
-        except AcquireConcurrencySlotTimeoutError as error:
-            raise BusyError(
-                f"another rollout of {model} is running",
-                hint=f"wait for it, or cancel its run in Prefect; after a crash the slot {name!r} is free in a minute",
-            ) from error
+        except AcquireConcurrencySlotTimeoutError as error:  # another one was quicker
+            raise _busy(model, name) from error
         yield
 
 
-def _ensure(name: str) -> None:
-    """Have the limit there: a missing one would let every rollout through."""
+def _is_free(name: str) -> bool:
+    """Whether nobody holds the slot now; makes the limit first, since a missing one would let everybody through."""
     with get_client(sync_client=True) as client:
         try:
-            client.read_global_concurrency_limit_by_name(name)
+            limit = client.read_global_concurrency_limit_by_name(name)
         except ObjectNotFound:
-            with contextlib.suppress(ObjectAlreadyExists):  # another rollout was quicker
+            with contextlib.suppress(ObjectAlreadyExists):
                 client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+            return True
+    return limit.active_slots < limit.limit
+
+
+def _busy(model: str, name: str) -> BusyError:
+    return BusyError(
+        f"another rollout of {model} is running",
+        hint=f"wait for it, or cancel its run in Prefect; after a crash the slot {name!r} is free in a minute",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,8 @@ def test_no_second_rollout_of_a_model_but_of_another(here: Place) -> None:
             held.set()
             let_go.wait(60)
 
-    holder = threading.Thread(target=hold)
+    # The server's address is set for this context, which a thread does not inherit.
+    holder = threading.Thread(target=contextvars.copy_context().run, args=(hold,))
     holder.start()
     try:
         assert held.wait(30)
@@ -196,6 +198,7 @@ def test_what_is_refused_says_why_and_changes_nothing(here: Place) -> None:
 def test_jobs_run_at_the_same_time_and_errors_come_back_as_outcomes() -> None:
     together = threading.Barrier(3, timeout=30)
     attempts: list[str] = []
+    refusals: list[str] = []
 
     def meet() -> str:
         together.wait()
@@ -211,7 +214,7 @@ def test_jobs_run_at_the_same_time_and_errors_come_back_as_outcomes() -> None:
 
     def never() -> str:
         meet()
-        attempts.append("never")
+        refusals.append("never")
         raise CredentialsError("no", cloud="gcp", hint="log in")
 
     @flow(name="jobs")
@@ -225,7 +228,7 @@ def test_jobs_run_at_the_same_time_and_errors_come_back_as_outcomes() -> None:
     assert (met.value, tried.value, refused.value) == ("met", "now", None)
     assert isinstance(refused.error, CredentialsError)
     assert refused.error.hint == "log in"
-    assert sorted(attempts) == ["later", "later", "later", "never"]
+    assert (len(attempts), len(refusals)) == (3, 1), "only what may succeed later is tried again"
     with get_client(sync_client=True) as client:
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_of(state)])))
     assert {(task.name, task.state_name, task.run_count) for task in tasks} == {
