@@ -142,10 +142,14 @@ class Servers:
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
         )
+        # Prefect's application without its command, which imports everything in two processes.
         self.spawn(
             "prefect",
-            ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", _port(self.prefect_url)],
-            {"PREFECT_HOME": self.environment["PREFECT_HOME"]},
+            [
+                *("-m", "uvicorn", "--factory", "--host", "127.0.0.1", "--port", _port(self.prefect_url)),
+                *("--log-level", "warning", "prefect.server.api.server:create_app"),
+            ],
+            self.environment,
         )
 
     def spawn(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> Server:
