@@ -126,7 +126,9 @@ class Config(_Part):
     """The whole file."""
 
     mlflow: MlflowSettings
-    ledger: Annotated[str, Field(description="Path of the ledger's SQLite file.")] = ".lockstep/ledger.db"
+    ledger: Annotated[str, Field(description="Path of the ledger's SQLite file, relative to this file.")] = (
+        ".lockstep/ledger.db"
+    )
     clouds: Annotated[Mapping[str, AnyCloud], Field(min_length=1, description="Clouds by name.")]
     fleets: Annotated[Mapping[str, FleetSettings], Field(min_length=1, description="Fleets by name.")]
     models: Annotated[Mapping[str, ModelSettings], Field(description="Models by their name in MLflow.")] = {}
@@ -167,7 +169,9 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
             f"{chosen} cannot be read: {error.strerror or error}",
             hint=f"run in the folder that holds it, pass --config, or set {PATH_VARIABLE}",
         ) from error
-    return parse(text, str(chosen), environment)
+    config = parse(text, str(chosen), environment)
+    # Beside the file, not beside whoever happens to read it: a worker and a shell must find the same ledger.
+    return config.model_copy(update={"ledger": str(chosen.resolve().parent / config.ledger)})
 
 
 def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
@@ -212,7 +216,8 @@ def _resolve(
         return value
 
     def lookup(match: re.Match[str]) -> str:
-        found = environment.get(match["name"], match["default"])
+        default: str | None = match["default"]
+        found = environment.get(match["name"], default)
         if found is None:
             key = ".".join(map(str, path))
             raise ConfigError(

@@ -10,12 +10,13 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, traffic
 from lockstep.operations.probe import with_probe
 from lockstep.operations.replicate import missing_replicas
-from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic, show
+from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
 from lockstep.operations.watch import StageReport, Watch, describe
 from lockstep.rules.judge import Decision
 from lockstep.rules.plan import RetireSlot, Target, plan_changes
 from lockstep.rules.rollout import Move, Stage, plan_stages
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
+from lockstep.rules.switch import SwitchResult
 from lockstep.rules.traffic import TrafficSplit
 
 CONDEMNED_TAG = "lockstep.condemned"  # the reason why a version must not serve
@@ -56,7 +57,7 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
             fleet.registry.set_alias(version, CHAMPION)
         else:
             stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
-            reports = _roll_out(fleet, stable, version, stages, before, outcome)
+            reports = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
             _retire_others(fleet, keep={version.slot, stable.slot})
         after = fleet.observe()
         outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
@@ -93,12 +94,14 @@ def _roll_out(
     fleet: Fleet,
     stable: Version,
     canary: Version,
+    old_fallback: Version | None,
     stages: tuple[Stage, ...],
     before: FleetState,
     outcome: dict[str, object],
 ) -> tuple[StageReport, ...]:
     """Walk the stages and promote after the last; take the canary back on any trouble before that."""
     reports: list[StageReport] = []
+    shifted = False
     try:
         plan = plan_changes(Target((stable, canary), {}), before)
         show(fleet, plan)
@@ -108,6 +111,7 @@ def _roll_out(
         for stage in stages:
             fleet.say(f"canary {canary}: {stage.title}")
             target = Target((stable, canary), stage.splits(stable.slot, canary.slot))
+            shifted = True
             result = shift_traffic(fleet, plan_changes(target, fleet.observe()).shifts, [stable, canary])
             _all_or_raise(fleet, canary, result.reasons)
             report = watch.stage(stage)
@@ -117,36 +121,55 @@ def _roll_out(
         _promote(fleet, stable, canary)
     except BaseException as error:  # a Ctrl-C in the middle of a rollout must not leave a bad canary behind
         outcome["stages"] = [describe(report) for report in reports]
-        if isinstance(error, VerdictError):
-            decision = reports[-1].verdict.decision
-            fleet.registry.tag(canary, VERDICT_TAG, decision.value)
-            if decision is Decision.FAIL:
-                fleet.registry.tag(canary, CONDEMNED_TAG, error.problem)
-        take_back(fleet, stable, canary)
+        take_back(fleet, stable, canary, shifted=shifted)
+        # MLflow comes after the traffic: it may be the very thing that is down.
+        _note_end(fleet, stable, canary, old_fallback, error, reports)
         raise
+    fleet.registry.delete_alias(fleet.model, CHALLENGER)
     return tuple(reports)
 
 
-def take_back(fleet: Fleet, stable: Version, canary: Version) -> None:
-    """All traffic back to the stable version everywhere, then the canary's slots away and its alias with them.
+def take_back(fleet: Fleet, stable: Version, canary: Version, *, shifted: bool = True) -> None:
+    """All traffic back to the stable version, wherever the canary has a slot, then those slots away.
 
+    `shifted` tells whether the canary was ever given traffic; if so, no cloud's word that it has none is believed.
     Raises SplitError naming the clouds that could not follow; the others are back all the same.
     """
     fleet.say(f"taking {canary} back everywhere")
-    splits = {cloud.name: TrafficSplit.all_to(stable.slot) for cloud in fleet.clouds}
     observed = fleet.observe()
-    plan = plan_changes(Target((), splits, frozenset({canary.slot})), observed)
-    show(fleet, plan)
-    result = shift_traffic(fleet, plan.shifts, [stable])
-    back = [change for change in plan.retires if change.cloud not in result.reasons]
-    retire_slots(fleet, back)
-    fleet.registry.delete_alias(fleet.model, CHALLENGER)
-    lost = {**observed.unreachable, **result.reasons}
-    if lost:
+    placed = {cloud.cloud for cloud in observed.clouds if cloud.slot(canary.slot)} | set(observed.unreachable)
+    result = move_all(fleet, stable, observed, placed) if shifted else SwitchResult({}, {})
+    retire_slots(
+        fleet,
+        [RetireSlot(name, canary.slot) for name in sorted(placed - set(result.reasons) - set(observed.unreachable))],
+    )
+    if result.reasons:
         raise SplitError(
-            f"{canary} could not be taken back everywhere: {'; '.join(f'{c}: {why}' for c, why in lost.items())}",
+            f"{canary} could not be taken back everywhere: {result.explain()}",
             hint=f"lockstep rollback {fleet.model} --to {stable.label}",
         )
+
+
+def _note_end(
+    fleet: Fleet,
+    stable: Version,
+    canary: Version,
+    old_fallback: Version | None,
+    error: BaseException,
+    reports: list[StageReport],
+) -> None:
+    """Make MLflow say what is true after a canary was taken back: aliases as before, the verdict on the version."""
+    fleet.registry.set_alias(stable, CHAMPION)
+    fleet.registry.delete_alias(fleet.model, CHALLENGER)
+    if old_fallback is None:
+        fleet.registry.delete_alias(fleet.model, FALLBACK)
+    else:
+        fleet.registry.set_alias(old_fallback, FALLBACK)
+    if isinstance(error, VerdictError):
+        decision = reports[-1].verdict.decision
+        fleet.registry.tag(canary, VERDICT_TAG, decision.value)
+        if decision is Decision.FAIL:
+            fleet.registry.tag(canary, CONDEMNED_TAG, error.problem)
 
 
 def _promote(fleet: Fleet, stable: Version, version: Version) -> None:
@@ -155,7 +178,6 @@ def _promote(fleet: Fleet, stable: Version, version: Version) -> None:
     fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
     fleet.registry.set_alias(stable, FALLBACK)
     fleet.registry.set_alias(version, CHAMPION)
-    fleet.registry.delete_alias(fleet.model, CHALLENGER)
 
 
 def _retire_others(fleet: Fleet, keep: set[str]) -> None:

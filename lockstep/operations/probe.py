@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from lockstep.clouds.base import Cloud, Row
-from lockstep.errors import LockstepError, RetryLaterError
+from lockstep.errors import CloudRejectedError, LockstepError, RetryLaterError
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
@@ -40,6 +40,8 @@ def wait_until_serving(
                 seen = f"{strangers[0]} still answers"
             else:
                 seen = "it cannot tell yet" if shown is None else "it shows another split"
+        except CloudRejectedError as error:
+            seen = f"{error.problem}; if the model does not accept the row, set `probe:` of the model in lockstep.yaml"
         except LockstepError as error:
             seen = str(error)
         waited = time.monotonic() - began

@@ -11,8 +11,8 @@ from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, traffic
 from lockstep.operations.probe import with_probe
-from lockstep.operations.switch import failures, prepare_slots, shift_traffic, show
-from lockstep.rules.plan import Plan, ShiftTraffic, Target, plan_changes
+from lockstep.operations.switch import failures, move_all, prepare_slots, show
+from lockstep.rules.plan import Plan, Target, plan_changes
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, DesiredState, FleetState, Version
 from lockstep.rules.switch import Ending, SwitchResult
 from lockstep.rules.traffic import TrafficSplit
@@ -75,7 +75,8 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
         show(fleet, plan)
         unready = failures(prepare_slots(fleet, plan.prepares))
         _commit(fleet, target, left, reason)
-        result = _flip(fleet, target, before, unready)
+        moved = move_all(fleet, target, before, {cloud.name for cloud in fleet.clouds} - set(unready))
+        result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
         after = fleet.observe()
         seconds = time.monotonic() - began
         outcome.update(
@@ -103,16 +104,3 @@ def _commit(fleet: Fleet, target: Version, left: Version | None, reason: str) ->
     fallback = fleet.registry.alias(fleet.model, FALLBACK)
     if fallback is not None and fallback.digest == target.digest:
         fleet.registry.delete_alias(fleet.model, FALLBACK)  # what serves is no way back from itself
-
-
-def _flip(fleet: Fleet, target: Version, before: FleetState, unready: Mapping[str, str]) -> SwitchResult:
-    """Every cloud that can follow does so at once, also one that shows the target already: shows may be stale."""
-    known = {cloud.cloud: cloud for cloud in before.clouds}
-    wanted = TrafficSplit.all_to(target.slot)
-    shifts = [
-        ShiftTraffic(cloud.name, known[cloud.name].split if cloud.name in known else None, wanted)
-        for cloud in fleet.clouds
-        if cloud.name not in unready
-    ]
-    result = shift_traffic(fleet, shifts, [target])
-    return SwitchResult(result.seconds, {**unready, **result.reasons})

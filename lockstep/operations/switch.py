@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from lockstep.clouds.base import Cloud
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.probe import wait_until_serving
 from lockstep.operations.running import Job, Outcome
 from lockstep.rules.plan import Plan, PrepareSlot, RetireSlot, ShiftTraffic
-from lockstep.rules.state import Version
+from lockstep.rules.state import FleetState, Version
 from lockstep.rules.switch import SwitchResult
+from lockstep.rules.traffic import TrafficSplit
 
 
 def prepare_slots(fleet: Fleet, changes: Sequence[PrepareSlot]) -> tuple[Outcome[None], ...]:
@@ -45,6 +46,16 @@ def shift_traffic(fleet: Fleet, changes: Sequence[ShiftTraffic], versions: Seque
         {outcome.cloud: outcome.value for outcome in outcomes if outcome.value is not None},
         {outcome.cloud: _reason(outcome) for outcome in outcomes if not outcome.done},
     )
+
+
+def move_all(fleet: Fleet, version: Version, observed: FleetState, clouds: Collection[str]) -> SwitchResult:
+    """All traffic to one version on `clouds`, also where `observed` shows it so already: shows may be stale."""
+    known = {cloud.cloud: cloud.split for cloud in observed.clouds}
+    wanted = TrafficSplit.all_to(version.slot)
+    changes = [
+        ShiftTraffic(cloud.name, known.get(cloud.name), wanted) for cloud in fleet.clouds if cloud.name in clouds
+    ]
+    return shift_traffic(fleet, changes, [version])
 
 
 def retire_slots(fleet: Fleet, changes: Sequence[RetireSlot]) -> tuple[Outcome[None], ...]:
