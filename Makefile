@@ -2,7 +2,9 @@
 # make test   sets everything up and runs every check
 # make lock   resolves pyproject.toml anew into requirements.lock (needs the network)
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3 || command -v python)
+# The first interpreter that really runs and is new enough (a name on PATH may be a shim that runs nothing).
+PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -17,9 +19,9 @@ setup: $(STAMP)
 
 # A second run finds the stamp and touches no network.
 $(STAMP): requirements.lock pyproject.toml sandbox/azure/azurite/package-lock.json
-	@test -n "$(PYTHON)" || { echo "lockstep: no python3 on PATH; install Python 3.11 or later" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "lockstep: no Python 3.11 or later on PATH; install one, or call make PYTHON=/path/to/it" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "lockstep: $(PYTHON) is older than Python 3.11; call make PYTHON=/path/to/python3.11" >&2; exit 1; }
+		{ echo "lockstep: $(PYTHON) does not run or is older than Python 3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "lockstep: $(PYTHON) has no venv; install it (on Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
