@@ -30,14 +30,14 @@ class Account:
         """A boto3 client without retries; `changes` replace arguments."""
         if service in self._clients and not changes:
             return self._clients[service]
-        arguments = {
+        arguments: dict[str, Any] = {
             "endpoint_url": self.settings["endpoint_url"],
             "region_name": self.settings["region"],
             "aws_access_key_id": self.settings["access_key_id"],
             "aws_secret_access_key": self.settings["secret_access_key"],
             "config": Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 1}),
         }
-        made = boto3.client(service, **{**arguments, **changes})
+        made: Any = boto3.client(service, **{**arguments, **changes})  # type: ignore[call-overload]
         if not changes:
             self._clients[service] = made
         return made

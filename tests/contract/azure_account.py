@@ -67,7 +67,7 @@ class Account:
             retry_total=0,
         )
 
-    def client(self, scope: str = "https://management.azure.com/.default") -> ARMPipelineClient:
+    def client(self, scope: str = "https://management.azure.com/.default") -> Any:
         """A Resource Manager client that asks Entra for `scope`."""
         policies = [
             HeadersPolicy(),

@@ -40,7 +40,9 @@ class Vertex:
 
     def call(self, method: str, path: str, body: Any = None, **query: str) -> Json:
         url = f"{self.settings['api_endpoint']}/v1/{path}"
-        answer = self.session.request(method, url, json=body, params=query, timeout=60)
+        answer = self.session.request(  # type: ignore[no-untyped-call]
+            method, url, json=body, params=query, timeout=60
+        )
         return checked(answer)
 
     def models(self, method: str, path: str = "", body: Any = None, **query: str) -> Json:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -55,10 +55,10 @@ class Bench:
         self.files = files
         self.cloud = self.adapter()
         address = self.cloud.store()
-        self.store = from_url(
+        self.store = from_url(  # type: ignore[call-overload]
             address.url,
             config=dict(address.options),
-            client_options=dict(address.client_options),  # type: ignore[arg-type]
+            client_options=dict(address.client_options),
         )
 
     def settings(self, **changes: Any) -> AzureMLSettings:
@@ -201,7 +201,11 @@ def test_wrong_credentials_name_the_variables(bench: Bench) -> None:
 
 def test_wrong_workspace_is_not_an_empty_one(bench: Bench) -> None:
     for wrong in ({"workspace": "nowhere"}, {"resource_group": "nowhere"}, {"subscription_id": "nowhere"}):
-        for look in (lambda cloud: cloud.check(), lambda cloud: cloud.observe("anything")):
+        looks: tuple[Callable[[AzureML], object], ...] = (
+            lambda cloud: cloud.check(),
+            lambda cloud: cloud.observe("anything"),
+        )
+        for look in looks:
             with pytest.raises(NotFoundError) as caught:
                 look(bench.adapter(**wrong))
             assert "workspace" in caught.value.hint

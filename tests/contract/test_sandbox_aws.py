@@ -4,7 +4,9 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import requests
@@ -13,22 +15,24 @@ from botocore.exceptions import ClientError
 from sklearn.datasets import load_breast_cancer
 
 from tests.contract.aws_account import Account, weights
+from tests.model_files import ModelVersion
+from tests.sandbox_control import RunningSandbox
 
 
 @pytest.fixture(scope="module")
-def account(sandbox):
+def account(sandbox: RunningSandbox) -> Iterator[Account]:
     account = Account(sandbox.settings["aws"])
     yield account
     account.clean()
 
 
 @pytest.fixture(scope="module")
-def model_version(model_versions):
+def model_version(model_versions: tuple[ModelVersion, ModelVersion]) -> dict[str, ModelVersion]:
     return {version.label: version for version in model_versions}
 
 
 @pytest.fixture(scope="module")
-def body():
+def body() -> bytes:
     """A request that both versions can answer."""
     frame = load_breast_cancer(as_frame=True).data.head(2)
     frame.columns = frame.columns.str.replace(" ", "_")
@@ -36,7 +40,7 @@ def body():
 
 
 @pytest.fixture(scope="module")
-def models(account, model_version):
+def models(account: Account, model_version: dict[str, ModelVersion]) -> dict[str, str]:
     """Model names of the two versions."""
     return {
         label: account.model(account.upload(version.folder, version.digest), version.digest, label)
@@ -45,7 +49,7 @@ def models(account, model_version):
 
 
 @pytest.fixture(scope="module")
-def pair(account, models):
+def pair(account: Account, models: dict[str, str]) -> str:
     """An endpoint on which v1 has all the traffic and v2 stands by."""
     name = account.endpoint(account.config(("v1", models["v1"], 100), ("v2", models["v2"], 0)))
     answer = account.settled(name)
@@ -54,32 +58,34 @@ def pair(account, models):
 
 
 @pytest.fixture
-def slow(sandbox):
+def slow(sandbox: RunningSandbox) -> Iterator[Callable[[dict[str, float]], object]]:
     """Change delays for one test."""
     before = sandbox.control.delays({})
     yield sandbox.control.delays
     sandbox.control.delays(before)
 
 
-def arn(account, kind: str, name: str) -> str:
+def arn(account: Account, kind: str, name: str) -> str:
     return f"arn:aws:sagemaker:us-east-1:{account.settings['account_id']}:{kind}/{name}"
 
 
-def flip(account, endpoint: str, **desired: float) -> None:
+def flip(account: Account, endpoint: str, **desired: float) -> None:
     account.sm.update_endpoint_weights_and_capacities(
         EndpointName=endpoint,
         DesiredWeightsAndCapacities=[{"VariantName": name, "DesiredWeight": w} for name, w in desired.items()],
     )
 
 
-def invoke(account, endpoint: str, body: bytes, **more):
+def invoke(account: Account, endpoint: str, body: bytes, **more: Any) -> Any:
     return account.runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="application/json", **more)
 
 
 # ---- invocations
 
 
-def test_each_variant_serves_its_own_bytes(account, pair, model_version, body):
+def test_each_variant_serves_its_own_bytes(
+    account: Account, pair: str, model_version: dict[str, ModelVersion], body: bytes
+) -> None:
     for label, version in model_version.items():
         answer = invoke(account, pair, body, TargetVariant=label, InferenceId="request-1")
         assert answer["InvokedProductionVariant"] == label
@@ -87,14 +93,14 @@ def test_each_variant_serves_its_own_bytes(account, pair, model_version, body):
         assert json.loads(answer["Body"].read())["predictions"]
 
 
-def test_describe_names_the_image_by_digest(account, pair):
+def test_describe_names_the_image_by_digest(account: Account, pair: str) -> None:
     answer = account.sm.describe_endpoint(EndpointName=pair)
     image = answer["ProductionVariants"][0]["DeployedImages"][0]
     assert image["SpecifiedImage"] == image["ResolvedImage"] == account.settings["image"]
     assert answer["ProductionVariants"][1]["DesiredWeight"] == 0.0
 
 
-def test_unknown_endpoint_and_unknown_variant(account, pair):
+def test_unknown_endpoint_and_unknown_variant(account: Account, pair: str) -> None:
     with pytest.raises(ClientError, match="Endpoint nowhere of account 123456789012 not found") as caught:
         invoke(account, "nowhere", b"")
     assert caught.value.response["Error"]["Code"] == "ValidationError"
@@ -102,7 +108,7 @@ def test_unknown_endpoint_and_unknown_variant(account, pair):
         invoke(account, pair, b"", TargetVariant="v9")
 
 
-def test_a_models_error_is_a_model_error(account, pair):
+def test_a_models_error_is_a_model_error(account: Account, pair: str) -> None:
     with pytest.raises(account.runtime.exceptions.ModelError) as caught:
         invoke(account, pair, b"not JSON", TargetVariant="v1")
     response = caught.value.response
@@ -112,13 +118,13 @@ def test_a_models_error_is_a_model_error(account, pair):
     assert "Received client error (400) from primary" in response["Error"]["Message"]
 
 
-def test_a_body_over_the_limit_is_refused(account, pair):
+def test_a_body_over_the_limit_is_refused(account: Account, pair: str) -> None:
     with pytest.raises(ClientError) as caught:
         invoke(account, pair, bytes(6_291_457))
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
 
 
-def test_metrics_are_kept_per_variant(account, pair, body):
+def test_metrics_are_kept_per_variant(account: Account, pair: str, body: bytes) -> None:
     before = datetime.now(UTC).replace(second=0, microsecond=0)
     for _ in range(5):
         invoke(account, pair, body, TargetVariant="v2")
@@ -141,7 +147,7 @@ def test_metrics_are_kept_per_variant(account, pair, body):
             StartTime=before - timedelta(minutes=30),
             EndTime=before + timedelta(minutes=5),
         )
-        return answer["MetricDataResults"][0]["Values"][0]
+        return float(answer["MetricDataResults"][0]["Values"][0])
 
     requests = metric("Invocations", "Sum")
     assert requests >= 6
@@ -158,7 +164,7 @@ def test_metrics_are_kept_per_variant(account, pair, body):
 
 
 @pytest.fixture
-def balanced(account, pair):
+def balanced(account: Account, pair: str) -> Iterator[str]:
     """Put the traffic of the shared endpoint back."""
     yield pair
     account.settled(pair)
@@ -166,11 +172,13 @@ def balanced(account, pair):
     account.settled(pair)
 
 
-def scored(account, endpoint: str, body: bytes, count: int) -> Counter:
+def scored(account: Account, endpoint: str, body: bytes, count: int) -> Counter[str]:
     return Counter(invoke(account, endpoint, body)["InvokedProductionVariant"] for _ in range(count))
 
 
-def test_weights_take_effect_at_the_end_of_the_update(account, balanced, slow, body):
+def test_weights_take_effect_at_the_end_of_the_update(
+    account: Account, balanced: str, slow: Callable[[dict[str, float]], object], body: bytes
+) -> None:
     slow({"aws.endpoint.weights": 1.0})
     flip(account, balanced, v1=0, v2=100)
     answer = account.sm.describe_endpoint(EndpointName=balanced)
@@ -181,18 +189,20 @@ def test_weights_take_effect_at_the_end_of_the_update(account, balanced, slow, b
     assert set(scored(account, balanced, body, 20)) == {"v2"}
 
 
-def test_traffic_follows_the_shares(account, balanced, body):
+def test_traffic_follows_the_shares(account: Account, balanced: str, body: bytes) -> None:
     flip(account, balanced, v1=3, v2=1)
     account.settled(balanced)
     counts = scored(account, balanced, body, 40)
     assert 1 <= counts["v2"] <= 24  # 10 expected; outside by chance once in 80 000 runs
 
 
-def test_an_updating_endpoint_refuses_every_change(account, balanced, slow, models):
+def test_an_updating_endpoint_refuses_every_change(
+    account: Account, balanced: str, slow: Callable[[dict[str, float]], object], models: dict[str, str]
+) -> None:
     config = account.config(("v1", models["v1"], 1))
     slow({"aws.endpoint.weights": 1.0})
     flip(account, balanced, v1=50, v2=50)
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: flip(account, balanced, v1=0, v2=100),
         lambda: account.sm.update_endpoint(EndpointName=balanced, EndpointConfigName=config),
         lambda: account.sm.delete_endpoint(EndpointName=balanced),
@@ -206,7 +216,9 @@ def test_an_updating_endpoint_refuses_every_change(account, balanced, slow, mode
     assert weights(account.settled(balanced)) == {"v1": 50, "v2": 50}
 
 
-def test_no_traffic_at_all_and_unknown_variants_are_refused(account, pair, models):
+def test_no_traffic_at_all_and_unknown_variants_are_refused(
+    account: Account, pair: str, models: dict[str, str]
+) -> None:
     with pytest.raises(ClientError, match="greater than 0"):
         flip(account, pair, v1=0, v2=0)
     with pytest.raises(ClientError, match="v9"):
@@ -228,8 +240,11 @@ def unchecked() -> Config:
     return Config(parameter_validation=False, retries={"total_max_attempts": 1})
 
 
-def test_no_request_is_lost_while_traffic_flips(account, balanced, body, sandbox):
-    failures, stop = [], threading.Event()
+def test_no_request_is_lost_while_traffic_flips(
+    account: Account, balanced: str, body: bytes, sandbox: RunningSandbox
+) -> None:
+    failures: list[Exception] = []
+    stop = threading.Event()
     began = time.time()
 
     def load() -> None:
@@ -258,12 +273,15 @@ def test_no_request_is_lost_while_traffic_flips(account, balanced, body, sandbox
 # ---- UpdateEndpoint
 
 
-def test_an_update_starts_only_what_is_new_and_stops_what_is_gone(account, models, body, sandbox):
+def test_an_update_starts_only_what_is_new_and_stops_what_is_gone(
+    account: Account, models: dict[str, str], body: bytes, sandbox: RunningSandbox
+) -> None:
     name = account.endpoint(account.config(("v1", models["v1"], 60)), Tags=[{"Key": "k", "Value": "v"}])
     assert account.settled(name)["EndpointStatus"] == "InService"
     flip(account, name, v1=80)
     account.settled(name)
-    failures, stop = [], threading.Event()
+    failures: list[Exception] = []
+    stop = threading.Event()
 
     def load() -> None:
         while not stop.is_set():
@@ -299,13 +317,15 @@ def test_an_update_starts_only_what_is_new_and_stops_what_is_gone(account, model
     assert events == [("event:deploy", "v1"), ("event:deploy", "v2"), ("event:undeploy", "v1")]
 
 
-def broken(account, model_version, what: str = "0" * 64) -> str:
+def broken(account: Account, model_version: dict[str, ModelVersion], what: str = "0" * 64) -> str:
     """A model whose container refuses to start, since its files do not have the digest that it is told."""
     version = model_version["v1"]
     return account.model(account.upload(version.folder, version.digest), what, "broken")
 
 
-def test_an_update_that_does_not_come_up_leaves_the_old_configuration(account, pair, models, model_version):
+def test_an_update_that_does_not_come_up_leaves_the_old_configuration(
+    account: Account, pair: str, models: dict[str, str], model_version: dict[str, ModelVersion]
+) -> None:
     config = account.sm.describe_endpoint(EndpointName=pair)["EndpointConfigName"]
     bad = account.config(("v1", models["v1"], 1), ("v3", broken(account, model_version), 0))
     account.sm.update_endpoint(EndpointName=pair, EndpointConfigName=bad)
@@ -320,7 +340,9 @@ def test_an_update_that_does_not_come_up_leaves_the_old_configuration(account, p
     assert any("refused" in event["message"] for event in events)
 
 
-def test_a_creation_that_does_not_come_up_is_failed_and_can_only_be_deleted(account, models, model_version):
+def test_a_creation_that_does_not_come_up_is_failed_and_can_only_be_deleted(
+    account: Account, models: dict[str, str], model_version: dict[str, ModelVersion]
+) -> None:
     name = account.endpoint(account.config(("v1", broken(account, model_version), 1)))
     answer = account.settled(name)
     assert answer["EndpointStatus"] == "Failed"
@@ -334,7 +356,7 @@ def test_a_creation_that_does_not_come_up_is_failed_and_can_only_be_deleted(acco
     account.gone(name)
 
 
-def test_missing_and_unplaceable_model_data(account, model_version):
+def test_missing_and_unplaceable_model_data(account: Account, model_version: dict[str, ModelVersion]) -> None:
     with pytest.raises(ClientError, match=r"Could not access model data at s3://.*/nothing/"):
         account.model(f"s3://{account.bucket}/nothing/", "0" * 64)
     with pytest.raises(ClientError, match="forward slash"):
@@ -352,7 +374,9 @@ def test_missing_and_unplaceable_model_data(account, model_version):
         assert answer["FailureReason"].startswith("Failed to download model data for container")
 
 
-def test_bytes_are_read_as_they_lie_there_when_deployed(account, model_version, sandbox):
+def test_bytes_are_read_as_they_lie_there_when_deployed(
+    account: Account, model_version: dict[str, ModelVersion], sandbox: RunningSandbox
+) -> None:
     version = model_version["v1"]
     prefix = account.name("rot")
     for path in sorted(version.folder.rglob("*")):
@@ -365,7 +389,7 @@ def test_bytes_are_read_as_they_lie_there_when_deployed(account, model_version, 
     assert account.settled(account.endpoint(config))["EndpointStatus"] == "Failed"
 
 
-def test_deployment_policies(account, pair, models):
+def test_deployment_policies(account: Account, pair: str, models: dict[str, str]) -> None:
     config = account.config(("v1", models["v1"], 1))
     routing = {"Type": "CANARY", "WaitIntervalInSeconds": 0, "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 10}}
     with pytest.raises(ClientError, match="not implemented by the sandbox"):
@@ -390,9 +414,9 @@ def test_deployment_policies(account, pair, models):
 # ---- what is not there, what is there twice, what is malformed
 
 
-def test_missing_things_are_validation_errors(account, pair):
+def test_missing_things_are_validation_errors(account: Account, pair: str) -> None:
     sm = account.sm
-    wanted = {
+    wanted: dict[str, Callable[[], object]] = {
         "endpoint": lambda: sm.describe_endpoint(EndpointName="nowhere"),
         "endpoint configuration": lambda: sm.describe_endpoint_config(EndpointConfigName="nowhere"),
         "model": lambda: sm.describe_model(ModelName="nowhere"),
@@ -412,7 +436,7 @@ def test_missing_things_are_validation_errors(account, pair):
         account.config(("v1", "nowhere", 1))
 
 
-def test_nothing_is_created_twice(account, pair, models):
+def test_nothing_is_created_twice(account: Account, pair: str, models: dict[str, str]) -> None:
     config = account.sm.describe_endpoint(EndpointName=pair)["EndpointConfigName"]
     with pytest.raises(ClientError, match="Cannot create already existing endpoint "):
         account.sm.create_endpoint(EndpointName=pair, EndpointConfigName=config)
@@ -435,10 +459,10 @@ def test_nothing_is_created_twice(account, pair, models):
         )
 
 
-def test_requests_are_checked_against_the_service_description(account, models):
+def test_requests_are_checked_against_the_service_description(account: Account, models: dict[str, str]) -> None:
     sm = account.client("sagemaker", config=unchecked())
     container = {"Image": account.settings["image"]}
-    cases = [
+    cases: list[tuple[Callable[[], object], str]] = [
         (lambda: sm.create_model(ModelName="a_b", PrimaryContainer=container), "regular expression pattern"),
         (lambda: sm.create_model(ModelName="a" * 64, PrimaryContainer=container), "less than or equal to 63"),
         (lambda: sm.create_model(PrimaryContainer=container), "'modelName' failed to satisfy constraint"),
@@ -462,7 +486,7 @@ def test_requests_are_checked_against_the_service_description(account, models):
         sm.describe_model(ModelName="a")
 
 
-def test_members_that_the_service_does_not_have_are_refused(account):
+def test_members_that_the_service_does_not_have_are_refused(account: Account) -> None:
     scope = f"{account.settings['access_key_id']}/20260101/us-east-1/sagemaker/aws4_request"
     answer = requests.post(
         account.settings["endpoint_url"],
@@ -477,7 +501,7 @@ def test_members_that_the_service_does_not_have_are_refused(account):
     assert "Surprise" in answer.json()["message"]
 
 
-def test_a_shadow_variant_is_not_emulated(account, models):
+def test_a_shadow_variant_is_not_emulated(account: Account, models: dict[str, str]) -> None:
     variant = {
         "VariantName": "s",
         "ModelName": models["v1"],
@@ -489,7 +513,9 @@ def test_a_shadow_variant_is_not_emulated(account, models):
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
 
 
-def test_models_and_configurations_read_back_what_was_written(account, models, model_version):
+def test_models_and_configurations_read_back_what_was_written(
+    account: Account, models: dict[str, str], model_version: dict[str, ModelVersion]
+) -> None:
     version = model_version["v1"]
     model = account.sm.describe_model(ModelName=models["v1"])
     container = account.container(account.upload(version.folder, version.digest), version.digest, "v1")
@@ -502,7 +528,7 @@ def test_models_and_configurations_read_back_what_was_written(account, models, m
         account.sm.delete_endpoint_config(EndpointConfigName=config)
 
 
-def test_lists_come_in_pages(account, model_version):
+def test_lists_come_in_pages(account: Account, model_version: dict[str, ModelVersion]) -> None:
     version = model_version["v1"]
     stem = account.name("page")
     uri = account.upload(version.folder, version.digest)
@@ -520,13 +546,13 @@ def test_lists_come_in_pages(account, model_version):
     assert account.sm.list_models(NameContains=stem)["Models"] == []
 
 
-def test_endpoints_are_listed_by_status(account, pair):
+def test_endpoints_are_listed_by_status(account: Account, pair: str) -> None:
     found = account.sm.list_endpoints(StatusEquals="InService", NameContains=pair)["Endpoints"]
     assert [endpoint["EndpointName"] for endpoint in found] == [pair]
     assert account.sm.list_endpoints(StatusEquals="Failed", NameContains=pair)["Endpoints"] == []
 
 
-def test_tags(account, pair):
+def test_tags(account: Account, pair: str) -> None:
     resource = arn(account, "endpoint", pair)
     account.sm.add_tags(ResourceArn=resource, Tags=[{"Key": "model", "Value": "m"}, {"Key": "owner", "Value": "o"}])
     account.sm.delete_tags(ResourceArn=resource, TagKeys=["owner"])
@@ -543,7 +569,7 @@ def test_tags(account, pair):
 
 
 @pytest.fixture
-def group(account):
+def group(account: Account) -> Iterator[str]:
     name = account.name("group")
     account.sm.create_model_package_group(ModelPackageGroupName=name, Tags=[{"Key": "k", "Value": "v"}])
     yield name
@@ -554,9 +580,9 @@ def group(account):
     account.sm.delete_model_package_group(ModelPackageGroupName=name)
 
 
-def register(account, group: str, container: dict, **more) -> str:
+def register(account: Account, group: str, container: dict[str, Any], **more: Any) -> str:
     allowed = {key: container[key] for key in ("Image", "Environment", "ModelDataSource")}
-    return account.sm.create_model_package(
+    answer = account.sm.create_model_package(
         ModelPackageGroupName=group,
         InferenceSpecification={
             "Containers": [allowed],
@@ -564,16 +590,17 @@ def register(account, group: str, container: dict, **more) -> str:
             "SupportedResponseMIMETypes": ["application/json"],
         },
         **more,
-    )["ModelPackageArn"]
+    )
+    return str(answer["ModelPackageArn"])
 
 
 @pytest.fixture(scope="module")
-def container(account, model_version):
+def container(account: Account, model_version: dict[str, ModelVersion]) -> dict[str, Any]:
     version = model_version["v1"]
     return account.container(account.upload(version.folder, version.digest), version.digest, "v1")
 
 
-def test_packages_are_numbered_within_their_group(account, group, container):
+def test_packages_are_numbered_within_their_group(account: Account, group: str, container: dict[str, Any]) -> None:
     first = register(account, group, container, ClientToken="token-" + group)
     assert first == arn(account, "model-package", f"{group}/1")
     assert register(account, group, container, ClientToken="token-" + group) == first
@@ -590,7 +617,7 @@ def test_packages_are_numbered_within_their_group(account, group, container):
         account.sm.delete_model_package_group(ModelPackageGroupName=group)
 
 
-def test_approval_has_a_way_in_and_no_way_back(account, group, container):
+def test_approval_has_a_way_in_and_no_way_back(account: Account, group: str, container: dict[str, Any]) -> None:
     package = register(account, group, container)
 
     def approve(status: str) -> None:
@@ -608,7 +635,7 @@ def test_approval_has_a_way_in_and_no_way_back(account, group, container):
     assert account.sm.describe_model_package(ModelPackageName=package)["ModelApprovalStatus"] == "Approved"
 
 
-def test_a_package_can_be_changed_so_it_proves_nothing(account, group, container):
+def test_a_package_can_be_changed_so_it_proves_nothing(account: Account, group: str, container: dict[str, Any]) -> None:
     package = register(account, group, container, CustomerMetadataProperties={"a": "1", "b": "2"})
     account.sm.update_model_package(
         ModelPackageArn=package,
@@ -625,7 +652,7 @@ def test_a_package_can_be_changed_so_it_proves_nothing(account, group, container
         )
 
 
-def test_a_versioned_package_takes_no_tags(account, group, container):
+def test_a_versioned_package_takes_no_tags(account: Account, group: str, container: dict[str, Any]) -> None:
     with pytest.raises(ClientError, match="Tags are not supported"):
         register(account, group, container, Tags=[{"Key": "a", "Value": "b"}])
     with pytest.raises(ClientError, match="does not exist"):
@@ -637,7 +664,7 @@ def test_a_versioned_package_takes_no_tags(account, group, container):
 # ---- faults
 
 
-def test_a_stale_read_shows_the_past(account, balanced, sandbox):
+def test_a_stale_read_shows_the_past(account: Account, balanced: str, sandbox: RunningSandbox) -> None:
     number = sandbox.control.fault("aws", "stale")
     flip(account, balanced, v1=10, v2=90)
     answer = account.sm.describe_endpoint(EndpointName=balanced)
@@ -647,13 +674,15 @@ def test_a_stale_read_shows_the_past(account, balanced, sandbox):
 
 
 @pytest.mark.parametrize("kind", ["ignore", "revert"])
-def test_a_write_that_is_lost(account, pair, sandbox, kind):
+def test_a_write_that_is_lost(account: Account, pair: str, sandbox: RunningSandbox, kind: str) -> None:
     sandbox.control.fault("aws", kind, operation="UpdateEndpointWeightsAndCapacities", resource=pair)
     flip(account, pair, v1=10, v2=90)
     assert weights(account.settled(pair)) == {"v1": 100, "v2": 0}
 
 
-def test_an_ignored_creation_is_not_there_afterwards(account, container, sandbox):
+def test_an_ignored_creation_is_not_there_afterwards(
+    account: Account, container: dict[str, Any], sandbox: RunningSandbox
+) -> None:
     name = account.name("ignored")
     sandbox.control.fault("aws", "ignore", operation="CreateModel", resource=name)
     assert account.sm.create_model(ModelName=name, PrimaryContainer=container)["ModelArn"]
@@ -661,7 +690,7 @@ def test_an_ignored_creation_is_not_there_afterwards(account, container, sandbox
         account.sm.describe_model(ModelName=name)
 
 
-def test_a_busy_endpoint_stays_updating(account, balanced, sandbox):
+def test_a_busy_endpoint_stays_updating(account: Account, balanced: str, sandbox: RunningSandbox) -> None:
     sandbox.control.fault("aws", "busy", operation="UpdateEndpointWeightsAndCapacities", delay=0.7)
     began = time.monotonic()
     flip(account, balanced, v1=10, v2=90)
@@ -669,7 +698,7 @@ def test_a_busy_endpoint_stays_updating(account, balanced, sandbox):
     assert time.monotonic() - began >= 0.7
 
 
-def test_throttled_and_failing_calls(account, pair, sandbox):
+def test_throttled_and_failing_calls(account: Account, pair: str, sandbox: RunningSandbox) -> None:
     sandbox.control.fault("aws", "throttle", operation="DescribeEndpoint")
     with pytest.raises(ClientError, match="Rate exceeded"):
         account.sm.describe_endpoint(EndpointName=pair)
@@ -679,7 +708,7 @@ def test_throttled_and_failing_calls(account, pair, sandbox):
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
 
 
-def test_there_is_no_spot_capacity_to_take_away(account, pair, sandbox):
+def test_there_is_no_spot_capacity_to_take_away(account: Account, pair: str, sandbox: RunningSandbox) -> None:
     with pytest.raises(Exception, match="no spot"):
         sandbox.control.evict("aws", pair, "v1")
 
@@ -687,7 +716,9 @@ def test_there_is_no_spot_capacity_to_take_away(account, pair, sandbox):
 # ---- sagemaker-core, which offers the same operations as resources
 
 
-def test_sagemaker_core_works_too(account, group, container, models, monkeypatch):
+def test_sagemaker_core_works_too(
+    account: Account, group: str, container: dict[str, Any], models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = account.settings
     monkeypatch.setenv("AWS_ENDPOINT_URL", settings["endpoint_url"])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", settings["access_key_id"])

