@@ -1,0 +1,197 @@
+"""One model with two versions, deployed on all clouds of the sandbox: made once, put back in order by each test.
+
+`v2` is the champion and serves everything; `v1` is the fallback and warm, so that the way back is a weight flip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lockstep.config import Config, parse
+from lockstep.operations.canary import CONDEMNED_TAG, VERDICT_TAG, canary_deploy
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.probe import wait_until_serving, with_probe
+from lockstep.operations.register import register
+from lockstep.operations.replicate import replicate
+from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
+from lockstep.rules.traffic import TrafficSplit
+from tests.integration.fleets import configure, opened, save_model, unique
+from tests.sandbox_control import Control, RunningSandbox
+
+#: How the clouds' operations that change nothing are called, in the sandbox's record.
+READS = (
+    "Describe", "Get", "List", "Head", "Invoke", "predict", "Predict", "event:Read", "Query", "QueryMetrics", "Token",
+    "FetchToken", "BatchGet", "HEAD", "GET",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Everything that could have changed: MLflow's aliases and tags, and what each cloud reports."""
+
+    aliases: Mapping[str, str]
+    tags: Mapping[str, Mapping[str, str]]
+    clouds: FleetState
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """`folder` holds lockstep.yaml, the ledger, and outcomes.csv, which the model's outcomes are read from."""
+
+    model: str
+    fleet: Fleet
+    folder: Path
+    v1: Version
+    v2: Version
+    v3: Version
+    sandbox: RunningSandbox
+
+    @property
+    def control(self) -> Control:
+        """To make the clouds fail."""
+        return self.sandbox.control
+
+    @property
+    def config(self) -> Path:
+        """The file."""
+        return self.folder / "lockstep.yaml"
+
+    @property
+    def outcomes(self) -> Path:
+        """Where the model's outcomes are read from."""
+        return self.folder / "outcomes.csv"
+
+    @property
+    def clouds(self) -> tuple[str, ...]:
+        """Names, in rollout order."""
+        return tuple(cloud.name for cloud in self.fleet.clouds)
+
+    def changed(self, **changes: object) -> Fleet:
+        """The fleet under a configuration with other values; a key is a path such as `clouds__aws__bucket`."""
+        return opened(self.changed_config(**changes), self.model)
+
+    def changed_config(self, **changes: object) -> Config:
+        """The configuration with other values, None to leave one out."""
+        return parse(self.changed_text(**changes), "lockstep.yaml", {})
+
+    def changed_text(self, **changes: object) -> str:
+        """As `changed_config`, as the file's text."""
+        data = yaml.safe_load(self.config.read_text())
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            place: dict[str, Any] = data
+            for parent in parents:
+                place = place[parent]
+            if value is None:
+                place.pop(last, None)
+            else:
+                place[last] = value
+        return yaml.safe_dump(data, sort_keys=False)
+
+    def show(self) -> Shown:
+        """What MLflow and the clouds show now."""
+        registered = self.fleet.registry.client.get_registered_model(self.model)
+        tags = {version.label: self.fleet.registry.tags(version) for version in (self.v1, self.v2, self.v3)}
+        state = self.fleet.observe()
+        assert not state.unreachable, state.unreachable
+        return Shown(dict(registered.aliases), tags, state)
+
+    def answers(self) -> dict[str, str]:
+        """The digest that really answers, by cloud."""
+        fleet = with_probe(self.fleet, self.v1)
+        found = {}
+        for cloud in fleet.clouds:
+            digests = {cloud.invoke(self.model, fleet.probe).digest for _ in range(3)}
+            assert len(digests) == 1, f"{cloud.name} answers from {digests}"
+            found[cloud.name] = digests.pop()
+        return found
+
+    def everywhere(self, version: Version) -> dict[str, str]:
+        """What `answers` gives when all clouds serve the version."""
+        return dict.fromkeys(self.clouds, version.digest)
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Assert that the block changes nothing: not MLflow, no cloud's state, and not what answers."""
+        before = self.show()
+        yield
+        self.control.clear()
+        assert self.show() == before
+        assert self.answers() == self.everywhere(self.v2)
+
+    @contextlib.contextmanager
+    def only_reads(self) -> Iterator[None]:
+        """Assert that the clouds are asked for nothing but reads in the block."""
+        since = time.time()
+        yield
+        asked = {(call["cloud"], call["operation"]) for call in self.control.calls(since=since)}
+        assert {cloud for cloud, _ in asked} <= set(self.clouds)
+        writes = sorted(f"{cloud} {operation}" for cloud, operation in asked if not operation.startswith(READS))
+        assert writes == []
+
+    def write_outcomes(self, version: Version, good: int, bad: int) -> None:
+        """Outcomes of a version on every cloud, as of now."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+        lines = ["time,request_id,cloud,version,value"]
+        for cloud in self.clouds:
+            lines += [f"{now},{cloud}-{i},{cloud},{version.label},{int(i < good)}" for i in range(good + bad)]
+        self.outcomes.write_text("\n".join(lines) + "\n")
+
+    def restore(self) -> None:
+        """No faults, no outcomes; v2 serves, v1 is warm, nothing else is there."""
+        self.control.clear()
+        self.outcomes.unlink(missing_ok=True)
+        registry = self.fleet.registry
+        client = registry.client
+        fleet = with_probe(self.fleet, self.v2)
+        split = TrafficSplit.all_to(self.v2.slot)
+
+        def put_back(cloud: Any) -> None:
+            state = cloud.observe(self.model)
+            for version in (self.v1, self.v2):
+                slot = state.slot(version.slot)
+                if slot is None or not slot.ready:
+                    cloud.prepare(version)
+            if state.split != split:
+                cloud.set_traffic(self.model, split)
+            wait_until_serving(cloud, self.model, split, self.v2, fleet.probe, cloud.traffic_timeout)
+            for slot in state.slots:
+                if slot.name not in (self.v1.slot, self.v2.slot):
+                    cloud.retire(self.model, slot.name)
+
+        failed = [outcome.error for outcome in fleet.on_each("put back", put_back) if outcome.error is not None]
+        assert not failed, failed
+        registry.set_alias(self.v2, CHAMPION)
+        registry.set_alias(self.v1, FALLBACK)
+        registry.delete_alias(self.model, CHALLENGER)
+        for version in (self.v1, self.v2, self.v3):
+            for tag in {CONDEMNED_TAG, VERDICT_TAG} & set(registry.tags(version)):
+                client.delete_model_version_tag(self.model, version.label, tag)
+
+
+def deploy_two(sandbox: RunningSandbox, mlflow: str, folder: Path) -> Deployed:
+    """Register v1, v2 and v3, replicate them, and deploy v1 and v2; v3 waits for a rollout."""
+    model = unique("deployed")
+    fleet = opened(configure(sandbox, mlflow, folder, model), model)
+    v1 = register(fleet.registry, model, save_model(folder / "v1"))
+    v2 = register(fleet.registry, model, save_model(folder / "v2", regularisation=0.5))
+    v3 = register(fleet.registry, model, save_model(folder / "v3", regularisation=0.2))
+    for version in (v1, v2, v3):
+        replicate(fleet, version)
+    canary_deploy(fleet, v1)
+    made = Deployed(model, fleet, folder, v1, v2, v3, sandbox)
+    made.restore()
+    return made
+
+
+def document(text: str) -> Any:
+    """The one JSON document that standard output holds; fails for anything before or after it."""
+    return json.loads(text)
