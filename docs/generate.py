@@ -139,6 +139,7 @@ def _type(field: dict[str, Any]) -> str:
 class Case:
     """One kind of harm under one load: shares of bad events, requests per second on each of three clouds."""
 
+    guardrail: str
     stable: float
     canary: float
     rate: float
@@ -159,15 +160,21 @@ CLOUDS: Final = ("first", "second", "third")
 SEED: Final = 20260
 RUNS: Final = 200
 CASES: Final = tuple(
-    Case(stable, canary, rate)
+    Case(guardrail, stable, canary, rate)
     for rate in (1.0, 10.0)
-    for stable, worse in ((0.01, (0.01, 0.02, 0.05, 0.1, 0.5, 1.0)), (0.1, (0.1, 0.12, 0.15, 0.2, 0.4)))
+    for guardrail, stable, worse in (
+        ("errors", 0.01, (0.01, 0.02, 0.05, 0.1, 0.5, 1.0)),
+        ("outcomes", 0.1, (0.1, 0.12, 0.15, 0.2, 0.4)),
+    )
     for canary in worse
 )
 
 
 def simulate(case: Case, runs: int = RUNS) -> Row:
-    """Roll `runs` canaries out with the default settings and one guardrail; Poisson traffic, seeded by the case."""
+    """Roll `runs` canaries out with the default settings; Poisson traffic, seeded by the case.
+
+    Where outcomes are kept there are two guardrails, errors and outcomes, that share alpha; here no request fails.
+    """
     random = np.random.default_rng([SEED, *(round(value * 1000) for value in (case.stable, case.canary, case.rate))])
     ends = [_roll_out(case, random) for _ in range(runs)]
     back = [(seconds, requests) for taken, seconds, requests in ends if taken]
@@ -183,7 +190,8 @@ def simulate(case: Case, runs: int = RUNS) -> Row:
 def _roll_out(case: Case, random: np.random.Generator) -> tuple[bool, float, int]:
     """Whether one canary was taken back, after how many seconds and canary requests."""
     settings, alone = RolloutSettings(), MonitorSettings().limits()
-    bound = settings.caution * np.log(1 / settings.alpha)
+    outcomes = case.guardrail == "outcomes"
+    bound = settings.caution * np.log((2 if outcomes else 1) / settings.alpha)
     totals = np.zeros((len(CLOUDS) + 1, len(ODDS_RATIOS)))
     seconds, requests = 0.0, 0
     for stage in plan_stages(CLOUDS, settings.steps):
@@ -200,7 +208,11 @@ def _roll_out(case: Case, random: np.random.Generator) -> tuple[bool, float, int
                 counts[cloud][0] += new[0]
                 counts[cloud][1] += new[1]
             if set(stage.per_cent.values()) == {100}:
-                decision = judge_alone([Observed(cloud, *counts[cloud]) for cloud in CLOUDS], alone).decision
+                seen = [
+                    Observed(cloud, total, 0, total, bad) if outcomes else Observed(cloud, total, bad)
+                    for cloud, (total, bad) in counts.items()
+                ]
+                decision = judge_alone(seen, alone).decision
             elif mean_evidence(totals) >= bound:
                 decision = Decision.FAIL
             else:
@@ -229,15 +241,15 @@ def _period(case: Case, per_cent: int, seconds: float, random: np.random.Generat
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| requests per second and cloud | bad events, stable | bad events, canary | taken back | median minutes |"
+        "| requests per second and cloud | counted | bad, stable | bad, canary | taken back | median minutes |"
         " median canary requests |",
-        "|--:|--:|--:|--:|--:|--:|",
+        "|--:|---|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         case, missing = row["case"], row["minutes"] is None
         harmless = " (no harm)" if case["canary"] == case["stable"] else ""
         lines.append(
-            f"| {case['rate']:g} | {case['stable']:.0%} | {case['canary']:.0%}{harmless} | {row['taken_back']:.1%} | "
+            f"| {case['rate']:g} | {case['guardrail']} | {case['stable']:.0%} | {case['canary']:.0%}{harmless} | {row['taken_back']:.1%} | "
             f"{'–' if missing else row['minutes']} | {'–' if missing else format(row['requests'], ',')} |"
         )
     return "\n".join(lines) + "\n"
@@ -263,7 +275,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             and row["taken_back"] >= 0.5
         ]
         colour, line = looks.get((stable, rate), ("#3b82d1", "-"))
-        label = f"stable has {stable:.0%} bad, {rate:g} requests/s and cloud"
+        kind = "failed requests" if stable < 0.1 else "bad outcomes"
+        label = f"{kind}, stable {stable:.0%}; {rate:g} requests/s and cloud"
         axes.plot(*zip(*found, strict=True), line, color=colour, marker="o", label=label)
     for minute in (5, 10, 15, 20):
         axes.axhline(minute, color=grey, linewidth=0.5, linestyle=":")
