@@ -7,9 +7,10 @@ could not do it, 6 clouds are not in step, 7 a canary was judged worse and taken
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ import typer
 from lockstep.errors import ConfigError, LockstepError
 
 if TYPE_CHECKING:
+    from lockstep.clouds.base import Cloud
     from lockstep.config import Config
     from lockstep.operations.fleet import Fleet
 
@@ -311,20 +313,21 @@ def image(
 
 @app.command()
 def check(as_json: AsJson = False) -> None:
-    """Prove that MLflow and every cloud can be reached with the credentials at hand."""
+    """Prove that MLflow, every cloud and its store can be reached with the credentials at hand."""
     from lockstep.stores.registry import Registry
 
+    options.json = as_json
     config = _load()
     problems: dict[str, str] = {}
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.timeout)
-    for name, attempt in {
-        "mlflow": registry.check,
-        **{name: settings.connect(name).check for name, settings in config.clouds.items()},
-    }.items():
+    clouds = {name: settings.connect(name) for name, settings in config.clouds.items()}
+    attempts: dict[str, Callable[[], None]] = {"mlflow": registry.check}
+    attempts |= {name: partial(_check_cloud, cloud) for name, cloud in clouds.items()}
+    for name, attempt in attempts.items():
         try:
             attempt()
         except LockstepError as error:
-            problems[name] = f"{error.problem}" + (f" (next: {error.hint})" if error.hint else "")
+            problems[name] = error.reason
         if not as_json:
             typer.echo(f"{name:>6}  {problems.get(name, 'ok')}")
     if as_json:
@@ -349,6 +352,7 @@ def init(
     """Save lockstep.yaml to a Prefect server as blocks and deployments; shows the difference first."""
     import os
 
+    options.json = as_json
     _load()  # a mistake in the file is told before anything is started
     chosen = options.config or Path(os.environ.get("LOCKSTEP_CONFIG", "lockstep.yaml"))
     _run_module("flows.init", "--config", str(chosen), *(["--yes"] if yes else []), *(["--json"] if as_json else []))
@@ -371,8 +375,12 @@ def demo(
 
 def main() -> None:
     """Entry point of the `lockstep` command."""
+    import logging
+
     from lockstep import terminal
 
+    # Azure's libraries print a line of their own for each error that is raised, and reported, anyway.
+    logging.getLogger("azure").setLevel(logging.ERROR + 1)
     try:
         app()
     except LockstepError as error:
@@ -380,6 +388,13 @@ def main() -> None:
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _check_cloud(cloud: Cloud) -> None:
+    from lockstep.operations.fleet import open_replicas
+
+    cloud.check()
+    open_replicas(cloud).check_access()
 
 
 def _load() -> Config:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from lockstep.clouds.azureml import AzureMLSettings
 from lockstep.clouds.sagemaker import SageMakerSettings
@@ -136,12 +137,13 @@ class Config(_Part):
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
         for name, fleet in self.fleets.items():
-            unknown = [cloud for cloud in fleet.clouds if cloud not in self.clouds]
-            if unknown:
-                raise ValueError(f"fleet {name!r} names the cloud {unknown[0]!r}, which is not under clouds:")
+            for place, cloud in enumerate(fleet.clouds):
+                if cloud not in self.clouds:
+                    raise _unknown_name(("fleets", name, "clouds", place), "cloud", cloud, self.clouds)
         for name, model in self.models.items():
             if model.fleet not in self.fleets:
-                raise ValueError(f"model {name!r} names the fleet {model.fleet!r}, which is not under fleets:")
+                place_of_fleet = ("models", name, "fleet") if "fleet" in model.model_fields_set else ("models", name)
+                raise _unknown_name(place_of_fleet, "fleet", model.fleet, self.fleets)
         return self
 
     def model(self, name: str) -> ModelSettings:
@@ -190,7 +192,9 @@ def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
     except ValidationError as error:
         # A misspelt key shows up twice, as one too many and one too few: the line that is there helps more.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        path = tuple(part for part in first["loc"] if not _is_tag(part, resolved, first["loc"]))
+        path = first.get("ctx", {}).get("path") or tuple(
+            part for part in first["loc"] if not _is_tag(part, resolved, first["loc"])
+        )
         key = ".".join(str(part) for part in path) or "(the file)"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
@@ -203,6 +207,15 @@ def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
 def schema() -> dict[str, Any]:
     """JSON Schema of the file."""
     return Config.model_json_schema()
+
+
+def _unknown_name(path: tuple[str | int, ...], what: str, name: str, known: Iterable[str]) -> PydanticCustomError:
+    """Pydantic gives errors of the whole model no place in the file, so they carry their own."""
+    return PydanticCustomError(
+        "unknown_name",
+        "there is no {what} {name} under {what}s: (there: {known})",
+        {"path": path, "what": what, "name": repr(name), "known": ", ".join(known)},
+    )
 
 
 def _resolve(

@@ -34,6 +34,11 @@ class LockstepError(Exception):
         self.hint = hint
         self.cloud = cloud
 
+    @property
+    def reason(self) -> str:
+        """Problem and next step in one line, for a list that names the cloud itself."""
+        return f"{self.problem} ({self.hint})" if self.hint else self.problem
+
 
 class ConfigError(LockstepError):
     """A setting is missing or wrong."""

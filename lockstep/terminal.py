@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,7 +21,7 @@ from lockstep.rules.state import DesiredState, FleetState
 
 #: Notes go to standard error, results to standard output, so that `--json | jq` works.
 NOTES: Final = Console(stderr=True, highlight=False)
-RESULTS: Final = Console(highlight=False, soft_wrap=True)
+RESULTS: Final = Console(highlight=False)
 
 
 @contextlib.contextmanager
@@ -30,7 +31,7 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
         yield lambda event: None
         return
     if not NOTES.is_terminal:
-        yield lambda event: _plain(event)
+        yield _Lines()
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=NOTES, transient=True) as bars:
@@ -38,18 +39,31 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
 
         def observe(event: Event) -> None:
             if not event.total:
-                bars.console.print(f"[dim]{event.cloud:>6}[/dim]  {event.text}" if event.cloud else event.text)
+                bars.console.print(_line(event), markup=False)
                 return
+            shown = escape(_line(event)[:70])
             if event.cloud not in tasks:
-                tasks[event.cloud] = bars.add_task(event.text, total=event.total)
-            bars.update(tasks[event.cloud], description=event.text[:70], completed=event.done, total=event.total)
+                tasks[event.cloud] = bars.add_task(shown, total=event.total)
+            bars.update(tasks[event.cloud], description=shown, completed=event.done, total=event.total)
 
         yield observe
 
 
-def _plain(event: Event) -> None:
-    if not event.total or event.done >= event.total:
-        NOTES.print(f"{event.cloud}: {event.text}" if event.cloud else event.text, markup=False)
+class _Lines:
+    """Events as lines of a log: progress at its end alone, and what is said again and again only once."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, event: Event) -> None:
+        line = _line(event)
+        if (not event.total or event.done >= event.total) and line != self._last:
+            NOTES.print(line, markup=False, soft_wrap=True)
+            self._last = line
+
+
+def _line(event: Event) -> str:
+    return f"{event.cloud}: {event.text}" if event.cloud else event.text
 
 
 def show_state(state: FleetState, desired: DesiredState | None = None) -> None:
@@ -64,9 +78,11 @@ def show_state(state: FleetState, desired: DesiredState | None = None) -> None:
         for slot in sorted(cloud.slots, key=lambda slot: -slot.weight):
             shown = slot.status + ("" if slot.ready else " (not ready)") + (", cloud busy" if cloud.busy else "")
             table.add_row(cloud.cloud, slot.name, roles.get(slot.name, ""), f"{slot.weight} %", shown, slot.digest[:12])
-    for name, reason in state.unreachable.items():
-        table.add_row(name, "?", "", "?", f"[red]{reason}[/red]", "")
+    for name in state.unreachable:
+        table.add_row(name, "?", "", "?", "[red]unreachable[/red]", "")
     RESULTS.print(table)
+    for name, reason in state.unreachable.items():
+        _say("red", f"{name}: unreachable: {reason}")
 
 
 def show_status(status: Status) -> None:
@@ -74,19 +90,20 @@ def show_status(status: Status) -> None:
     show_state(status.state, status.desired)
     for proof in status.proofs:
         named = sorted({f"{answer.label or '?'} ({answer.digest[:12] or answer.slot})" for answer in proof.answers})
-        RESULTS.print(f"{proof.cloud:>6} answers as {', '.join(named) or proof.problem}")
+        _say("", f"{proof.cloud:>6} answers as {', '.join(named)}" if named else f"{proof.cloud:>6} does not answer")
     for cloud, problem in status.out_of_step.items():
-        RESULTS.print(f"[red]{cloud}: out of step: {problem}[/red]")
+        if cloud not in status.state.unreachable:
+            _say("red", f"{cloud}: out of step: {problem}")
     for warning in status.warnings:
-        RESULTS.print(f"[yellow]note: {warning}[/yellow]")
+        _say("yellow", f"note: {warning}")
     if not status.out_of_step and status.desired.champion is not None:
-        RESULTS.print(f"[green]in step: {status.desired.champion} everywhere[/green]")
+        _say("green", f"in step: {status.desired.champion} everywhere")
 
 
 def show_plan(plan: Plan) -> None:
     """One line a change."""
     for line in plan.explain():
-        RESULTS.print(line, markup=False)
+        _say("", line)
 
 
 def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -95,8 +112,13 @@ def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[objec
     for heading in headings:
         table.add_column(heading)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     RESULTS.print(table)
+
+
+def _say(colour: str, line: str) -> None:
+    """A line as it is: clouds' own words hold brackets, and a line that is copied must stay one."""
+    RESULTS.print(line, style=colour, markup=False, soft_wrap=True)
 
 
 def emit(answer: Any) -> None:
@@ -109,11 +131,10 @@ def show_error(error: LockstepError, *, as_json: bool) -> None:
     if as_json:
         emit({"error": str(error), "hint": error.hint, "exit_status": error.exit_status})
         return
-    NOTES.print("[bold red]error:[/bold red]", end=" ")
-    NOTES.print(str(error), markup=False)
+    # Not wrapped: what is copied out of here, a command or an address, must not have a line's end in it.
+    NOTES.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
     if error.hint:
-        NOTES.print("[bold]next:[/bold] ", end=" ")
-        NOTES.print(error.hint, markup=False)
+        NOTES.print(f"[bold]next:[/bold]  {escape(error.hint)}", soft_wrap=True)
 
 
 def state_as_json(state: FleetState) -> Mapping[str, object]:

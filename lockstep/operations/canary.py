@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lockstep.errors import DeploymentFailedError, RefusedError, SplitError, VerdictError
+from lockstep.errors import DeploymentFailedError, RefusedError, SplitError, UnreachableError, VerdictError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, traffic
 from lockstep.operations.probe import with_probe
@@ -45,9 +45,10 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
     desired = fleet.registry.desired(fleet.model)
     before = fleet.observe()
     if before.unreachable:
-        raise SplitError(
-            f"{fleet.model}: not every cloud can be reached: {before.unreachable}",
-            hint="a rollout needs all clouds of the fleet; mend them, or deploy later",
+        raise UnreachableError(
+            f"{version} was not deployed, since not every cloud can be reached: "
+            + "; ".join(f"{cloud}: {why}" for cloud, why in before.unreachable.items()),
+            hint="nothing was changed; a rollout needs all clouds of the fleet: mend what is named and deploy again",
         )
     stable = desired.champion
     with record(fleet, "canary_deploy", version, before=traffic(before)) as outcome:

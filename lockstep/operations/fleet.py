@@ -74,13 +74,12 @@ class Fleet:
         return FleetState(
             self.model,
             tuple(outcome.value for outcome in outcomes if outcome.value is not None),
-            {outcome.cloud: str(outcome.error) for outcome in outcomes if outcome.error is not None},
+            {outcome.cloud: outcome.error.reason for outcome in outcomes if outcome.error is not None},
         )
 
     def replicas(self, cloud: Cloud) -> Replicas:
         """The cloud's store."""
-        address = cloud.store()
-        return Replicas(cloud.name, address.url, address.options, address.client_options, address.credentials)
+        return open_replicas(cloud)
 
 
 def open_fleet(
@@ -115,6 +114,12 @@ def open_fleet(
         observer=observer or (lambda event: None),
         actor=actor or default_actor(),
     )
+
+
+def open_replicas(cloud: Cloud) -> Replicas:
+    """The versions in a cloud's store."""
+    address = cloud.store()
+    return Replicas(cloud.name, address.url, address.options, address.client_options, address.credentials)
 
 
 def default_actor() -> str:

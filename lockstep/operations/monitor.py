@@ -51,8 +51,10 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
     metrics = tuple(slot for outcome in measured for slot in outcome.value or ())
     outcomes = fleet.outcomes.counts(since, until) if fleet.outcomes is not None else ()
     verdict = judge_alone(_observed(champion, metrics, outcomes), settings.limits())
-    warnings = [f"{outcome.cloud}: no metrics: {outcome.error}" for outcome in measured if outcome.error is not None]
-    warnings += [f"{cloud}: {reason}" for cloud, reason in state.unreachable.items()]
+    warnings = [
+        f"{outcome.cloud}: no metrics: {outcome.error.reason}" for outcome in measured if outcome.error is not None
+    ]
+    warnings += [f"{cloud}: unreachable: {reason}" for cloud, reason in state.unreachable.items()]
     warnings += cold_fallback(state, desired.fallback)
     report = Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings))
     if verdict.decision is not Decision.FAIL or not act:

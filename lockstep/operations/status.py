@@ -67,13 +67,13 @@ def _prove(fleet: Fleet, champion: Version) -> tuple[CloudProof, ...]:
     try:
         fleet = with_probe(fleet, champion)
     except LockstepError as error:
-        return tuple(CloudProof(cloud.name, (), str(error)) for cloud in fleet.clouds)
+        return tuple(CloudProof(cloud.name, (), error.reason) for cloud in fleet.clouds)
 
     def ask(cloud: Cloud) -> tuple[Answer, ...]:
         return tuple(cloud.invoke(fleet.model, fleet.probe) for _ in range(PROBES))
 
     return tuple(
-        CloudProof(outcome.cloud, outcome.value or (), str(outcome.error) if outcome.error else "")
+        CloudProof(outcome.cloud, outcome.value or (), outcome.error.reason if outcome.error else "")
         for outcome in fleet.on_each(f"ask {fleet.model}", ask)
     )
 

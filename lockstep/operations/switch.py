@@ -79,8 +79,7 @@ def failures(outcomes: Sequence[Outcome[None]]) -> dict[str, str]:
 
 
 def _reason(outcome: Outcome[float] | Outcome[None]) -> str:
-    error = outcome.error
-    return "" if error is None else f"{error.problem}" + (f" ({error.hint})" if error.hint else "")
+    return "" if outcome.error is None else outcome.error.reason
 
 
 def _call(prepare: Callable[[Version], None], version: Version) -> Callable[[], None]:

@@ -13,16 +13,19 @@ COMMIT stands, except by `repair`, which puts back the bytes that the digest nam
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from lockstep.errors import CloudRejectedError, CredentialsError, DigestMismatchError, UnreachableError
+from lockstep.errors import CredentialsError, DigestMismatchError, LockstepError
 from lockstep.rules.manifest import FileEntry, Manifest
 from lockstep.rules.state import Version
+from lockstep.stores.store_errors import is_absent, translated
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -65,6 +68,7 @@ class Replicas:
         from obstore.store import from_url  # a Rust library: loading it is not free
 
         self._name = name
+        self._refusal: LockstepError | None = None
         with self._translated("open the store"):
             self._store: ObjectStore = from_url(
                 url,
@@ -73,12 +77,16 @@ class Replicas:
                     Any, {"timeout": f"{timeout:.0f}s", "connect_timeout": f"{min(timeout, 5):.0f}s", **client_options}
                 ),
                 retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=timeout)},
-                credential_provider=cast(Any, credentials),
+                credential_provider=cast(Any, credentials and self._remembering(credentials)),
             )
+
+    def check_access(self) -> None:
+        """Prove with one small read that the store answers and lets us in; raises the error that any method would."""
+        self._read("lockstep-check", "be read")
 
     def is_committed(self, version: Version) -> bool:
         """Whether a whole replica was once written here (one small read)."""
-        return self._read(f"{version.prefix}/{COMMIT}") == version.digest.encode()
+        return self._read(f"{version.prefix}/{COMMIT}", f"look for {version}") == version.digest.encode()
 
     def copy_in(self, version: Version, manifest: Manifest, folder: Path, progress: Progress, *, repair: bool) -> None:
         """Bring the version here from `folder` (with `files/`), verified byte for byte; does nothing twice.
@@ -100,7 +108,7 @@ class Replicas:
             if file.path in check.problems:
                 self._upload(version, file, folder)
             done += file.size
-            progress(f"{self._name}: copied {file.path}", done, manifest.size)
+            progress(f"copied {file.path}", done, manifest.size)
         if not check.whole:
             after = self.check(version, manifest, progress)
             if after.problems:
@@ -109,24 +117,24 @@ class Replicas:
                     cloud=self._name,
                     hint="run the same command again; if it repeats, look for a proxy that rewrites uploads",
                 )
-        self._write_once(f"{version.prefix}/{MANIFEST}", manifest.to_bytes(), repair=repair)
-        self._write_once(f"{version.prefix}/{COMMIT}", version.digest.encode(), repair=repair)
+        self._write_once(version, MANIFEST, manifest.to_bytes(), repair=repair)
+        self._write_once(version, COMMIT, version.digest.encode(), repair=repair)
 
     def check(self, version: Version, manifest: Manifest, progress: Progress) -> ReplicaCheck:
         """Read every byte of the replica and compare digests; changes nothing."""
         committed = self.is_committed(version)
         problems: dict[str, str] = {}
         done = 0
-        present = self._sizes(f"{version.prefix}/files")
+        present = self._sizes(version)
         for file in manifest.files:
             problem = self._problem(version, file, present)
             if problem:
                 problems[file.path] = problem
             done += file.size
-            progress(f"{self._name}: read back {file.path}", done, manifest.size)
+            progress(f"read back {file.path}", done, manifest.size)
         named = {file.path for file in manifest.files}
         problems.update(dict.fromkeys(set(present) - named, "is not part of the version"))
-        sealed = self._read(f"{version.prefix}/{MANIFEST}")
+        sealed = self._read(f"{version.prefix}/{MANIFEST}", f"read the manifest of {version}")
         if committed and (sealed is None or hashlib.sha256(sealed).hexdigest() != version.digest):
             problems[MANIFEST] = "does not have the version's digest"
         return ReplicaCheck(committed, problems)
@@ -137,7 +145,7 @@ class Replicas:
             return "is missing"
         if size != file.size:
             return f"has {size} bytes, expected {file.size}"
-        found = self._sha256(f"{version.prefix}/files/{file.path}")
+        found = self._sha256(version, file.path)
         return None if found == file.sha256 else f"has sha256 {found}, expected {file.sha256}"
 
     def _upload(self, version: Version, file: FileEntry, folder: Path) -> None:
@@ -150,70 +158,72 @@ class Replicas:
             )
 
     def _remove_strays(self, version: Version, manifest: Manifest) -> None:
-        strays = set(self._sizes(f"{version.prefix}/files")) - {file.path for file in manifest.files}
+        strays = set(self._sizes(version)) - {file.path for file in manifest.files}
         with self._translated(f"remove what is not part of {version}"):
             for path in sorted(strays):
                 self._store.delete(f"{version.prefix}/files/{path}")
 
-    def _write_once(self, path: str, content: bytes, *, repair: bool) -> None:
-        if self._read(path) == content:
+    def _write_once(self, version: Version, name: str, content: bytes, *, repair: bool) -> None:
+        path, action = f"{version.prefix}/{name}", f"write {name} of {version}"
+        if self._read(path, action) == content:
             return
         from obstore.exceptions import AlreadyExistsError
 
-        with self._translated(f"write {path}"), contextlib.suppress(AlreadyExistsError):
+        with self._translated(action), contextlib.suppress(AlreadyExistsError):
             self._store.put(path, content, mode="overwrite" if repair else "create")
-        if self._read(path) != content:
+        if self._read(path, action) != content:
             raise DigestMismatchError(
-                f"{path} is there with other content", cloud=self._name, hint="replicate again with --repair"
+                f"{name} of {version} is there with other content",
+                cloud=self._name,
+                hint=f"lockstep replicate {version.model} {version.label} --repair",
             )
 
-    def _sizes(self, prefix: str) -> dict[str, int]:
-        with self._translated(f"list {prefix}"):
+    def _sizes(self, version: Version) -> dict[str, int]:
+        prefix = f"{version.prefix}/files"
+        with self._translated(f"list the files of {version}"):
             return {
                 str(item["path"]).removeprefix(f"{prefix}/"): int(item["size"])
                 for batch in self._store.list(prefix)
                 for item in batch
             }
 
-    def _read(self, path: str) -> bytes | None:
-        with self._translated(f"read {path}"):
+    def _read(self, path: str, action: str) -> bytes | None:
+        with self._translated(action):
             try:
                 return bytes(self._store.get(path).bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if not is_absent(error):
+                    raise
                 return None
 
-    def _sha256(self, path: str) -> str:
+    def _sha256(self, version: Version, file: str) -> str:
         digest = hashlib.sha256()
-        with self._translated(f"read {path}"):
-            for chunk in self._store.get(path).stream(min_chunk_size=4 * 1024 * 1024):
+        with self._translated(f"read {file} of {version}"):
+            for chunk in self._store.get(f"{version.prefix}/files/{file}").stream(min_chunk_size=4 * 1024 * 1024):
                 digest.update(bytes(chunk))
         return digest.hexdigest()
 
+    def _translated(self, action: str) -> AbstractContextManager[None]:
+        return self._with_own_refusals(translated(self._name, action))
+
     @contextlib.contextmanager
-    def _translated(self, action: str) -> Iterator[None]:
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-
+    def _with_own_refusals(self, translation: AbstractContextManager[None]) -> Iterator[None]:
+        """What the cloud's own credentials said, rather than that obstore got none."""
+        self._refusal = None
         try:
-            yield
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise CredentialsError(
-                f"not allowed to {action}: {_first_line(error)}",
-                cloud=self._name,
-                hint="check the credentials and their permission to read and write the store of this cloud",
-            ) from error
-        except FileNotFoundError as error:
-            raise CloudRejectedError(
-                f"cannot {action}: {_first_line(error)}",
-                cloud=self._name,
-                hint="check that the bucket or container exists",
-            ) from error
-        except BaseError as error:
-            raise UnreachableError(
-                f"cannot {action}: {_first_line(error)}",
-                cloud=self._name,
-                hint="check the store's address and the network, then run the same command again",
-            ) from error
+            with translation:
+                yield
+        except CredentialsError:
+            if self._refusal is None:
+                raise
+            raise self._refusal from None
 
+    def _remembering(self, credentials: Callable[[], object]) -> Callable[[], object]:
+        def ask() -> object:
+            try:
+                return credentials()
+            except LockstepError as error:
+                self._refusal = error
+                raise
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return functools.update_wrapper(ask, credentials)  # obstore reads a provider's attributes

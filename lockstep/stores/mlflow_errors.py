@@ -64,7 +64,7 @@ def _translate(error: Exception, problem: str, address: str) -> LockstepError | 
     elif status in (0, 500) and (NO_ANSWER.search(text) or isinstance(error, requests.RequestException)):
         return UnreachableError(
             f"no answer from MLflow at {address}: {_reason(text)}",
-            hint="start it, or correct the address; a rollback does not need MLflow",
+            hint="start MLflow, or correct mlflow.tracking_uri in lockstep.yaml, then run the same command again",
         )
     return _by_status(status, f"{problem}: {_reason(text)}")
 

@@ -58,11 +58,14 @@ class AzureML(Cloud):
         if settings.storage_key is not None:
             options["account_key"] = settings.storage_key.get_secret_value()
             return StoreAddress(url, settings.store_uri, options, client_options)
+        return StoreAddress(url, settings.store_uri, options, client_options, self._store_token)
+
+    def _store_token(self) -> object:
+        """What obstore takes as credentials, asked for again when they expire."""
         with self._translated("get credentials for the store"):
             from obstore.auth.azure import AzureCredentialProvider
 
-            provider = AzureCredentialProvider(self._access.credential())  # type: ignore[arg-type]
-        return StoreAddress(url, settings.store_uri, options, client_options, provider)
+            return AzureCredentialProvider(self._access.credential())()  # type: ignore[arg-type]
 
     def console_url(self, model: str) -> str:
         """The endpoint's page in Azure ML studio."""
