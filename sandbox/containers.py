@@ -44,6 +44,8 @@ PRELOAD: Final = (
 )
 #: Variables that a container inherits, since interpreters do not start or find their libraries without them.
 INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "VIRTUAL_ENV")
+#: what the kernel takes, without the zero at its end
+SOCKET_PATH: Final = 103
 LOG_BYTES: Final = 64 * 1024
 
 
@@ -56,7 +58,7 @@ class Reply:
     body: bytes
 
 
-class ContainerGone(Exception):
+class ContainerGone(Exception):  # noqa: N818 - it is told as news, not always as an error
     """The container does not answer: it died, or never listened."""
 
 
@@ -133,10 +135,15 @@ class ContainerRuntime:
     _template: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _running: dict[int, Container] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _closed: bool = field(default=False, init=False)
     _count: int = field(default=0, init=False)
 
     def open(self) -> None:
         """Start the template. Call it from the main thread: the kernel ties the template's life to that thread."""
+        if len(os.fsencode(self._socket)) > SOCKET_PATH:
+            raise OSError(
+                f"a socket's path has at most {SOCKET_PATH} bytes, {self._socket} has more: set TMPDIR shorter"
+            )
         environment = {
             **os.environ,
             "SANDBOX_PID": str(os.getpid()),
@@ -170,7 +177,7 @@ class ContainerRuntime:
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }
         answer = self._ask(
-            {"argv": list(self.command), "env": environment, "cwd": os.getcwd(), "log": str(folder / "log")}
+            {"argv": list(self.command), "env": environment, "cwd": str(Path.cwd()), "log": str(folder / "log")}
         )
         container = Container(self, int(answer["pid"] or 0), port, folder)
         with self._lock:
@@ -178,11 +185,13 @@ class ContainerRuntime:
         return container
 
     def new_folder(self) -> Path:
-        """An empty folder for one container's files."""
+        """An empty folder for one container's files; raises ContainerGone when the sandbox is stopping."""
         with self._lock:
+            if self._closed:
+                raise ContainerGone("the sandbox is stopping")
             self._count += 1
             folder = self.root / f"container-{self._count}"
-        folder.mkdir(parents=True)
+            folder.mkdir(parents=True)
         return folder
 
     def poll(self, pid: int) -> int | None:
@@ -199,6 +208,8 @@ class ContainerRuntime:
 
     def close(self) -> None:
         """Kill every container and the template."""
+        with self._lock:
+            self._closed = True
         for container in list(self._running.values()):
             container.stop()
         template, self._template = self._template, None

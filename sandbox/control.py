@@ -1,25 +1,29 @@
 """The control address: JSON over HTTP, to look at the sandbox and to make things go wrong.
 
-| request                         | body                                              | does                                   |
-|---------------------------------|---------------------------------------------------|----------------------------------------|
-| `GET  /settings`                |                                                   | the settings that were printed         |
-| `GET  /faults`                  |                                                   | the faults on the board                |
-| `POST /faults`                  | `{cloud, kind, operation?, count?, seconds?, …}`  | add one; answers `{"number": N}`       |
-| `DELETE /faults[/N]`            |                                                   | clear one or all                       |
-| `GET  /delays`, `PUT /delays`   | `{"aws.endpoint.weights": 15}`                    | see or change delays (seconds)         |
-| `GET  /calls?cloud=&since=`     |                                                   | what the clouds were asked             |
-| `POST /corrupt`                 | `{cloud, key, offset?}`                           | flip one byte of a stored object       |
-| `POST /evict`                   | `{cloud, endpoint, slot}`                         | take a slot's machine away             |
+| request                       | body                                             | does                             |
+|-------------------------------|--------------------------------------------------|----------------------------------|
+| `GET  /settings`              |                                                  | the settings that were printed   |
+| `GET  /faults`                |                                                  | the faults on the board          |
+| `POST /faults`                | `{cloud, kind, operation?, count?, seconds?, …}` | add one; answers `{"number": N}` |
+| `DELETE /faults[/N]`          |                                                  | clear one or all                 |
+| `GET  /delays`, `PUT /delays` | `{"aws.endpoint.weights": 15}`                   | see or change delays (seconds)   |
+| `GET  /calls?cloud=&since=`   |                                                  | what the clouds were asked       |
+| `POST /corrupt`               | `{cloud, key, offset?}`                          | flip one byte of a stored object |
+| `POST /evict`                 | `{cloud, endpoint, slot}`                        | take a slot's machine away       |
 
-`kind`, `operation`, `count` and the rest are described in `sandbox/faults.py`.
+`kind`, `operation`, `count` and the rest are described in `sandbox/faults.py`. A request that cannot have the effect
+that it asks for (a cloud that does not run, an operation that no cloud has, an unknown field) is answered with 400.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import threading
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from typing import Any
 
 from werkzeug.exceptions import HTTPException
@@ -88,13 +92,15 @@ class Control:
         if request.method == "DELETE":
             self._world.faults.clear()
             return {}
-        body = request.get_json()
-        unknown = sorted(set(body) - FAULT_FIELDS)
-        if unknown:
-            raise ValueError(f"a fault has no field {unknown[0]!r}; fields: {', '.join(sorted(FAULT_FIELDS))}")
-        fault = Fault(**body)
+        fault = Fault(**_fields(request, ("cloud", "kind"), FAULT_FIELDS - {"cloud", "kind"}))
+        cloud = self._cloud(fault.cloud)
+        known = cloud.operations()
+        if not any(fnmatchcase(name, fault.operation) for name in known):
+            near = ", ".join(difflib.get_close_matches(fault.operation, sorted(known), 3, 0.5))
+            meant = f"; did you mean {near}?" if near else ""
+            raise ValueError(f"{fault.cloud} has no operation {fault.operation!r}{meant}")
         if fault.kind == "stale":
-            self._cloud(fault.cloud).freeze()
+            cloud.freeze()
         return {"number": self._world.faults.add(fault)}
 
     def _fault(self, request: Request, number: int) -> object:
@@ -103,24 +109,53 @@ class Control:
 
     def _delays(self, request: Request) -> object:
         if request.method == "PUT":
-            self._world.delays.change({name: float(seconds) for name, seconds in request.get_json().items()})
+            changes = _document(request)
+            for name, seconds in changes.items():
+                if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+                    raise ValueError(f"{name}: a delay is a number of seconds >= 0, not {seconds!r}")  # noqa: TRY004 - as the other 400s
+            self._world.delays.change(changes)
         return self._world.delays.table()
 
     def _calls(self, request: Request) -> object:
-        return self._world.calls.table(request.args.get("cloud"), float(request.args.get("since", 0)))
+        cloud = request.args.get("cloud")
+        if cloud is not None:
+            self._cloud(cloud)
+        return self._world.calls.table(cloud, float(request.args.get("since", 0)))
 
     def _corrupt(self, request: Request) -> object:
-        body = request.get_json()
-        return {"corrupted": self._cloud(body["cloud"]).corrupt(str(body["key"]), int(body.get("offset", 0)))}
+        body = _fields(request, ("cloud", "key"), {"offset"})
+        offset = body.get("offset", 0)
+        if isinstance(offset, bool) or not isinstance(offset, int):
+            raise ValueError(f"offset is a whole number of bytes, not {offset!r}")  # noqa: TRY004 - as the other 400s
+        return {"corrupted": self._cloud(body["cloud"]).corrupt(str(body["key"]), offset)}
 
     def _evict(self, request: Request) -> object:
-        body = request.get_json()
+        body = _fields(request, ("cloud", "endpoint", "slot"), frozenset())
         return {"evicted": self._cloud(body["cloud"]).evict(str(body["endpoint"]), str(body["slot"]))}
 
     def _cloud(self, name: str) -> CloudServers:
         if name not in self._clouds:
-            raise KeyError(f"cloud {name!r} (running: {', '.join(sorted(self._clouds))})")
+            raise ValueError(f"cloud {name!r} does not run here (running: {', '.join(sorted(self._clouds))})")
         return self._clouds[name]
+
+
+def _document(request: Request) -> dict[str, Any]:
+    body = request.get_json(force=True)
+    if not isinstance(body, dict):
+        raise ValueError(f"{request.method} {request.path} takes a JSON object")  # noqa: TRY004 - as the other 400s
+    return body
+
+
+def _fields(request: Request, needed: tuple[str, ...], optional: AbstractSet[str]) -> dict[str, Any]:
+    body = _document(request)
+    missing = [name for name in needed if name not in body]
+    if missing:
+        raise ValueError(f"{request.path} needs {missing[0]!r}")
+    unknown = sorted(set(body) - {*needed, *optional})
+    if unknown:
+        allowed = ", ".join(sorted({*needed, *optional}))
+        raise ValueError(f"{request.path} has no field {unknown[0]!r}; fields: {allowed}")
+    return body
 
 
 def _json(answer: Any, status: int = 200) -> Response:

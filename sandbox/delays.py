@@ -7,6 +7,7 @@ order of the clouds and fits into a few minutes. `instant` has no delay beyond t
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import Final
@@ -55,8 +56,9 @@ class Delays:
         unknown = sorted(set(changes) - set(SECONDS))
         if unknown:
             raise ValueError(f"unknown operation {unknown[0]!r}; known: {', '.join(sorted(SECONDS))}")
-        if any(seconds < 0 for seconds in changes.values()):
-            raise ValueError("a delay is a number of seconds >= 0")
+        for operation, seconds in changes.items():
+            if not math.isfinite(seconds) or seconds < 0:
+                raise ValueError(f"{operation}: a delay is a number of seconds >= 0, not {seconds!r}")
         with self._lock:
             self._seconds.update(changes)
 

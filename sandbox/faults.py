@@ -23,6 +23,7 @@ sandbox's seed.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import threading
 import time
@@ -33,6 +34,9 @@ from typing import Final
 CLOUDS: Final = ("aws", "azure", "gcp")
 KINDS: Final = ("fail", "throttle", "hang", "slow", "down", "stale", "lag", "ignore", "revert", "busy")
 LASTING: Final = ("down", "stale", "lag")
+#: Conditions that are looked at, not calls that are hit.
+STATES: Final = ("stale", "lag")
+NEED_DELAY: Final = ("lag", "busy")
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,39 @@ class Fault:
             raise ValueError(f"cloud must be one of {', '.join(CLOUDS)}, not {self.cloud!r}")
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if self.count is not None and self.count < 1:
-            raise ValueError("count is a number of calls >= 1")
-        if self.seconds is not None and self.seconds <= 0:
-            raise ValueError("seconds is a duration > 0")
-        if not 0.0 <= self.probability <= 1.0:
-            raise ValueError("probability is between 0 and 1")
+        for name in ("operation", "resource"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"{name} is a pattern such as 'Update*', not {getattr(self, name)!r}")
+        if self.count is not None and not (_is_whole(self.count) and self.count >= 1):
+            raise ValueError(f"count is a number of calls >= 1, not {self.count!r}")
+        if self.seconds is not None and not (_is_number(self.seconds) and self.seconds > 0):
+            raise ValueError(f"seconds is a duration > 0, not {self.seconds!r}")
+        if not _is_number(self.delay) or self.delay < 0:
+            raise ValueError(f"delay is a number of seconds >= 0, not {self.delay!r}")
+        if not _is_whole(self.status) or not 400 <= self.status <= 599:
+            raise ValueError(f"status is an HTTP error's, 400 to 599, not {self.status!r}")
+        if not _is_number(self.probability) or not 0.0 <= self.probability <= 1.0:
+            raise ValueError(f"probability is between 0 and 1, not {self.probability!r}")
+        self._check_meaning()
+
+    def _check_meaning(self) -> None:
+        # A field that would do nothing is refused: a test that sets it would show less than its author thinks.
+        if self.kind in STATES:
+            for name in ("count", "resource", "probability"):
+                if getattr(self, name) != self.__dataclass_fields__[name].default:
+                    raise ValueError(
+                        f"{self.kind} is a state of the whole cloud: it has no {name}, but may have seconds"
+                    )
+        if self.kind in NEED_DELAY and self.delay == 0:
+            raise ValueError(f"{self.kind} needs a delay > 0, in seconds")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass
@@ -74,7 +105,7 @@ class Faults:
     """The board. All methods are thread-safe; times are `time.monotonic()` seconds."""
 
     def __init__(self, seed: int = 0) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._numbers = itertools.count(1)
         self._active: list[_Active] = []
         self._lock = threading.Lock()

@@ -1,7 +1,8 @@
 """The preloaded process that containers are forked from.
 
-`python -m sandbox.template SOCKET MODULE...` imports the modules once (MLflow and a model library cost seconds; `module:function` also calls
-a function that fills a cache), then forks a child for each request on the Unix socket. A request is one JSON line
+`python -m sandbox.template SOCKET MODULE...` imports the modules once (MLflow and a model library cost seconds;
+`module:function` also calls a function that fills a cache), then forks a child for each request on the Unix socket. A
+request is one JSON line
 `{"argv": ["serving"], "env": {...}, "cwd": "...", "log": "FILE"}`; the child gets exactly that environment and runs
 `argv[0]` as `python -m argv[0] argv[1:]` would. The answer is `{"pid": N}`. `{"poll": N}` is answered with
 `{"exit": null | status}`, `{"kill": N}` ends a child. Children die with this process, and this one with its parent.
@@ -25,10 +26,10 @@ from typing import Any, Final
 PR_SET_PDEATHSIG: Final = 1
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux); ends at once if that has happened already."""
+def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process signal `number` when its parent dies (Linux); ends at once if it has died."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -54,7 +55,7 @@ def run_child(order: dict[str, Any], parent: int) -> None:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
+            print(end.code, file=sys.stderr)  # noqa: T201 - as Python itself does
     except BaseException:
         import traceback
 

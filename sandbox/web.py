@@ -53,7 +53,7 @@ class Service(Protocol):
         """The vendor's own answer for a `fail` (fault.status) or `throttle` fault."""
 
 
-class ConnectionDropped(ConnectionResetError):
+class ConnectionDropped(ConnectionResetError):  # noqa: N818 - done on purpose
     """The cloud is down: close the connection without an answer (cheroot lets a reset pass in silence)."""
 
     def __init__(self) -> None:

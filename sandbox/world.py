@@ -31,6 +31,9 @@ class CloudServers(Protocol):
 
     cloud: str
 
+    def launch(self) -> None:
+        """Start what runs in processes of its own and return at once; called from the main thread, before `start`."""
+
     def start(self) -> None:
         """Bind and serve; returns when every address answers."""
 
@@ -39,6 +42,9 @@ class CloudServers(Protocol):
 
     def freeze(self) -> None:
         """A `stale` fault begins: remember the state that reads will show until it ends."""
+
+    def operations(self) -> frozenset[str]:
+        """Names of the operations that faults can hit here."""
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of the stored object whose key ends with `key`; returns its full name or raises KeyError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from sandbox.aws import operations
 from sandbox.aws.deployment import Deployer
 from sandbox.aws.endpoints import Endpoints
 from sandbox.aws.metrics import CloudWatch
@@ -37,6 +38,9 @@ class AwsServers:
         self._moto = MotoHost()
         self._state = State(world)
         self._server: WebServer | None = None
+
+    def launch(self) -> None:
+        """Nothing here runs in a process of its own."""
 
     def start(self) -> None:
         """Bind and serve."""
@@ -72,6 +76,10 @@ class AwsServers:
     def freeze(self) -> None:
         """Remember what stale reads show."""
         self._state.freeze()
+
+    def operations(self) -> frozenset[str]:
+        """The operations in botocore's descriptions of the services here."""
+        return operations.names()
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of an S3 object."""

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 from sandbox.aws import s3
 from sandbox.aws.errors import AwsError, error_response, not_implemented, protocol_of
 from sandbox.aws.moto_host import SERVICES, MotoHost
+from sandbox.aws.operations import route53
 from sandbox.aws.runtime import Runtime
 from sandbox.aws.sagemaker import SageMaker
 from sandbox.aws.state import CLOUD, REGION
@@ -65,7 +66,7 @@ class Aws:
             resource = next((str(body[name]) for name in NAMES if body.get(name)), "")
             return Target(_target(request), resource)
         if service == "route53":
-            return Target(f"{request.method} {request.path}")
+            return Target(route53(request.method, request.path))
         return Target(_target(request))
 
     def respond(self, request: Request, target: Target) -> Response:

@@ -109,6 +109,11 @@ class ResourceManager:
         """Serve `method` on paths of `shape`: kinds and `*` for names, such as `workspaces/*/models/*`."""
         self._operations[method, shape.lower()] = operation
 
+    @property
+    def operations(self) -> frozenset[str]:
+        """Names of the operations that are served."""
+        return frozenset(operation.name for operation in self._operations.values())
+
     def identify(self, request: Request) -> Target:
         """The operation's name in the specification and the innermost names (`endpoint` or `endpoint/deployment`)."""
         parts = _below_provider(request.path)

@@ -35,10 +35,10 @@ class Azurite:
         self._process: subprocess.Popen[str] | None = None
         self._client: BlobServiceClient | None = None
 
-    def start(self, containers: tuple[str, ...]) -> None:
-        """Start it and create the containers. Call from the main thread: its life is tied to the calling thread.
+    def launch(self) -> None:
+        """Start the process. Call from the main thread: its life is tied to the calling thread.
 
-        Raises MissingToolError when Azurite or Node.js is not installed, OSError when it does not come up.
+        Raises MissingToolError (one line, what to do) when Azurite or Node.js is not installed.
         """
         if not is_installed():
             raise MissingToolError("Azurite is not installed: run `python -m sandbox.azure.install`")
@@ -54,6 +54,11 @@ class Azurite:
             text=True,
             start_new_session=True,
         )
+
+    def start(self, containers: tuple[str, ...]) -> None:
+        """Wait until it listens and create the containers; raises OSError when it does not come up."""
+        if self._process is None:
+            raise RuntimeError("Azurite was not launched")
         self.url = self._await_address(self._process)
         for name in containers:
             self.client().create_container(name)

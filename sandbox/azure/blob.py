@@ -43,6 +43,7 @@ CONTAINER: Final = {
     ("GET", "list"): "ListBlobs",
     ("POST", "batch"): "BatchBlobs",
 }
+OPERATIONS: Final = frozenset({*BLOB.values(), *CONTAINER.values(), "ListContainers", "CopyBlob"})
 #: Writes that an `ignore` fault can swallow -> the status that pretends they were done.
 WRITES: Final = {"PutBlob": 201, "PutBlockList": 201, "DeleteBlob": 202}
 

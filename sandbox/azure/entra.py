@@ -13,6 +13,7 @@ from sandbox.azure.tokens import LIFETIME, MANAGEMENT, METRICS, SCORING, Tokens
 from sandbox.faults import Fault
 from sandbox.web import Target
 
+OPERATIONS: Final = frozenset({"Token", "OpenIdConfiguration"})
 STORAGE: Final = ("https://storage.azure.com",)
 
 
@@ -42,7 +43,7 @@ class Entra:
     def respond(self, request: Request, target: Target) -> Response:
         """Discovery and tokens."""
         tenant = request.path.strip("/").partition("/")[0]
-        if target.operation not in ("Token", "OpenIdConfiguration"):
+        if target.operation not in OPERATIONS:
             return _json({"error": f"not implemented by the sandbox: {request.method} {request.path}"}, 501)
         if tenant != self._tokens.tenant:
             return _refuse(400, "invalid_tenant", f"AADSTS90002: Tenant '{tenant}' not found.")

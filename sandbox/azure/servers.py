@@ -11,9 +11,11 @@ from typing import Final
 from sandbox.azure.arm import ResourceManager
 from sandbox.azure.assets import ENVIRONMENTS, MODELS, Assets
 from sandbox.azure.azurite import Azurite
+from sandbox.azure.blob import OPERATIONS as BLOB_OPERATIONS
 from sandbox.azure.blob import BlobProxy
 from sandbox.azure.deployments import Deployments
 from sandbox.azure.endpoints import Endpoints
+from sandbox.azure.entra import OPERATIONS as ENTRA_OPERATIONS
 from sandbox.azure.entra import Entra
 from sandbox.azure.metrics import Metrics
 from sandbox.azure.monitor import Monitor
@@ -51,9 +53,14 @@ class AzureServers:
         group = f"/subscriptions/{self._subscription}/resourceGroups/{GROUP}"
         self._store = Store(f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}")
         self._settings: dict[str, object] = {}
+        self._manager_operations: frozenset[str] = frozenset()
+
+    def launch(self) -> None:
+        """Start Azurite; raises install.MissingToolError (one line, what to do) without Azurite or Node.js."""
+        self._azurite.launch()
 
     def start(self) -> None:
-        """Bind and serve; raises install.MissingToolError (one line, what to do) without Azurite or Node.js."""
+        """Bind and serve."""
         world, store = self._world, self._store
         certificates = issue(world.folder / "azure")
         default_container = f"azureml-blobstore-{uuid.uuid4()}"
@@ -79,6 +86,7 @@ class AzureServers:
             Assets(kind, store, world.faults, workspace.check).serve(manager)
         endpoints.serve(manager)
         deployments.serve(manager)
+        self._manager_operations = manager.operations
         monitor = Monitor(store, metrics, tokens, world.faults, self._subscription, REGION)
 
         def serve(service: Service, threads: int) -> str:
@@ -119,6 +127,10 @@ class AzureServers:
     def freeze(self) -> None:
         """Remember the resources for reads while a `stale` fault lasts."""
         self._store.freeze()
+
+    def operations(self) -> frozenset[str]:
+        """What Resource Manager, Storage, Entra, scoring and Monitor call their operations."""
+        return frozenset({*self._manager_operations, *BLOB_OPERATIONS, *ENTRA_OPERATIONS, "Score", "Metrics_Batch"})
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of the blob whose `container/name` ends with `key`."""

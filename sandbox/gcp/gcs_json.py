@@ -72,6 +72,7 @@ ROUTES: Final = tuple(
         ("DELETE", OBJECT, "storage.objects.delete"),
     )
 )
+OPERATIONS: Final = frozenset(operation for _, _, operation in ROUTES)
 CONDITIONS: Final = {
     "generation": "ifGenerationMatch",
     "not_generation": "ifGenerationNotMatch",

@@ -6,13 +6,15 @@ import hashlib
 from typing import Final
 
 from sandbox.gcp.gcs import StorageService
+from sandbox.gcp.gcs_json import OPERATIONS as STORAGE_OPERATIONS
 from sandbox.gcp.gcs_objects import Store
 from sandbox.gcp.identity import Identity, TokenService
 from sandbox.gcp.monitoring import MonitoringService
 from sandbox.gcp.quota import Limits
 from sandbox.gcp.samples import Samples
+from sandbox.gcp.vertex import ROUTES as VERTEX_ROUTES
 from sandbox.gcp.vertex import VertexService
-from sandbox.gcp.vertex_deployments import Deployments
+from sandbox.gcp.vertex_deployments import CONTAINER_RESTART, SPOT_RESTART, Deployments
 from sandbox.gcp.vertex_endpoints import Endpoints
 from sandbox.gcp.vertex_models import Models
 from sandbox.gcp.vertex_operations import Operations
@@ -50,6 +52,9 @@ class GcpServers:
     def _place(self, endpoint_id: str) -> Place:
         logs = f"{self._servers['vertex'].url}/logs"
         return Place(PROJECT_NUMBER, LOCATION, endpoint_id, self._servers["storage"].url, logs)
+
+    def launch(self) -> None:
+        """Nothing here runs in a process of its own."""
 
     def start(self) -> None:
         """Bind every address, write the service account's key file and create the project's bucket."""
@@ -96,6 +101,11 @@ class GcpServers:
         """Remember models and endpoints as they are; Cloud Storage is strongly consistent and never stale."""
         self._models.freeze()
         self._endpoints.freeze()
+
+    def operations(self) -> frozenset[str]:
+        """RPCs of Vertex AI and Monitoring, the JSON API's names for Cloud Storage, and what the sandbox adds."""
+        vertex = {rpc for _, _, rpc, _ in VERTEX_ROUTES}
+        return frozenset(vertex | STORAGE_OPERATIONS | {"ListTimeSeries", "Token", SPOT_RESTART, CONTAINER_RESTART})
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of a stored object's bytes; its metadata and checksums stay as they were."""

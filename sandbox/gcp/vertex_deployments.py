@@ -42,6 +42,9 @@ MUTABLE: Final = (
     "disableContainerLogging",
 )
 KEPT_LOGS: Final = 200
+#: What the platform does by itself, and a `fail` fault can prevent: an attempt to start a replica again.
+SPOT_RESTART: Final = "SpotRestart"
+CONTAINER_RESTART: Final = "ContainerRestart"
 NO_CAPACITY: Final = "Spot capacity was reclaimed (STOCKOUT): the replica was preempted."
 
 
@@ -260,14 +263,14 @@ class Deployments:
                     slot.kill(NO_CAPACITY)
                     self._world.calls.event("gcp", "evict", endpoint.id, time.time(), slot_id)
                     delay = self._world.delays.seconds("gcp.endpoint.deploy")
-                    self._revive(endpoint, slot, delay, "SpotRestart")
+                    self._revive(endpoint, slot, delay, SPOT_RESTART)
                     return f"{self._endpoints.name(endpoint.id)}/deployedModels/{slot_id}"
         raise KeyError(f"deployed model {slot_name} on endpoint {endpoint_name}")
 
     def crashed(self, endpoint: Endpoint, slot: Slot) -> None:
         """A container ended by itself: the platform starts it again at once."""
         if slot.crashed() and slot.kill("The model server exited; it is being restarted."):
-            self._revive(endpoint, slot, 0.0, "ContainerRestart")
+            self._revive(endpoint, slot, 0.0, CONTAINER_RESTART)
 
     def _revive(self, endpoint: Endpoint, slot: Slot, delay: float, operation: str) -> None:
         def work() -> None:
