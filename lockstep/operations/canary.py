@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lockstep.errors import DeploymentFailedError, RefusedError, SplitError, UnreachableError, VerdictError
+from lockstep.errors import BusyError, DeploymentFailedError, RefusedError, SplitError, UnreachableError, VerdictError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, traffic
 from lockstep.operations.probe import with_probe
@@ -50,6 +50,7 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
             + "; ".join(f"{cloud}: {why}" for cloud, why in before.unreachable.items()),
             hint="nothing was changed; a rollout needs all clouds of the fleet: mend what is named and deploy again",
         )
+    _refuse_busy(fleet, version, before)
     stable = desired.champion
     with record(fleet, "canary_deploy", version, before=traffic(before)) as outcome:
         if stable is None or stable.digest == version.digest:
@@ -63,6 +64,15 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
         after = fleet.observe()
         outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
     return Rollout(version, reports, before, after)
+
+
+def _refuse_busy(fleet: Fleet, version: Version, before: FleetState) -> None:
+    busy = [f"{cloud.cloud}: {cloud.endpoint} is {cloud.status or 'changing'}" for cloud in before.clouds if cloud.busy]
+    if busy:
+        raise BusyError(
+            f"{version} was not deployed, since an endpoint is in the middle of another change: {'; '.join(busy)}",
+            hint=f"nothing was changed; `lockstep status {fleet.model}` shows when it has ended, then deploy again",
+        )
 
 
 def check_deployable(fleet: Fleet, version: Version) -> None:
@@ -108,8 +118,13 @@ def _roll_out(
         show(fleet, plan)
         fleet.registry.set_alias(canary, CHALLENGER)
         _all_or_raise(fleet, canary, failures(prepare_slots(fleet, plan.prepares)))
-        watch = Watch(fleet, stable, canary)
+
+        def guard() -> None:
+            raise_if_overtaken(fleet, stable, canary)
+
+        watch = Watch(fleet, stable, canary, guard)
         for stage in stages:
+            guard()
             fleet.say(f"canary {canary}: {stage.title}")
             target = Target((stable, canary), stage.splits(stable.slot, canary.slot))
             shifted = True
@@ -119,7 +134,11 @@ def _roll_out(
             reports.append(report)
             if report.move is Move.TAKE_BACK:
                 raise _judged(report, stable, canary)  # noqa: TRY301 - taken back below, as after any trouble
+        guard()
         _promote(fleet, stable, canary)
+    except OvertakenError:
+        outcome["stages"] = [describe(report) for report in reports]
+        raise  # what serves now is the other operation's decision, the canary's traffic included
     except BaseException as error:  # a Ctrl-C in the middle of a rollout must not leave a bad canary behind
         outcome["stages"] = [describe(report) for report in reports]
         take_back(fleet, stable, canary, shifted=shifted)
@@ -128,6 +147,23 @@ def _roll_out(
         raise
     fleet.registry.delete_alias(fleet.model, CHALLENGER)
     return tuple(reports)
+
+
+def raise_if_overtaken(fleet: Fleet, stable: Version, canary: Version) -> None:
+    """Raise OvertakenError when MLflow's aliases are no longer those of this rollout: a rollback came in between.
+
+    It narrows the window in which two writers meet and does not close it. MLflow being silent is no sign of anything.
+    """
+    try:
+        desired = fleet.registry.desired(fleet.model)
+    except RetryLaterError as error:
+        fleet.say(f"MLflow does not answer, going on: {error}")
+        return
+    if desired.champion != stable or desired.challenger != canary:
+        raise OvertakenError(
+            f"the rollout of {canary} was overtaken: now {desired.champion or 'no version'} should serve",
+            hint=f"see `lockstep status {fleet.model}`; deploy again when that is settled",
+        )
 
 
 def take_back(fleet: Fleet, stable: Version, canary: Version, *, shifted: bool = True) -> None:

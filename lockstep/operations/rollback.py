@@ -88,10 +88,11 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
         )
         if result.ending is not Ending.DONE:
             raise SplitError(
-                f"{fleet.model} is on {target} on {', '.join(result.seconds) or 'no cloud'}, not on: "
+                f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
                 f"{result.explain()}",
                 hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
             )
+        _drop_own_fallback(fleet, target)
     return Rollback(target, left, plan, before, after, result, seconds)
 
 
@@ -101,6 +102,10 @@ def _commit(fleet: Fleet, target: Version, left: Version | None, reason: str) ->
     fleet.registry.delete_alias(fleet.model, CHALLENGER)
     if left is not None:
         fleet.registry.tag(left, CONDEMNED_TAG, f"rolled back from: {reason or 'no reason given'}")
+
+
+def _drop_own_fallback(fleet: Fleet, target: Version) -> None:
+    """What serves is no way back from itself. Only once it serves everywhere: until then the alias says where to go."""
     fallback = fleet.registry.alias(fleet.model, FALLBACK)
     if fallback is not None and fallback.digest == target.digest:
-        fleet.registry.delete_alias(fleet.model, FALLBACK)  # what serves is no way back from itself
+        fleet.registry.delete_alias(fleet.model, FALLBACK)
