@@ -98,6 +98,12 @@ class DeploymentFailedError(LockstepError):
     exit_status = 5
 
 
+class OvertakenError(LockstepError):
+    """Another operation changed what should serve, a rollback say; this one stopped and left its result alone."""
+
+    exit_status = 6
+
+
 class SplitError(LockstepError):
     """Clouds are not in step: some serve the target, some could not follow."""
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lockstep.errors import BusyError, DeploymentFailedError, RefusedError, SplitError, UnreachableError, VerdictError
+from lockstep.errors import (
+    BusyError,
+    DeploymentFailedError,
+    OvertakenError,
+    RefusedError,
+    RetryLaterError,
+    SplitError,
+    UnreachableError,
+    VerdictError,
+)
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, traffic
 from lockstep.operations.probe import with_probe

@@ -37,8 +37,10 @@ class StageReport:
 class Watch:
     """Keeps the counts of one rollout: clouds' metrics and the user's outcomes grow from `began`; periods are steps."""
 
-    def __init__(self, fleet: Fleet, stable: Version, canary: Version) -> None:
+    def __init__(self, fleet: Fleet, stable: Version, canary: Version, guard: Callable[[], None]) -> None:
+        """`guard` is called at every look and raises when the rollout must not go on."""
         self._fleet = fleet
+        self._guard = guard
         self._stable = stable
         self._canary = canary
         self._began = datetime.now(UTC)
@@ -54,6 +56,7 @@ class Watch:
         at_start = len(self._periods)
         while True:
             sleep(settings.look_every)
+            self._guard()
             self._look()
             requests = self._requests(at_start)
             verdict = self._verdict(stage, at_start, requests)
