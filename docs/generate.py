@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -84,10 +85,22 @@ def reference() -> str:
         required = set(model.get("required", ()))
         for key, field in model["properties"].items():
             default = "**required**" if key in required else _code(field.get("default", _of_type(whole, field)))
-            meaning = str(field.get("description", "")).replace("|", "\\|")
+            meaning = _meaning(whole, name, key, field).replace("|", "\\|")
             parts.append(f"| `{key}` | {_type(field)} | {default} | {meaning} |\n")
         parts.append("\n")
     return "".join(parts).rstrip("\n") + "\n"
+
+
+def _meaning(whole: dict[str, Any], model: str, key: str, field: dict[str, Any]) -> str:
+    """The field's own description, else that of what it refers to."""
+    if "description" in field:
+        return str(field["description"])
+    if "const" in field:
+        return "Which kind this is."
+    if model == "Columns":
+        return f"Name of the column with the {key.replace('_', ' ')}."
+    reference = str(field.get("$ref", "")).rpartition("/")[2]
+    return str(whole["$defs"].get(reference, {}).get("description", "")).partition("\n")[0]
 
 
 def schema_text() -> str:
@@ -246,12 +259,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|--:|---|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        case, missing = row["case"], row["minutes"] is None
-        harmless = " (no harm)" if case["canary"] == case["stable"] else ""
-        lines.append(
-            f"| {case['rate']:g} | {case['guardrail']} | {case['stable']:.0%} | {case['canary']:.0%}{harmless} | {row['taken_back']:.1%} | "
-            f"{'–' if missing else row['minutes']} | {'–' if missing else format(row['requests'], ',')} |"
+        case = row["case"]
+        cells = (
+            f"{case['rate']:g}",
+            case["guardrail"],
+            f"{case['stable']:.0%}",
+            f"{case['canary']:.0%}" + (" (no harm)" if case["canary"] == case["stable"] else ""),
+            f"{row['taken_back']:.1%}",
+            "–" if row["minutes"] is None else str(row["minutes"]),
+            "–" if row["requests"] is None else f"{row['requests']:,.0f}",
         )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -278,7 +296,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         kind = "failed requests" if stable < 0.1 else "bad outcomes"
         label = f"{kind}, stable {stable:.0%}; {rate:g} requests/s and cloud"
         axes.plot(*zip(*found, strict=True), line, color=colour, marker="o", label=label)
-    for minute in (5, 10, 15, 20):
+    for minute in (0.2, 1, 5, 20):
         axes.axhline(minute, color=grey, linewidth=0.5, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -294,7 +312,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         text.set_color(grey)
     figure.tight_layout()
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": "docs/generate.py"})
-    path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
+    text = re.sub(r"^<\?xml.*?(?=<svg)| <metadata>.*?</metadata>\n", "", path.read_text(), flags=re.S)
+    text = re.sub(r'width="(\d+)pt" height="(\d+)pt"', r'width="\1" height="\2" role="img"', text)
+    path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
 
 
 def _simulate_all() -> None:
