@@ -1,7 +1,8 @@
 """The command line. Runs an operation directly in its own process, without any server but MLflow and the clouds.
 
 Exit statuses: 0 done, 1 unexpected, 2 wrong usage, 3 refused or configuration wrong, 4 not found, 5 a cloud or MLflow
-could not do it, 6 clouds are not in step, 7 a canary was judged worse and taken back.
+could not do it, 6 clouds are not in step, 7 judged bad: a canary was taken back, or `monitor` found a
+breach in what serves (rolled back or not).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lockstep.clouds.base import Cloud
     from lockstep.config import Config
     from lockstep.operations.fleet import Fleet
+    from lockstep.operations.monitor import Report
 
 app = typer.Typer(
     name="lockstep",
@@ -223,8 +225,9 @@ def monitor(
     as_json: AsJson = False,
 ) -> None:
     """Judge what serves by each cloud's own metrics and the model's outcomes; roll back on a breach."""
-    from lockstep import terminal
+    from lockstep.errors import VerdictError
     from lockstep.operations.monitor import monitor as run
+    from lockstep.rules.judge import Decision
 
     with _opened(model, as_json) as fleet:
         report = run(fleet, act=act)
@@ -239,9 +242,20 @@ def monitor(
                 "rolled_back_to": back.target.label if back else None,
             }
         )
-        return
+    else:
+        _show_report(report)
+    if report.verdict.decision is Decision.FAIL:
+        raise typer.Exit(VerdictError.exit_status)
+
+
+def _show_report(report: Report) -> None:
+    from lockstep import terminal
+
+    back = report.rolled_back
     rows = [[m.cloud, m.slot, m.requests, m.errors, m.latency_p95 or "-"] for m in report.metrics]
-    terminal.show_rows(f"{model}: the last minutes", ("cloud", "slot", "requests", "errors", "p95 seconds"), rows)
+    terminal.show_rows(
+        f"{report.model}: the last minutes", ("cloud", "slot", "requests", "errors", "p95 seconds"), rows
+    )
     typer.echo(f"{report.verdict.decision.value}: {'; '.join(report.verdict.reasons)}")
     for warning in report.warnings:
         typer.echo(f"note: {warning}")
