@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from lockstep.errors import (
     CredentialsError,
     DeploymentFailedError,
     DigestMismatchError,
+    LockstepError,
     NotFoundError,
     RefusedError,
     RetryLaterError,
@@ -293,6 +295,98 @@ def test_a_failed_deployment_tells_google_s_reason(pair: Subject, control: Contr
     assert pair.observe() == before
     pair.cloud.prepare(third)
     assert pair.observe().slot(third.slot) is not None
+
+
+# -- through the generated clients -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        ({"kind": "fail", "status": 403}, CredentialsError, r"roles/aiplatform\.user"),
+        ({"kind": "throttle"}, ThrottledError, r"Quota exceeded.*raise the quota"),
+        ({"kind": "fail", "status": 503}, UnreachableError, r"status\.cloud\.google\.com"),
+        ({"kind": "hang"}, UnreachableError, r"no answer"),
+        ({"kind": "down"}, UnreachableError, r"no answer"),
+    ],
+    ids=["permission", "quota", "outage", "silence", "cut"],
+)
+def test_an_upload_that_fails_says_why_and_is_sent_once(
+    sandbox: RunningSandbox,
+    subject: Subject,
+    control: Control,
+    fault: dict[str, Any],
+    error: type[LockstepError],
+    said: str,
+) -> None:
+    """The fault hits one call: a second one would go well, and might be a second version."""
+    cloud, version = connect(sandbox, call_timeout=1.0), subject.variant()
+    with control.during("gcp", operation="UploadModel", count=1, **fault), pytest.raises(error) as raised:
+        cloud.register(version)
+    assert re.search(said, f"{raised.value} {raised.value.hint}", re.DOTALL)
+    assert f"register {version}" in str(raised.value)
+    assert "POST http" not in str(raised.value)  # Google's text alone, without the SDK's address in front
+    cloud.register(version)
+
+
+PROOF = """
+import json, sys
+from datetime import UTC, datetime, timedelta
+from lockstep.clouds.vertex import VertexSettings
+from lockstep.rules.state import Version
+from lockstep.rules.traffic import TrafficSplit
+
+given = json.load(sys.stdin)
+stable, other, new = (Version(**one) for one in given["versions"])
+cloud = VertexSettings(**given["settings"]).connect("gcp")
+shown = {}
+
+def note(step):
+    shown[step] = sorted(m for m in sys.modules if m.startswith(("google.cloud.aiplatform", "google.api_core", "grpc")))
+
+split, now = TrafficSplit.all_to(stable.slot), datetime.now(UTC)
+cloud.check()
+cloud.observe(stable.model)
+cloud.registered(stable)
+cloud.set_traffic(stable.model, split)
+assert cloud.verify_traffic(stable.model, split) is True
+cloud.measure(stable.model, now - timedelta(minutes=5), now)
+assert cloud.invoke(stable.model, given["rows"], slot=stable.slot).slot == stable.slot
+cloud.retire(stable.model, other.slot)
+cloud.register(stable)
+cloud.prepare(stable)
+note("hot")
+cloud.register(new)
+note("register")
+cloud.prepare(new)
+note("prepare")
+json.dump(shown, sys.stdout)
+"""
+
+
+def test_the_sdk_is_for_register_and_prepare_alone(pair: Subject, control: Control) -> None:
+    """In a process of its own: what looks, moves traffic, removes or finds its work done imports no SDK."""
+    other, new = pair.variant(), pair.variant()
+    pair.cloud.prepare(other)
+    versions = [
+        {"model": one.model, "label": one.label, "digest": one.digest, "run_id": one.run_id}
+        for one in (pair.stable, other, new)
+    ]
+    assert isinstance(pair.cloud, Vertex)
+    given = {"settings": pair.cloud._settings.model_dump(), "versions": versions, "rows": pair.rows}
+    began = time.time()
+    ran = subprocess.run(
+        [sys.executable, "-c", PROOF], input=json.dumps(given), capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    shown = json.loads(ran.stdout)
+    assert shown["hot"] == []
+    for step in ("register", "prepare"):
+        assert "google.cloud.aiplatform_v1.services.model_service" in shown[step]
+        assert "google.cloud.aiplatform" not in shown[step]  # the face with one address per process
+    for operation in ("UploadModel", "DeployModel"):
+        assert calls(control, operation, new.model, began) == 1
+    pair.cloud.retire(pair.model, new.slot)
 
 
 # -- the registry ----------------------------------------------------------------------------------------------

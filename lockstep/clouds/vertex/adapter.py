@@ -15,6 +15,7 @@ from lockstep.clouds.vertex.endpoints import Endpoints
 from lockstep.clouds.vertex.records import EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
 from lockstep.clouds.vertex.rest import Rest, delays, json_of, translate
+from lockstep.clouds.vertex.sdk import Sdk
 from lockstep.clouds.vertex.settings import VertexSettings
 from lockstep.clouds.vertex.slots import Slots
 from lockstep.errors import LockstepError, NotFoundError, RefusedError, RetryLaterError
@@ -37,8 +38,9 @@ class Vertex(Cloud):
         self._settings = settings
         self._rest = Rest(name, settings.credentials_file, settings.call_timeout)
         self._endpoints = Endpoints(name, settings, self._rest)
-        self._registry = Registry(name, settings, self._rest, self._endpoints)
-        self._deployments = Slots(name, settings, self._rest, self._endpoints, self._registry)
+        sdk = Sdk(self._rest, settings.host, settings.call_timeout)
+        self._registry = Registry(name, settings, self._rest, sdk, self._endpoints)
+        self._deployments = Slots(name, settings, self._rest, sdk, self._endpoints, self._registry)
 
     def store(self) -> StoreAddress:
         """The bucket; credentials are those of all other calls."""

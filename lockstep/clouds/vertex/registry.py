@@ -9,6 +9,7 @@ from typing import Any
 from lockstep.clouds.vertex import records
 from lockstep.clouds.vertex.endpoints import CONSOLE, Endpoints
 from lockstep.clouds.vertex.rest import JsonObject, Rest, VertexError, delays
+from lockstep.clouds.vertex.sdk import Sdk
 from lockstep.clouds.vertex.settings import VertexSettings
 from lockstep.errors import DigestMismatchError, RefusedError, RetryLaterError
 from lockstep.rules.measurement import NativeVersion
@@ -18,10 +19,11 @@ from lockstep.rules.state import Version
 class Registry:
     """Finds and uploads versions. An upload is never made the default version: no alias moves."""
 
-    def __init__(self, cloud: str, settings: VertexSettings, rest: Rest, endpoints: Endpoints) -> None:
+    def __init__(self, cloud: str, settings: VertexSettings, rest: Rest, sdk: Sdk, endpoints: Endpoints) -> None:
         self._cloud = cloud
         self._settings = settings
         self._rest = rest
+        self._sdk = sdk
         self._endpoints = endpoints
 
     def _model(self, version: Version) -> str:
@@ -82,14 +84,14 @@ class Registry:
         """Upload, wait for the end, and return the number of the new Vertex version."""
         given = self._settings
         uri = f"{given.uri}/{version.prefix}"
-        body: JsonObject = {"model": records.upload_body(version, given.image, uri)}
+        body: JsonObject = {"parent": given.parent, "model": records.upload_body(version, given.image, uri)}
         if new_model:
             body["modelId"] = records.resource_id(version.model)
         else:
             body["parentModel"] = self._model(version)
         if given.service_account:
             body["serviceAccount"] = given.service_account
-        operation = self._rest.call("POST", f"{given.api}/{given.parent}/models:upload", body=body)
+        operation = self._sdk.upload_model(body)
         response = self._rest.finish(given.api, operation, deadline, f"the upload of {version}")
         return str(response.get("modelVersionId", ""))
 
@@ -98,7 +100,7 @@ class Registry:
         limit = time.monotonic() + self._settings.traffic_timeout
         for delay in delays():
             try:
-                return self._rest.call("GET", f"{self._settings.api}/{self._model(version)}@{number}")
+                return self._sdk.get_model(f"{self._model(version)}@{number}")
             except VertexError as error:
                 if error.http != 404:
                     raise

@@ -1,4 +1,4 @@
-"""Calls to Google's REST APIs: one authorized session, time-outs, long-running operations, and what errors mean.
+"""Light calls to Google's REST APIs: one authorized session, time-outs, long-running operations, what errors mean.
 
 Error answers are `google.rpc.Status` as JSON (https://cloud.google.com/apis/design/errors). Long-running operations
 are `google.longrunning.Operation` (https://google.aip.dev/151).
@@ -160,7 +160,7 @@ class Rest:
                     raise
                 again = False
         if not answer.ok:
-            raise _error_of(answer)
+            raise error_of(answer)
         return answer
 
     def pages(self, url: str, key: str, query: Mapping[str, str | int] | None = None) -> Iterator[JsonObject]:
@@ -203,6 +203,11 @@ class Rest:
         response = operation.get("response", {})
         assert isinstance(response, dict)
         return response
+
+    def credentials(self) -> Credentials:
+        """The credentials of all calls."""
+        found: Credentials = self._authorized().credentials
+        return found
 
     def token(self) -> JsonObject:
         """An access token for obstore: `{"token": str, "expires_at": aware datetime}`, renewed when it is about to end.
@@ -275,7 +280,8 @@ def _plain(value: object) -> object:
     return item()
 
 
-def _error_of(answer: requests.Response) -> VertexError:
+def error_of(answer: requests.Response) -> VertexError:
+    """What an error answer says; its text as it is where it is not Google's."""
     try:
         error = answer.json()["error"]
         return VertexError(str(error.get("status", "")), answer.status_code, str(error.get("message", "")))

@@ -44,9 +44,14 @@ class VertexSettings(CloudSettings):
         return f"gs://{self.bucket}/{self.prefix.strip('/')}".rstrip("/")
 
     @property
+    def host(self) -> str:
+        """Address of the API, scheme included, without its version."""
+        return (self.api_endpoint or f"https://{self.location}-aiplatform.googleapis.com").rstrip("/")
+
+    @property
     def api(self) -> str:
         """Address of the API with its version."""
-        return (self.api_endpoint or f"https://{self.location}-aiplatform.googleapis.com").rstrip("/") + "/v1"
+        return f"{self.host}/v1"
 
     @property
     def parent(self) -> str:

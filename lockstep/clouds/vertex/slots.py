@@ -9,6 +9,7 @@ from lockstep.clouds.vertex.endpoints import Endpoints
 from lockstep.clouds.vertex.records import DeployedModel, EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
 from lockstep.clouds.vertex.rest import JsonObject, OperationFailedError, Rest, VertexError, delays
+from lockstep.clouds.vertex.sdk import Sdk
 from lockstep.clouds.vertex.settings import VertexSettings
 from lockstep.errors import DeploymentFailedError, RefusedError, RetryLaterError
 from lockstep.rules.state import Version
@@ -18,11 +19,12 @@ class Slots:
     """A slot is a deployed model whose display name is the slot's name; its id is the service's own."""
 
     def __init__(
-        self, cloud: str, settings: VertexSettings, rest: Rest, endpoints: Endpoints, registry: Registry
+        self, cloud: str, settings: VertexSettings, rest: Rest, sdk: Sdk, endpoints: Endpoints, registry: Registry
     ) -> None:
         self._cloud = cloud
         self._settings = settings
         self._rest = rest
+        self._sdk = sdk
         self._endpoints = endpoints
         self._registry = registry
 
@@ -83,11 +85,14 @@ class Slots:
         return endpoint is None or endpoint.find(slot) is None
 
     def _have_endpoint(self, model: str, deadline: float) -> None:
-        body = {
-            "displayName": self._endpoints.name(model)[:128],
-            "labels": {"lockstep-model": records.label_value(model)},
+        body: JsonObject = {
+            "parent": self._settings.parent,
+            "endpoint": {
+                "displayName": self._endpoints.name(model)[:128],
+                "labels": {"lockstep-model": records.label_value(model)},
+            },
+            "endpointId": self._endpoints.id(model),
         }
-        url = f"{self._settings.api}/{self._settings.parent}/endpoints"
         for delay in delays():
             if self._endpoints.find(model) is not None:
                 return
@@ -102,7 +107,7 @@ class Slots:
                 self._endpoints.await_others(running, deadline, f"the endpoint of {model} cannot be created")
                 continue
             try:
-                operation = self._rest.call("POST", url, body=body, query={"endpointId": self._endpoints.id(model)})
+                operation = self._sdk.create_endpoint(body)
                 self._rest.finish(self._settings.api, operation, deadline, f"the creation of the endpoint of {model}")
             except VertexError as error:
                 if error.status != "ALREADY_EXISTS" and not error.is_busy:
@@ -130,10 +135,11 @@ class Slots:
         deployed: JsonObject = {"model": resource, "displayName": version.slot, "dedicatedResources": resources}
         if given.service_account:
             deployed["serviceAccount"] = given.service_account
-        body: JsonObject = {"deployedModel": deployed}
+        name = f"{given.parent}/endpoints/{self._endpoints.id(version.model)}"
+        body: JsonObject = {"endpoint": name, "deployedModel": deployed}
         if not endpoint.deployed:
             body["trafficSplit"] = {"0": 100}  # without one, the service leaves the endpoint's own split as it is
-        operation = self._rest.call("POST", f"{self._endpoints.url(version.model)}:deployModel", body=body)
+        operation = self._sdk.deploy_model(body)
         try:
             self._rest.finish(given.api, operation, deadline, f"the deployment of {version}")
         except OperationFailedError as error:
