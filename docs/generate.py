@@ -38,11 +38,16 @@ INTRODUCTION: Final = """\
 # Every key of lockstep.yaml
 
 This page and [lockstep.schema.json](lockstep.schema.json) are written by `docs/generate.py` from the models that read
-the file; a test fails when they are stale. `lockstep schema` prints the same schema. To complete and check the file in
-an editor that runs the YAML language server, put this on its first line:
+the file; a test fails when they are stale. The command line prints the same schema:
+
+```bash {test}
+lockstep schema > lockstep.schema.json
+```
+
+To complete and check the file in an editor that runs the YAML language server, put this on its first line:
 
 ```yaml
-# yaml-language-server: $schema=docs/lockstep.schema.json
+# yaml-language-server: $schema=lockstep.schema.json
 ```
 
 The file is found at `--config`, else at `$LOCKSTEP_CONFIG`, else at `./lockstep.yaml`. Everywhere in it `${NAME}`
