@@ -2,13 +2,11 @@
 
 import json
 import os
-import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +26,7 @@ from sandbox.azure import install
 from sandbox.azure.tokens import MANAGEMENT, InvalidTokenError, Tokens
 from tests.contract.azure_account import Account
 from tests.model_files import ModelVersion
-from tests.sandbox_control import RunningSandbox, running_sandbox
+from tests.sandbox_control import RunningSandbox
 
 SPACE = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints"
 
@@ -775,32 +773,3 @@ def test_missing_tools_give_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(install, "is_installed", lambda: False)
     assert install.main() == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_nothing_outlives_a_killed_sandbox() -> None:
-    with running_sandbox("--clouds", "azure") as sandbox:
-        children = [pid for pid in living() if parent(pid) == sandbox.pid]
-        assert any("azurite" in command(pid) for pid in children)
-        os.kill(sandbox.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while left := sorted(set(children) & set(living())):
-            assert time.monotonic() < deadline, [command(pid) for pid in left]
-            time.sleep(0.02)
-
-
-def living() -> list[int]:
-    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and parent(int(p.name)) >= 0]
-
-
-def parent(pid: int) -> int:
-    """The parent's id; -1 for a process that is gone or only waits to be reaped."""
-    with suppress(OSError):
-        state, of = (Path("/proc") / str(pid) / "stat").read_text().rpartition(") ")[2].split()[:2]
-        return -1 if state == "Z" else int(of)
-    return -1
-
-
-def command(pid: int) -> str:
-    with suppress(OSError):
-        return (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""

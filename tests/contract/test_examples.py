@@ -1,0 +1,42 @@
+"""The example scripts do what they say, each in a process of its own, as a reader runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sandbox_control import RunningSandbox
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "sandbox"
+SECONDS = 150
+
+
+def script(name: str, settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / f"deploy_{name}.py")]
+    given = json.dumps(settings) + "\n"
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+@pytest.mark.parametrize("name", ["aws", "azure", "gcp"])
+def test_two_versions_share_an_endpoint_and_rules_are_kept(sandbox: RunningSandbox, name: str) -> None:
+    done = script(name, sandbox.settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
+    for step in ("v1 serves digest", "v2 serves digest", "both answer", "refused:", "nothing is left"):
+        assert step in done.stdout
+
+
+def test_an_example_fails_when_its_claim_does_not_hold(sandbox: RunningSandbox) -> None:
+    with sandbox.control.during("aws", "ignore", operation="UpdateEndpointWeightsAndCapacities", count=1):
+        done = script("aws", sandbox.settings)
+    assert done.returncode == 1
+    assert "FAILED both answer" in done.stdout
+
+
+def test_an_example_without_its_cloud_says_so() -> None:
+    done = script("aws", {"gcp": {}})
+    assert (done.returncode, done.stderr.strip()) == (1, "the sandbox runs without aws: start it with --clouds aws")
