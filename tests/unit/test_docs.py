@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import typer
 import yaml
@@ -217,6 +218,38 @@ def test_the_simulation_sums_evidence_as_the_judge_does(generator: ModuleType) -
         totals[generator.CLOUDS.index(cloud) + 1] += logs
     expected = evidence([Period("errors", *numbers) for numbers in counts])
     assert generator.mean_evidence(totals) == pytest.approx(expected)
+
+
+def z_score(canary: Any, of_canary: Any, stable: Any, of_stable: Any) -> Any:
+    """Of two proportions, pooled; 0 where nothing bad was seen."""
+    share = (canary + stable) / (of_canary + of_stable)
+    error = np.sqrt(share * (1 - share) * (1 / of_canary + 1 / of_stable))
+    return (canary / of_canary - stable / of_stable) / np.where(error > 0, error, np.inf)
+
+
+def test_a_repeated_z_test_is_as_bad_as_the_page_says() -> None:
+    random, looks, runs = np.random.default_rng(1), 400, 2000
+    canary, stable = (random.binomial(50, 0.01, (runs, looks)).cumsum(axis=1) for _ in range(2))
+    requests = 50 * np.arange(1, looks + 1)
+    taken_back = (z_score(canary, requests, stable, requests) > 1.645).any(axis=1).mean()
+    assert taken_back == pytest.approx(0.37, abs=0.02)
+    assert "37 %" in (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+
+
+def test_pooled_counts_are_as_bad_under_a_ramp_as_the_decision_says() -> None:
+    random, looks, runs = np.random.default_rng(2), 40, 400
+    rates = np.linspace(0.005, 0.02, looks)
+    of_canary = np.round(1000 * np.linspace(0.05, 0.5, looks)).astype(int)
+    of_stable = 1000 - of_canary
+    canary, stable = random.binomial(of_canary, rates, (runs, looks)), random.binomial(of_stable, rates, (runs, looks))
+    pooled = z_score(canary.cumsum(axis=1), of_canary.cumsum(), stable.cumsum(axis=1), of_stable.cumsum())
+    assert (pooled > 1.645).any(axis=1).mean() == pytest.approx(0.85, abs=0.03)
+    judged = 0
+    for bad_canary, bad_stable in zip(canary[:80], stable[:80], strict=True):
+        counts = zip(of_canary, bad_canary, of_stable, bad_stable, strict=True)
+        periods = [Period("errors", "aws", *map(int, numbers)) for numbers in counts]
+        judged += any(evidence(periods[:end]) >= np.log(1 / 0.05) for end in range(5, looks + 1, 5))
+    assert judged / 80 <= 0.05
 
 
 def test_pictures_fetch_nothing_from_elsewhere() -> None:
