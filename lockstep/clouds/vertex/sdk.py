@@ -121,6 +121,8 @@ def _as_vertex_error() -> Iterator[None]:
         raise _vertex_error(error) from error
     except ParseError as error:
         raise VertexError("", 200, f"an answer is not the JSON that was expected: {error}") from error
+    except AttributeError as error:  # what the package makes of an error answer that is JSON, but not Google's
+        raise VertexError("", 502, f"something between here and Google answered with an error: {error}") from error
 
 
 def _vertex_error(error: Any) -> VertexError:
