@@ -252,7 +252,10 @@ def _show_report(report: Report) -> None:
     from lockstep import terminal
 
     back = report.rolled_back
-    rows = [[m.cloud, m.slot, m.requests, m.errors, m.latency_p95 or "-"] for m in report.metrics]
+    rows = [
+        [m.cloud, m.slot, m.requests, m.errors, "-" if m.latency_p95 is None else f"{m.latency_p95:.3f}"]
+        for m in report.metrics
+    ]
     terminal.show_rows(
         f"{report.model}: the last minutes", ("cloud", "slot", "requests", "errors", "p95 seconds"), rows
     )

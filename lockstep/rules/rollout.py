@@ -41,7 +41,10 @@ def plan_stages(clouds: Sequence[str], steps: Sequence[int]) -> tuple[Stage, ...
     if not clouds:
         raise RefusedError("a rollout needs at least one cloud")
     if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] != 100:
-        raise RefusedError(f"rollout steps must rise from at least 1 to 100 per cent, not {list(steps)}")
+        raise RefusedError(
+            f"rollout steps must rise from at least 1 to 100 per cent, not {list(steps)}",
+            hint="give whole per cents such as 5,25,50,100",
+        )
     first = steps[0]
     stages = [Stage(f"{step} %", dict.fromkeys(clouds, step)) for step in steps]
     if len(clouds) > 1 and first < 100:

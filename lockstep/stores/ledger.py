@@ -1,8 +1,8 @@
 """What was meant and what came of it: an append-only record in SQLite, durable before the deed.
 
 One line an event; the same event id appended twice stands once, so that a step may be run again. Triggers refuse
-UPDATE and DELETE. A ledger that cannot be opened raises LockstepError with the path; see `operations/journal.py` for
-what an operation does then.
+UPDATE, DELETE and REPLACE. A ledger that cannot be opened raises LockstepError with the path; see
+`operations/journal.py` for what an operation does then.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ CREATE INDEX IF NOT EXISTS entry_by_model ON entry (model, number);
 CREATE TRIGGER IF NOT EXISTS entry_no_update BEFORE UPDATE ON entry
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS entry_no_delete BEFORE DELETE ON entry
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS entry_no_replace BEFORE INSERT ON entry
+WHEN EXISTS (SELECT 1 FROM entry WHERE event_id = NEW.event_id OR number = NEW.number)
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
 WAIT: Final = 10.0  # seconds to wait for another writer
@@ -73,12 +76,13 @@ class Ledger:
         """Append one event and wait until it is on the disk; an event id that is there already is returned as it is."""
         with self._lock, self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(
-                "INSERT INTO entry (event_id, at, kind, model, actor, body) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (event_id) DO NOTHING",
-                (event_id, time.time(), kind, model, actor, rfc8785.dumps(dict(body))),  # type: ignore[arg-type]
-            )
+            # No other writer comes between this look and the insert: the transaction holds the file from its beginning.
             row = connection.execute("SELECT * FROM entry WHERE event_id = ?", (event_id,)).fetchone()
+            if row is None:
+                row = connection.execute(
+                    "INSERT INTO entry (event_id, at, kind, model, actor, body) VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
+                    (event_id, time.time(), kind, model, actor, rfc8785.dumps(dict(body))),  # type: ignore[arg-type]
+                ).fetchone()
             connection.execute("COMMIT")
         return _entry(row)
 

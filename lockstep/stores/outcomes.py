@@ -1,15 +1,16 @@
 """Outcomes: was a prediction right, in the user's own terms, counted per cloud and version.
 
 They lie where the user keeps them: a CSV or Parquet path (or a folder or glob of them), an SQL query, or Prometheus
-queries. Rows carry a request id (a row per request counts once, whatever is delivered twice), a time, the cloud, the
-version (its label, its digest or its slot name) and a value; `good_from` says from which value on it is good. Where
+queries. Rows carry a request id (the latest row of a request counts, whatever is delivered twice), a time, the cloud,
+the version (its label, its digest or its slot name) and a value; `good_from` says from which value on it is good. Where
 outcomes know only the request id, `requests` names a second table that tells cloud and version by request id.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -69,15 +70,22 @@ class _Table(OutcomeSource):
         import pandas as pd
 
         names = self.columns
-        missing = [name for name in names.model_dump().values() if name not in frame.columns]
-        if missing:
+        _check_columns(frame, names.model_dump().values())
+        times, values = frame[names.time], frame[names.value]
+        try:
+            if not pd.api.types.is_datetime64_any_dtype(times):
+                times = times.astype(str)  # parts of a folder may differ: a CSV has texts, a Parquet file times
+            times, values = pd.to_datetime(times, utc=True, format="ISO8601"), values.astype(float)
+        except (ValueError, TypeError) as error:
             raise ConfigError(
-                f"outcomes have no column {missing[0]!r}; there are: {', '.join(map(str, frame.columns))}",
-                hint="set `columns:` of the model's outcomes in lockstep.yaml",
-            )
-        times = pd.to_datetime(frame[names.time], utc=True, format="ISO8601")
-        frame = frame[(times >= since) & (times < until)].drop_duplicates(names.request_id, keep="last")
-        bad = frame[names.value].astype(float) < self.good_from
+                f"outcomes need a time in ISO 8601 in {names.time!r} and a number in {names.value!r}: {error}",
+                hint="correct the rows, or set `columns:` of the model's outcomes in lockstep.yaml",
+            ) from error
+        frame = frame.copy()
+        frame[names.time], frame[names.value] = times, values
+        frame = frame[(times >= since) & (times < until)]
+        frame = frame.sort_values(names.time, kind="stable").drop_duplicates(names.request_id, keep="last")
+        bad = frame[names.value] < self.good_from
         grouped = bad.groupby([frame[names.cloud], frame[names.version].astype(str)])
         return tuple(
             OutcomeCount(str(cloud), str(version), int(group.size), int(group.sum()))
@@ -103,8 +111,11 @@ class FileOutcomes(_Table):
             known = _read_frames(self.requests)
             if known is None:
                 return ()
-            key = self.columns.request_id
-            frame = frame.merge(known[[key, self.columns.cloud, self.columns.version]], on=key, how="inner")
+            key, told = self.columns.request_id, [self.columns.cloud, self.columns.version]
+            for table, needed in ((frame, [key]), (known, [key, *told])):
+                _check_columns(table, needed)
+            known = known[[key, *told]].drop_duplicates(key, keep="last")
+            frame = frame.drop(columns=told, errors="ignore").merge(known, on=key, how="inner")
         return self.count(frame, since, until)
 
 
@@ -127,7 +138,7 @@ class SqlOutcomes(_Table):
                 values = {"since": since.isoformat(), "until": until.isoformat()}
                 used = {name: value for name, value in values.items() if name in query.compile().params}
                 frame = pd.read_sql_query(query, connection, params=used)
-        except sqlalchemy.exc.SQLAlchemyError as error:
+        except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError) as error:
             raise UnreachableError(
                 f"outcomes cannot be read: {str(error).splitlines()[0]}",
                 hint="check `url` and `query` of the model's outcomes in lockstep.yaml",
@@ -175,6 +186,7 @@ class PrometheusOutcomes(OutcomeSource):
         return {
             (sample["metric"].get("cloud", ""), sample["metric"].get("version", "")): float(sample["value"][1])
             for sample in body["data"]["result"]
+            if math.isfinite(float(sample["value"][1]))  # a rate of nothing is NaN
         }
 
 
@@ -192,9 +204,26 @@ def _read_frames(pattern: str) -> pd.DataFrame | None:
     else:
         paths = sorted(path.parent.glob(path.name))
     # Parts of a live folder may be empty for a moment, between being made and being written.
-    frames = [
-        pd.read_parquet(part) if part.suffix == ".parquet" else pd.read_csv(part)
-        for part in paths
-        if part.stat().st_size > 0
-    ]
+    frames = [_read_frame(part) for part in paths if part.stat().st_size > 0]
     return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:  # which a file that is being written gives as well: it may pass
+        raise UnreachableError(
+            f"outcomes cannot be read from {path}: {error}",
+            hint="check the file; parts of a folder should be written under another name and renamed when whole",
+        ) from error
+
+
+def _check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise ConfigError(
+            f"outcomes have no column {missing[0]!r}; there are: {', '.join(map(str, frame.columns))}",
+            hint="set `columns:` of the model's outcomes in lockstep.yaml",
+        )

@@ -25,7 +25,7 @@ CLOUDS = ("aws", "azure", "gcp")
 NOWHERE = "http://127.0.0.1:1"
 #: Impatient, so that what never comes is not waited for long.
 IMPATIENT: Mapping[str, object] = {
-    **{f"clouds__{cloud}__traffic_timeout": 1.5 for cloud in CLOUDS},
+    **{f"clouds__{cloud}__traffic_timeout": 0.4 for cloud in CLOUDS},
     **{f"clouds__{cloud}__call_timeout": 3.0 for cloud in CLOUDS},
 }
 FLIP = {"aws": "UpdateEndpointWeightsAndCapacities", "azure": "OnlineEndpoints_CreateOrUpdate", "gcp": "UpdateEndpoint"}
@@ -41,21 +41,19 @@ def says(ended: Ended, status: int, *words: str) -> None:
     assert [word for word in words if word not in message] == [], message
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        (("status", "nobody"), 4, ("'nobody'", "there: {model}", "add it under models:")),
-        (("rollback", "nobody"), 4, ("'nobody'", "there: {model}")),
-        (("deploy", "{model}", "99"), 4, ("{model}", "'99'", "1 (", "3 (", "champion", "name a number")),
-        (("replicate", "{model}", "canary"), 4, ("{model}", "'canary'", "aliases: champion, fallback")),
-        (("rollback", "{model}", "--to", "99"), 4, ("{model}", "'99'", "name a number")),
-        (("deploy", "{model}", "3", "--steps", "50,20"), 3, ("must rise", "[50, 20]")),
-    ],
-)
-def test_unknown_names(deployed: Deployed, arguments: tuple[str, ...], status: int, words: tuple[str, ...]) -> None:
+def test_unknown_names(deployed: Deployed) -> None:
+    model = deployed.model
+    cases: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
+        (("status", "nobody"), 4, ("'nobody'", f"there: {model}", "add it under models:")),
+        (("rollback", "nobody"), 4, ("'nobody'", f"there: {model}")),
+        (("deploy", model, "99"), 4, (model, "'99'", "1 (", "3 (", "champion", "name a number")),
+        (("replicate", model, "canary"), 4, (model, "'canary'", "aliases: champion, fallback")),
+        (("rollback", model, "--to", "99"), 4, (model, "'99'", "name a number")),
+        (("deploy", model, "3", "--steps", "50,20"), 3, ("must rise", "[50, 20]", "5,25,50,100")),
+    ]
     with deployed.unchanged():
-        ended = lockstep(*(part.format(model=deployed.model) for part in arguments), config=deployed.config)
-        says(ended, status, *(word.format(model=deployed.model) for word in words))
+        for arguments, status, words in cases:
+            says(lockstep(*arguments, config=deployed.config), status, *words)
 
 
 def test_an_unknown_cloud_is_named_with_its_line(deployed: Deployed, tmp_path: Path) -> None:
@@ -64,33 +62,32 @@ def test_an_unknown_cloud_is_named_with_its_line(deployed: Deployed, tmp_path: P
     says(
         lockstep("status", deployed.model, config=config),
         3,
-        f"{config}, line {line}: fleets.default.clouds.1: there is no cloud 'ibm' under clouds: (there: aws, azure, gcp)",
+        f"{config}, line {line}: fleets.default.clouds.1: ",
+        "there is no cloud 'ibm' under clouds: (there: aws, azure, gcp)",
     )
     says(
         lockstep("status", "lost", config=deployed.configured(config, models={"lost": {"fleet": "x"}})), 3, "fleet 'x'"
     )
 
 
-@pytest.mark.parametrize(
-    ("cloud", "wrong", "words"),
-    [
-        ("aws", {"access_key_id": "AKIAWRONG"}, ("InvalidAccessKeyId", "credentials")),
-        ("azure", {"client_secret": "wrong"}, ("AADSTS7000215", "AZURE_CLIENT_SECRET")),
-        ("azure", {"client_secret": "wrong", "storage_key": None}, ("AADSTS7000215", "AZURE_CLIENT_SECRET")),
-        ("azure", {"storage_key": "d3Jvbmc="}, ("403 Forbidden", "credentials")),
-        ("gcp", {"credentials_file": "/nowhere.json"}, ("/nowhere.json", "GOOGLE_APPLICATION_CREDENTIALS")),
-    ],
+WRONG_CREDENTIALS: tuple[tuple[str, Mapping[str, object], tuple[str, ...]], ...] = (
+    ("aws", {"access_key_id": "AKIAWRONG"}, ("InvalidAccessKeyId", "credentials")),
+    ("azure", {"client_secret": "wrong"}, ("AADSTS7000215", "AZURE_CLIENT_SECRET")),
+    ("azure", {"client_secret": "wrong", "storage_key": None}, ("AADSTS7000215", "AZURE_CLIENT_SECRET")),
+    ("azure", {"storage_key": "d3Jvbmc="}, ("403 Forbidden", "credentials")),
+    ("gcp", {"credentials_file": "/nowhere.json"}, ("/nowhere.json", "GOOGLE_APPLICATION_CREDENTIALS")),
 )
-def test_wrong_credentials(
-    deployed: Deployed, tmp_path: Path, cloud: str, wrong: Mapping[str, object], words: tuple[str, ...]
-) -> None:
-    changes = {f"clouds__{cloud}__{key}": value for key, value in wrong.items()}
-    config = deployed.configured(tmp_path / "c.yaml", **changes)
+
+
+def test_wrong_credentials(deployed: Deployed, tmp_path: Path) -> None:
     with deployed.unchanged():
-        says(lockstep("deploy", deployed.model, "3", config=config), 5, f"{cloud}: ", *words)
-        checked = lockstep("check", "--json", config=config)
-    assert checked.status == 5
-    assert list(checked.document["problems"]) == [cloud]
+        for cloud, wrong, words in WRONG_CREDENTIALS:
+            changes = {f"clouds__{cloud}__{key}": value for key, value in wrong.items()}
+            config = deployed.configured(tmp_path / "c.yaml", **changes)
+            says(lockstep("deploy", deployed.model, "3", config=config), 5, f"{cloud}: ", *words)
+            checked = lockstep("check", "--json", config=config)
+            assert checked.status == 5
+            assert list(checked.document["problems"]) == [cloud]
 
 
 def test_no_credentials_at_all(deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,27 +140,29 @@ def test_endpoints_that_are_down_while_the_store_answers(deployed: Deployed, clo
         says(ended, 5, f"{deployed.v3} was not deployed", f"{cloud}: ", "nothing was changed")
 
 
-@pytest.mark.parametrize(
-    ("cloud", "key", "address"),
-    [
-        ("aws", "endpoint_url", NOWHERE),
-        ("azure", "blob_endpoint", "https://127.0.0.1:1/account"),
-        ("azure", "authority", "https://127.0.0.1:1"),
-        ("gcp", "api_endpoint", NOWHERE),
-        ("gcp", "storage_endpoint", NOWHERE),
-    ],
+WRONG_ADDRESSES = (
+    ("aws", "endpoint_url", NOWHERE),
+    ("azure", "blob_endpoint", "https://127.0.0.1:1/account"),
+    ("azure", "authority", "https://127.0.0.1:1"),
+    ("gcp", "api_endpoint", NOWHERE),
+    ("gcp", "storage_endpoint", NOWHERE),
 )
-def test_wrong_addresses(deployed: Deployed, tmp_path: Path, cloud: str, key: str, address: str) -> None:
-    config = deployed.configured(tmp_path / "c.yaml", **{f"clouds__{cloud}__{key}": address})
-    with deployed.unchanged():
-        says(lockstep("deploy", deployed.model, "3", config=config), 5, f"{cloud}: ", "check", "refused")
 
 
-@pytest.mark.parametrize("cloud", ["aws", "gcp"])
-def test_a_bucket_that_is_not_there_is_no_missing_version(deployed: Deployed, tmp_path: Path, cloud: str) -> None:
-    config = deployed.configured(tmp_path / "c.yaml", **{f"clouds__{cloud}__bucket": "nothing-there"})
+def test_wrong_addresses(deployed: Deployed, tmp_path: Path) -> None:
     with deployed.unchanged():
-        says(lockstep("deploy", deployed.model, "3", config=config), 5, f"{cloud}: ", "NoSuchBucket", "lockstep.yaml")
+        for cloud, key, address in WRONG_ADDRESSES:
+            config = deployed.configured(tmp_path / "c.yaml", **{f"clouds__{cloud}__{key}": address})
+            says(lockstep("deploy", deployed.model, "3", config=config), 5, f"{cloud}: ", "check", "refused")
+
+
+def test_a_bucket_that_is_not_there_is_no_missing_version(deployed: Deployed, tmp_path: Path) -> None:
+    with deployed.unchanged():
+        for cloud in ("aws", "gcp"):
+            config = deployed.configured(tmp_path / "c.yaml", **{f"clouds__{cloud}__bucket": "nothing-there"})
+            says(
+                lockstep("deploy", deployed.model, "3", config=config), 5, f"{cloud}: ", "NoSuchBucket", "lockstep.yaml"
+            )
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +183,8 @@ def test_a_version_that_is_not_replicated(deployed: Deployed, unreplicated: Vers
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_a_corrupted_object(deployed: Deployed, cloud: str) -> None:
     """Found by replicate, refused by the serving container in a deployment, put right by a repair."""
+    # Google keeps a container's log to itself; the others' ends with the server's own words.
+    refused = ("container's log",) if cloud == "gcp" else ("serving: refused: model.pkl has sha256",)
     deployed.control.corrupt(cloud, f"{deployed.v3.prefix}/files/model.pkl", offset=100)
     try:
         with deployed.unchanged():
@@ -191,7 +192,7 @@ def test_a_corrupted_object(deployed: Deployed, cloud: str) -> None:
             says(ended, 6, str(deployed.v3), f"{cloud}: ", "model.pkl has sha256", "replicate", "--repair")
         with deployed.unchanged():
             ended = lockstep("deploy", deployed.model, "3", config=deployed.config)
-            says(ended, 5, str(deployed.v3), f"{cloud}: ", "digest")
+            says(ended, 5, str(deployed.v3), f"{cloud}: ", *refused)
     finally:
         replicate(deployed.fleet, deployed.v3, repair=True)
     assert lockstep("replicate", deployed.model, "3", config=deployed.config).status == 0
@@ -243,8 +244,8 @@ def test_a_slot_that_cannot_start_is_taken_back_everywhere(deployed: Deployed, c
         says(ended, 5, str(deployed.v3), "every cloud", f"{cloud}: ", "deploy again")
 
 
-def test_a_rollback_with_a_cloud_down_ends_split_and_is_finished_later(deployed: Deployed, tmp_path: Path) -> None:
-    config = deployed.configured(tmp_path / "c.yaml", **IMPATIENT)
+def test_a_rollback_with_a_cloud_down_ends_split_and_is_finished_later(deployed: Deployed) -> None:
+    config = deployed.config
     with deployed.control.during("azure", "down"):
         ended = lockstep("rollback", deployed.model, "--reason", "alert 7", config=config)
     says(ended, 6, "split", str(deployed.v1), "azure: ", "aws", "gcp", f"lockstep rollback {deployed.model} --to 1")
