@@ -313,8 +313,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.tick_params(colors=grey)
     for spine in axes.spines.values():
         spine.set_color(grey)
-    for text in axes.legend(frameon=False, fontsize=9).get_texts():
-        text.set_color(grey)
+    for entry in axes.legend(frameon=False, fontsize=9).get_texts():
+        entry.set_color(grey)
     figure.tight_layout()
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": "docs/generate.py"})
     text = re.sub(r"^<\?xml.*?(?=<svg)| <metadata>.*?</metadata>\n", "", path.read_text(), flags=re.S)
