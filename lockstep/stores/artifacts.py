@@ -101,8 +101,15 @@ class Replicas:
                 cloud=self._name,
                 hint=f"find out who wrote there, then: lockstep replicate {version.model} {version.label} --repair",
             )
+        strays = sorted(set(check.problems) - {file.path for file in manifest.files} - {MANIFEST})
         if repair:
             self._remove_strays(version, manifest)
+        elif strays:
+            raise DigestMismatchError(
+                f"the replica of {version} holds what is not part of the version: {', '.join(strays)}",
+                cloud=self._name,
+                hint=f"find out who wrote there, then: lockstep replicate {version.model} {version.label} --repair",
+            )
         done = 0
         for file in manifest.files:
             if file.path in check.problems:
