@@ -42,6 +42,8 @@ class MlflowServer:
         # A proxy that asks for a minute's patience would otherwise be obeyed inside the call.
         _limit("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
         _limit("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # Standard output is for results: with --json it holds one document alone.
+        _limit("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
     @cached_property
     def client(self) -> MlflowClient:

@@ -224,15 +224,16 @@ def test_schema_describes_the_file_that_is_used(deployed: Deployed) -> None:
 
 def test_configuration_errors(tmp_path: Path) -> None:
     missing = tmp_path / "nothing.yaml"
-    for command in (("check", "--json"), ("status", "m", "--json"), ("init", "--json")):
+    asked: list[tuple[str, ...]] = [("check", "--json"), ("status", "m", "--json"), ("init", "--json")]
+    for command in asked:
         ended = lockstep(*command, config=missing)
         assert ended.status == 3
         assert str(missing) in ended.document["error"]
         assert "--config" in ended.document["hint"]
     wrong = tmp_path / "lockstep.yaml"
     wrong.write_text("mlflow:\n  tracking_url: http://127.0.0.1:1\nclouds: {}\nfleets: {}\n")
-    for command in (("init", "--yes"), ("check",), ("rollback", "m")):
-        ended = lockstep(*command, config=wrong)
+    for words in (["init", "--yes"], ["check"], ["rollback", "m"]):
+        ended = lockstep(*words, config=wrong)
         assert ended.status == 3
         assert f"{wrong}, line 2: mlflow.tracking_url" in ended.err
 
