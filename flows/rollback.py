@@ -7,7 +7,7 @@ from prefect import flow
 from flows.opening import explained, load_fleet, open_in_flow, parameters
 from lockstep.errors import SplitError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.rollback import Rollback, choose_target, plan_rollback
+from lockstep.operations.rollback import Rollback, plan_rollback
 from lockstep.operations.rollback import rollback as roll_back
 from lockstep.rules.state import Version
 from tasks.artifacts import bullets, links, publish, traffic_table
@@ -30,7 +30,8 @@ def rollback(
 
     Args:
         model: Name of the model in MLflow.
-        to: Number (3), alias or at least 8 digits of the digest; the alias fallback when left out.
+        to: Number (3), alias or 8 digits of the digest; when left out, the champion while a canary runs, else the
+            fallback.
         reason: Why, in a sentence; kept in the ledger and on the version that is left.
         fleet: Name of the Fleet block.
         dry_run: Only say what would be changed.
@@ -47,22 +48,21 @@ def rollback(
         publish("rollback traffic", model, f"# Not every cloud followed\n\n{now}\n{links(opened)}", "clouds are split")
         raise
     seconds = ", ".join(f"{cloud} {value:.1f} s" for cloud, value in done.result.seconds.items())
+    left = ", ".join(map(str, done.left))
     publish(
         "rollback",
         model,
-        f"# {done.target} serves everywhere\n\nReason: {reason or 'none given'}. Left: {done.left or 'nothing'}. "
+        f"# {done.target} serves everywhere\n\nReason: {reason or 'none given'}. Left: {left or 'nothing'}. "
         f"Took {done.seconds:.1f} s ({seconds}).\n\n{traffic_table(opened, done.before, done.after)}\n"
-        f"{links(opened, done.target, done.left)}",
-        f"{done.left or model} -> {done.target} in {done.seconds:.1f} s",
+        f"{links(opened, done.target, *done.left)}",
+        f"{left or model} -> {done.target} in {done.seconds:.1f} s",
     )
     return done
 
 
 def _show_plan(opened: Fleet, named: Version | None) -> None:
-    desired = opened.registry.desired(opened.model)
-    chosen = named or desired.fallback
-    target = choose_target(desired, named, opened.registry.tags(chosen) if chosen else None)
-    before = opened.observe()
-    lines = plan_rollback(opened, target, before).explain() or ("nothing: every cloud is there",)
-    text = f"# Dry run: a rollback to {target} would\n\n{bullets(lines)}\n{traffic_table(opened, before)}"
+    planned = plan_rollback(opened, named)
+    target = planned.way.target
+    lines = planned.plan.explain()
+    text = f"# Dry run: a rollback to {target} would\n\n{bullets(lines)}\n{traffic_table(opened, planned.before)}"
     publish("rollback", opened.model, text, f"dry run: {target}")

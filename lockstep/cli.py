@@ -269,14 +269,17 @@ def _show_report(report: Report) -> None:
 @app.command()
 def rollback(
     model: Model,
-    to: Annotated[str | None, typer.Option(help="Version to go back to [default: the fallback].")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Version to go back to [default: the champion while a canary runs, else the fallback]."),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; goes into the ledger and onto the version left behind.")] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Take every cloud back to the last known-good version, or to a named one, at once."""
     from lockstep import terminal
-    from lockstep.operations.rollback import choose_target, plan_rollback
+    from lockstep.operations.rollback import plan_rollback
     from lockstep.operations.rollback import rollback as run
 
     if len(reason) > 1000:
@@ -284,17 +287,14 @@ def rollback(
     with _opened(model, as_json) as fleet:
         named = fleet.registry.find(model, to) if to else None
         if dry_run:
-            desired = fleet.registry.desired(model)
-            chosen = named or desired.fallback
-            target = choose_target(desired, named, fleet.registry.tags(chosen) if chosen else None)
-            state = fleet.observe()
-            plan = plan_rollback(fleet, target, state)
+            planned = plan_rollback(fleet, named)
+            target, unreachable = planned.way.target, dict(planned.before.unreachable)
             if as_json:
-                _emit({"target": target.label, "plan": list(plan.explain()), "unreachable": dict(state.unreachable)})
+                _emit({"target": target.label, "plan": list(planned.plan.explain()), "unreachable": unreachable})
             else:
                 typer.echo(f"target: {target}")
-                terminal.show_plan(plan)
-                for cloud, why in state.unreachable.items():
+                terminal.show_plan(planned.plan)
+                for cloud, why in unreachable.items():
                     typer.echo(f"{cloud}: unreachable: {why}")
             return
         done = run(fleet, to=named, reason=reason)
@@ -303,7 +303,7 @@ def rollback(
             {
                 "target": done.target.label,
                 "digest": done.target.digest,
-                "left": done.left.label if done.left else None,
+                "left": [version.label for version in done.left],
                 "seconds": done.seconds,
                 "clouds": dict(done.result.seconds),
             }

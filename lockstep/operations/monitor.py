@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from lockstep.errors import RefusedError
+from lockstep.errors import RefusedError, RetryLaterError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record
 from lockstep.operations.rollback import Rollback, rollback
@@ -49,12 +49,12 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
     state = fleet.observe()
     measured = fleet.on_each("measure", lambda cloud: cloud.measure(fleet.model, since, until))
     metrics = tuple(slot for outcome in measured for slot in outcome.value or ())
-    outcomes = fleet.outcomes.counts(since, until) if fleet.outcomes is not None else ()
+    outcomes, silent = _read_outcomes(fleet, since, until)
     verdict = judge_alone(_observed(champion, metrics, outcomes), settings.limits())
     warnings = [
         f"{outcome.cloud}: no metrics: {outcome.error.reason}" for outcome in measured if outcome.error is not None
     ]
-    warnings += [f"{cloud}: unreachable: {reason}" for cloud, reason in state.unreachable.items()]
+    warnings += [f"{cloud}: unreachable: {reason}" for cloud, reason in state.unreachable.items()] + silent
     warnings += cold_fallback(state, desired.fallback)
     report = Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings))
     if verdict.decision is not Decision.FAIL or not act:
@@ -64,6 +64,16 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
         fleet.say(f"{champion} is in breach: {'; '.join(verdict.reasons)}")
         done = rollback(fleet, reason=reason[:1000])
     return Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings), done)
+
+
+def _read_outcomes(fleet: Fleet, since: datetime, until: datetime) -> tuple[tuple[OutcomeCount, ...], list[str]]:
+    """Outcomes and, where their source does not answer, a warning: the clouds' own metrics are judged all the same."""
+    if fleet.outcomes is None:
+        return (), []
+    try:
+        return fleet.outcomes.counts(since, until), []
+    except RetryLaterError as error:
+        return (), [f"no outcomes: {error}"]
 
 
 def cold_fallback(state: FleetState, fallback: Version | None) -> list[str]:

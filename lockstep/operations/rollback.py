@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from lockstep.errors import RefusedError, SplitError
 from lockstep.operations.canary import CONDEMNED_TAG
@@ -13,17 +13,29 @@ from lockstep.operations.journal import record, traffic
 from lockstep.operations.probe import with_probe
 from lockstep.operations.switch import failures, move_all, prepare_slots, show
 from lockstep.rules.plan import Plan, Target, plan_changes
-from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, DesiredState, FleetState, Version
+from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
 from lockstep.rules.switch import Ending, SwitchResult
+from lockstep.rules.target import Way, choose_way
 from lockstep.rules.traffic import TrafficSplit
+
+JUST_NOW: Final = 900.0  # seconds in which further alerts tell of the incident that was just dealt with
+
+
+@dataclass(frozen=True)
+class RollbackPlan:
+    """Where a rollback would go and what it would change on the clouds that answer; a dry run shows this."""
+
+    way: Way
+    before: FleetState
+    plan: Plan
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """What a rollback did. `seconds` runs from the call to the last cloud verified; `left` is what served before."""
+    """What a rollback did. `seconds` runs from the call to the last cloud verified; `left` are condemned now."""
 
     target: Version
-    left: Version | None
+    left: tuple[Version, ...]
     plan: Plan
     before: FleetState
     after: FleetState
@@ -31,56 +43,45 @@ class Rollback:
     seconds: float
 
 
-def choose_target(desired: DesiredState, named: Version | None, tags: Mapping[str, str] | None) -> Version:
-    """The version to go back to: the named one, else the fallback. `tags` are the chosen version's tags, if known.
+def plan_rollback(fleet: Fleet, to: Version | None = None) -> RollbackPlan:
+    """Look at MLflow, the clouds and the ledger, and plan; changes nothing.
 
-    Raises RefusedError when there is no known-good version, or when the chosen one is condemned.
+    Raises RefusedError when there is no known-good version, or when the target is condemned.
     """
-    target = named or desired.fallback
-    if target is None:
+    desired = fleet.registry.desired(fleet.model)
+    before = fleet.observe()
+    way = choose_way(desired, to, before, _arrived(fleet))
+    condemned = fleet.registry.tags(way.target).get(CONDEMNED_TAG)
+    if condemned:
         raise RefusedError(
-            f"{desired.model} has no known-good version to go back to (no alias {FALLBACK!r})",
-            hint=f"name one: lockstep rollback {desired.model} --to VERSION",
+            f"{way.target} is condemned: {condemned}",
+            hint=f"choose another version: lockstep rollback {fleet.model} --to VERSION",
         )
-    if tags is not None and tags.get(CONDEMNED_TAG):
-        raise RefusedError(
-            f"{target} is condemned: {tags[CONDEMNED_TAG]}",
-            hint=f"choose another version: lockstep rollback {desired.model} --to VERSION",
-        )
-    return target
-
-
-def plan_rollback(fleet: Fleet, target: Version, observed: FleetState) -> Plan:
-    """What a rollback to `target` would change on the clouds that answer; this is what a dry run shows."""
-    splits = {cloud.name: TrafficSplit.all_to(target.slot) for cloud in fleet.clouds}
-    return plan_changes(Target((target,), splits), observed)
+    splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
+    return RollbackPlan(way, before, plan_changes(Target((way.target,), splits), before))
 
 
 def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Rollback:
-    """Put every cloud on the target, read back and probed; condemns the version that is left behind.
+    """Put every cloud on the target, read back and probed; condemns the versions that are left behind.
 
     Already there: verifies, and says so. Raises SplitError when a cloud could not follow, after the others did.
     """
     began = time.monotonic()
-    desired = fleet.registry.desired(fleet.model)
-    chosen = to or desired.fallback
-    target = choose_target(desired, to, fleet.registry.tags(chosen) if chosen else None)
+    planned = plan_rollback(fleet, to)
+    target, before, plan = planned.way.target, planned.before, planned.plan
     fleet = with_probe(fleet, target)
-    left = desired.champion if desired.champion and desired.champion.digest != target.digest else None
-    before = fleet.observe()
-    plan = plan_rollback(fleet, target, before)
     intent = {"reason": reason, "before": traffic(before), "plan": list(plan.explain())}
     with record(fleet, "rollback", target, **intent) as outcome:
         fleet.say(f"rolling {fleet.model} back to {target}")
         show(fleet, plan)
         unready = failures(prepare_slots(fleet, plan.prepares))
-        _commit(fleet, target, left, reason)
+        _commit(fleet, planned.way, reason)
         moved = move_all(fleet, target, before, {cloud.name for cloud in fleet.clouds} - set(unready))
         result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
         after = fleet.observe()
         seconds = time.monotonic() - began
         outcome.update(
-            left="" if left is None else left.label,
+            left=[version.label for version in planned.way.left],
             ending=result.ending.value,
             seconds={cloud: round(value, 3) for cloud, value in result.seconds.items()},
             split=dict(result.reasons),
@@ -93,15 +94,23 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
                 hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
             )
         _drop_own_fallback(fleet, target)
-    return Rollback(target, left, plan, before, after, result, seconds)
+    return Rollback(target, planned.way.left, plan, before, after, result, seconds)
 
 
-def _commit(fleet: Fleet, target: Version, left: Version | None, reason: str) -> None:
+def _commit(fleet: Fleet, way: Way, reason: str) -> None:
     """From here on MLflow says that the target should serve everywhere."""
-    fleet.registry.set_alias(target, CHAMPION)
+    fleet.registry.set_alias(way.target, CHAMPION)
     fleet.registry.delete_alias(fleet.model, CHALLENGER)
-    if left is not None:
-        fleet.registry.tag(left, CONDEMNED_TAG, f"rolled back from: {reason or 'no reason given'}")
+    for version in way.left:
+        fleet.registry.tag(version, CONDEMNED_TAG, f"rolled back from: {reason or 'no reason given'}")
+
+
+def _arrived(fleet: Fleet) -> str:
+    """Digest that the newest operation, if it is a rollback of the last minutes, led to."""
+    newest = fleet.ledger.entries(fleet.model, last=1)
+    if not newest or newest[0].kind != "rollback.outcome" or newest[0].at < time.time() - JUST_NOW:
+        return ""
+    return str(newest[0].body.get("digest", ""))
 
 
 def _drop_own_fallback(fleet: Fleet, target: Version) -> None:

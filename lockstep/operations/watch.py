@@ -58,7 +58,7 @@ class Watch:
             sleep(settings.look_every)
             self._guard()
             self._look()
-            requests = self._requests(at_start)
+            requests = self._requests(stage, at_start)
             verdict = self._verdict(stage, at_start, requests)
             waited = time.monotonic() - began
             move = advance(verdict.decision, waited, settings.step_seconds, settings.patience)
@@ -150,13 +150,19 @@ class Watch:
             )
         return tuple(latencies)
 
-    def _requests(self, since: int) -> int:
-        """Canary requests of this stage: the least that any guardrail has seen, so that each has something to say."""
-        seen: dict[str, int] = defaultdict(int)
+    def _requests(self, stage: Stage, since: int) -> int:
+        """Canary requests of this stage: the least that any guardrail has seen, so that each has something to say.
+
+        None while a cloud that should send some shows none: what is not seen there cannot be said to be well.
+        """
+        guardrails = {"errors"} | ({"outcomes"} if self._fleet.outcomes is not None else set())
+        seen: dict[tuple[str, str], int] = defaultdict(int)
         for period in self._periods[since:]:
-            seen[period.guardrail] += period.canary
-        wanted = {"errors"} | ({"outcomes"} if self._fleet.outcomes is not None else set())
-        return min(seen[guardrail] for guardrail in wanted)
+            seen[period.guardrail, period.cloud] += period.canary
+        clouds = [cloud for cloud, share in stage.per_cent.items() if share > 0]
+        if any(seen[guardrail, cloud] == 0 for guardrail in guardrails for cloud in clouds):
+            return 0
+        return min(sum(seen[guardrail, cloud] for cloud in clouds) for guardrail in guardrails)
 
 
 def _pair(counts: list[int]) -> tuple[int, int]:

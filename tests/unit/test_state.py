@@ -6,15 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.errors import RefusedError
-from lockstep.operations.rollback import choose_target
-from lockstep.rules.state import CloudState, DesiredState, SlotState, Version
+from lockstep.rules.state import CloudState, SlotState, Version
 from lockstep.rules.switch import Ending, SwitchResult
 from lockstep.rules.traffic import TrafficSplit
 
 #: Azure's rule for deployment names, the narrowest of the three clouds.
 NARROWEST = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){2,31}")
-V1, V2 = Version("m", "1", "a" * 64), Version("m", "2", "b" * 64)
 
 
 @given(st.integers(1, 10**9), st.text("0123456789abcdef", min_size=64, max_size=64))
@@ -31,22 +28,6 @@ def test_a_split_is_known_only_when_the_clouds_numbers_are_whole() -> None:
     assert CloudState("aws", "m", True, slots=slots).split == TrafficSplit.of({"a": 40, "b": 60})
     assert CloudState("aws", "m", True, slots=slots[:1]).split is None
     assert CloudState("aws", "m", False).split is None
-
-
-def test_the_fallback_is_the_default_target() -> None:
-    assert choose_target(DesiredState("m", V2, fallback=V1), None, {}) == V1
-    assert choose_target(DesiredState("m", V2, fallback=V1), V2, {}) == V2
-
-
-def test_without_a_known_good_version_the_error_says_what_to_do() -> None:
-    with pytest.raises(RefusedError, match="no known-good version") as caught:
-        choose_target(DesiredState("m", V2), None, None)
-    assert "lockstep rollback m --to" in caught.value.hint
-
-
-def test_a_condemned_target_is_refused() -> None:
-    with pytest.raises(RefusedError, match="condemned: it was bad"):
-        choose_target(DesiredState("m", V2, fallback=V1), None, {"lockstep.condemned": "it was bad"})
 
 
 @pytest.mark.parametrize(
