@@ -325,7 +325,7 @@ def test_flip_of_a_killed_attempt_is_joined_and_another_refused_at_once(bench: B
 
 def test_change_by_somebody_else_is_waited_for_and_then_reported(bench: Bench) -> None:
     model, (v1, v2) = bench.serving(1, 2)
-    bench.control.delays({"aws.endpoint.weights": 1.5})
+    bench.control.delays({"aws.endpoint.weights": 4.0})
     mover = threading.Thread(target=bench.cloud.set_traffic, args=(model, TrafficSplit.all_to(v2.slot)))
     mover.start()
     while not bench.cloud.observe(model).busy:
