@@ -167,7 +167,7 @@ def test_deploy_and_rollback_with_live_traffic(deployed: Deployed) -> None:
         back = lockstep("rollback", deployed.model, "--reason", "alert 4711", "--json", config=deployed.config)
         assert (back.status, back.err) == (0, ""), back
     assert traffic.problems == []
-    assert (back.document["target"], back.document["left"]) == ("2", "3")
+    assert (back.document["target"], back.document["left"]) == ("2", ["3"])
     assert set(back.document["clouds"]) == set(deployed.clouds)
     assert back.document["digest"] == deployed.v2.digest
     assert "alert 4711" in deployed.fleet.registry.tags(deployed.v3)[CONDEMNED_TAG]
