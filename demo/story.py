@@ -246,6 +246,7 @@ def good_version(story: Story, fleet: Fleet) -> None:
         promoted = state.is_completed() and champion is not None and champion.label == story.labels["v3"]
         story.claim("v3 was promoted on all clouds in step", promoted)
         notes.append("[cyan]promoted everywhere[/cyan]" if promoted else _first_sentence(state))
+        story.measured["v3_stages"] = _stages(fleet)
 
 
 def await_worker(story: Story, worker: Server) -> None:
@@ -381,6 +382,12 @@ def _serves_alone(fleet: Fleet, slot: str) -> bool:
 def _await_entry(fleet: Fleet, kind: str) -> dict[str, Any] | None:
     found = _await(lambda: bool(fleet.ledger.entries(MODEL, kind)), 30.0)
     return dict(fleet.ledger.entries(MODEL, kind)[-1].body) if found else None
+
+
+def _stages(fleet: Fleet) -> list[dict[str, Any]]:
+    """How long each stage of the newest rollout was watched, and its verdict, from the ledger."""
+    stages: Any = fleet.ledger.entries(MODEL, "canary_deploy.outcome")[-1].body["stages"]
+    return [{name: stage[name] for name in ("stage", "seconds", "decision", "reasons")} for stage in stages]
 
 
 def _await(holds: Callable[[], bool], timeout: float) -> bool:
