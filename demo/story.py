@@ -36,7 +36,7 @@ ALERT_TIMEOUT: Final = 120.0
 IN_FLIGHT: Final = 0.5  # seconds after which no request is under way that was sent before the switch
 PROOFS: Final = 30  # answers of each cloud that are looked at after the rollback
 #: Limits that fit a demo: a canary's step lasts seconds here, minutes in production.
-ROLLOUT: Final = {"steps": [20, 50, 100], "step_seconds": 3, "patience": 45, "look_every": 1, "min_requests": 12}
+ROLLOUT: Final = {"steps": [25, 50, 100], "step_seconds": 2, "patience": 60, "look_every": 0.5, "min_requests": 10}
 
 
 @dataclass(frozen=True)

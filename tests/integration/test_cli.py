@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 
 from lockstep import terminal
-from lockstep.cli import _complete_model, options
+from lockstep.commands.options import complete_model, options
 from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK
 from tests.contract.clouds import eventually
@@ -274,10 +274,10 @@ def test_wrong_usage(deployed: Deployed) -> None:
 
 def test_model_names_complete(deployed: Deployed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(options, "config", deployed.config)
-    assert _complete_model("dep") == [deployed.model]
-    assert _complete_model("x") == []
+    assert complete_model("dep") == [deployed.model]
+    assert complete_model("x") == []
     monkeypatch.setattr(options, "config", tmp_path / "nothing.yaml")
-    assert _complete_model("") == [], "a completion never fails"
+    assert complete_model("") == [], "a completion never fails"
     ended = process(
         LOCKSTEP_CONFIG=str(deployed.config), _LOCKSTEP_COMPLETE="complete_bash",
         COMP_WORDS="lockstep status dep", COMP_CWORD="2",

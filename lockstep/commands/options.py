@@ -1,0 +1,97 @@
+"""What the commands share: options, arguments, opening a model's fleet, and printing JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lockstep.errors import ConfigError, LockstepError
+
+if TYPE_CHECKING:
+    from lockstep.config import Config
+    from lockstep.operations.fleet import Fleet
+
+
+@dataclass
+class Options:
+    """Options of every command, set once a process."""
+
+    config: Path | None = None
+    json: bool = False
+
+
+options = Options()
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Configured models that begin so, for the shell."""
+    from lockstep.config import load
+
+    try:
+        return [name for name in load(options.config).models if name.startswith(incomplete)]
+    except LockstepError:
+        return []
+
+
+Model = Annotated[str, typer.Argument(help="Name of the registered model.", autocompletion=complete_model)]
+WhichVersion = Annotated[str, typer.Argument(help="MLflow number, alias, or 8 or more digits of the digest.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def load_config() -> Config:
+    """The configuration that this process was pointed at."""
+    from lockstep.config import load
+
+    return load(options.config)
+
+
+@contextmanager
+def opened(model: str, quiet: bool) -> Iterator[Fleet]:
+    """The model's fleet, with progress shown unless `quiet` (which `--json` means)."""
+    from lockstep import terminal
+    from lockstep.operations.fleet import open_fleet
+
+    options.json = quiet
+    with terminal.progress(quiet=quiet) as observer:
+        yield open_fleet(load_config(), model, observer=observer)
+
+
+def run_module(module: str, *arguments: str) -> None:
+    """Run what lies beside the package in a checkout (it may import Prefect; this package does not)."""
+    import subprocess
+    from importlib.util import find_spec
+
+    if find_spec(module.partition(".")[0]) is None:
+        raise ConfigError(
+            f"{module} is not here: the wheel ships the command line alone",
+            hint="run this command from a checkout or an image that holds flows/, tasks/, blocks/ and demo/",
+        )
+    try:
+        status = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+    except KeyboardInterrupt:
+        status = 130
+    raise typer.Exit(status)
+
+
+def parse_steps(text: str | None) -> tuple[int, ...] | None:
+    """Per cents from `--steps`; None when it is left out."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--steps takes whole per cents such as 5,25,50,100, not {text!r}") from None
+
+
+def emit(answer: object) -> None:
+    """One JSON document on standard output."""
+    from lockstep import terminal
+
+    terminal.emit(answer)

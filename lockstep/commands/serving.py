@@ -1,0 +1,180 @@
+"""Commands about what serves: deploy, look, judge, roll back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lockstep.commands.options import (
+    AsJson,
+    DryRun,
+    Model,
+    WhichVersion,
+    emit,
+    opened,
+    parse_steps,
+)
+
+if TYPE_CHECKING:
+    from lockstep.operations.monitor import Report
+
+
+def deploy(
+    model: Model,
+    version: WhichVersion,
+    steps: Annotated[str | None, typer.Option(help="Per cents for the canary, such as 5,25,50,100.")] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy a version as a canary on all clouds and promote it when every step passes."""
+    from lockstep import terminal
+    from lockstep.operations.canary import canary_deploy, check_deployable
+    from lockstep.operations.watch import describe
+    from lockstep.rules.rollout import plan_stages
+
+    with opened(model, as_json) as fleet:
+        found = fleet.registry.find(model, version)
+        wanted = parse_steps(steps)
+        if dry_run:
+            check_deployable(fleet, found)
+            names = [cloud.name for cloud in fleet.clouds]
+            stages = [stage.title for stage in plan_stages(names, wanted or fleet.settings.rollout.steps)]
+            stable = fleet.registry.desired(model).champion
+            stages = stages if stable and stable.digest != found.digest else ["100 % at once: nothing else serves"]
+            emit({"stages": stages}) if as_json else typer.echo("\n".join(stages))
+            return
+        done = canary_deploy(fleet, found, steps=wanted)
+    if as_json:
+        stages_done = [describe(report) for report in done.stages]
+        emit({"version": found.label, "stages": stages_done, "after": terminal.state_as_json(done.after)})
+    else:
+        terminal.show_state(done.after)
+        typer.echo(f"{found} serves everywhere")
+
+
+def status(
+    model: Model,
+    prove: Annotated[bool, typer.Option(help="Ask every endpoint for real answers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what should serve and what does, on every cloud; exits with 6 when they differ."""
+    from lockstep import terminal
+    from lockstep.errors import SplitError
+    from lockstep.operations.status import status as run
+
+    with opened(model, as_json) as fleet:
+        found = run(fleet, prove=prove)
+    if as_json:
+        champion = found.desired.champion
+        emit(
+            {
+                "model": model,
+                "champion": champion.label if champion else None,
+                "digest": champion.digest if champion else None,
+                "clouds": terminal.state_as_json(found.state),
+                "answers": {
+                    p.cloud: [{"version": a.label, "digest": a.digest} for a in p.answers] for p in found.proofs
+                },
+                "out_of_step": found.out_of_step,
+                "warnings": list(found.warnings),
+            }
+        )
+    else:
+        terminal.show_status(found)
+    if found.out_of_step:
+        raise typer.Exit(SplitError.exit_status)
+
+
+def monitor(
+    model: Model,
+    act: Annotated[bool, typer.Option(help="Roll back on a breach.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Judge what serves by each cloud's own metrics and the model's outcomes; roll back on a breach."""
+    from lockstep.errors import VerdictError
+    from lockstep.operations.monitor import monitor as run
+    from lockstep.rules.judge import Decision
+
+    with opened(model, as_json) as fleet:
+        report = run(fleet, act=act)
+    back = report.rolled_back
+    if as_json:
+        emit(
+            {
+                "verdict": report.verdict.decision.value,
+                "reasons": list(report.verdict.reasons),
+                "numbers": dict(report.verdict.numbers),
+                "warnings": list(report.warnings),
+                "rolled_back_to": back.target.label if back else None,
+            }
+        )
+    else:
+        _show_report(report)
+    if report.verdict.decision is Decision.FAIL:
+        raise typer.Exit(VerdictError.exit_status)
+
+
+def _show_report(report: Report) -> None:
+    from lockstep import terminal
+
+    back = report.rolled_back
+    rows = [
+        [m.cloud, m.slot, m.requests, m.errors, "-" if m.latency_p95 is None else f"{m.latency_p95:.3f}"]
+        for m in report.metrics
+    ]
+    terminal.show_rows(
+        f"{report.model}: the last minutes", ("cloud", "slot", "requests", "errors", "p95 seconds"), rows
+    )
+    typer.echo(f"{report.verdict.decision.value}: {'; '.join(report.verdict.reasons)}")
+    for warning in report.warnings:
+        typer.echo(f"note: {warning}")
+    if back:
+        typer.echo(f"rolled back to {back.target} in {back.seconds:.1f} s")
+
+
+def rollback(
+    model: Model,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Version to go back to (default: the champion while a canary runs, else the fallback)."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; goes into the ledger and onto the version left behind.")] = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take every cloud back to the last known-good version, or to a named one, at once."""
+    from lockstep import terminal
+    from lockstep.operations.rollback import plan_rollback
+    from lockstep.operations.rollback import rollback as run
+
+    if len(reason) > 1000:
+        raise typer.BadParameter("a reason has at most 1000 characters")
+    with opened(model, as_json) as fleet:
+        named = fleet.registry.find(model, to) if to else None
+        if dry_run:
+            planned = plan_rollback(fleet, named)
+            target, unreachable = planned.way.target, dict(planned.before.unreachable)
+            if as_json:
+                emit({"target": target.label, "plan": list(planned.plan.explain()), "unreachable": unreachable})
+            else:
+                typer.echo(f"target: {target}")
+                terminal.show_plan(planned.plan)
+                for cloud, why in unreachable.items():
+                    typer.echo(f"{cloud}: unreachable: {why}")
+            return
+        done = run(fleet, to=named, reason=reason)
+    if as_json:
+        emit(
+            {
+                "target": done.target.label,
+                "digest": done.target.digest,
+                "left": [version.label for version in done.left],
+                "seconds": done.seconds,
+                "clouds": dict(done.result.seconds),
+            }
+        )
+    else:
+        terminal.show_state(done.after)
+        what = "rolled back to" if done.left or done.plan.changes else "already on"
+        typer.echo(f"{what} {done.target}, verified on every cloud after {done.seconds:.1f} s")
