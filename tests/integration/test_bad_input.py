@@ -17,7 +17,7 @@ from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
 from tests.integration.deployed import Deployed, Ended, lockstep
-from tests.integration.fleets import save_model
+from tests.integration.fleets import save_model, unique
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -271,8 +271,18 @@ def test_a_rollback_to_what_serves_verifies_and_says_so(deployed: Deployed) -> N
         assert f"already on {deployed.v2}, verified on every cloud" in ended.out
 
 
+def test_a_second_alert_of_one_incident_stays_where_the_first_led(deployed: Deployed) -> None:
+    first = lockstep("rollback", deployed.model, "--reason", "alert 1", "--json", config=deployed.config)
+    second = lockstep("rollback", deployed.model, "--reason", "alert 2", "--json", config=deployed.config)
+    assert (first.status, second.status) == (0, 0), second
+    assert first.document["target"] == second.document["target"] == deployed.v1.label
+    assert (first.document["left"], second.document["left"]) == ([deployed.v2.label], [])
+
+
 def test_a_rollback_without_a_fallback_says_what_to_do(deployed: Deployed) -> None:
     deployed.fleet.registry.delete_alias(deployed.model, FALLBACK)
+    # The newest operation is no rollback: right after one, a further alert stays where it led.
+    deployed.fleet.ledger.append(unique("event"), "canary_deploy.outcome", deployed.model, "test", {})
     with deployed.unchanged():
         ended = lockstep("rollback", deployed.model, config=deployed.config)
         says(ended, 3, deployed.model, "no known-good version", "fallback", f"rollback {deployed.model} --to VERSION")
