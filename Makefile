@@ -43,7 +43,7 @@ unit: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/lint-imports --no-cache | tail -n 3
+	@found=$$($(BIN)/lint-imports --no-cache) || { echo "$$found" >&2; exit 1; }; echo "$$found" | tail -n 3
 	@$(BIN)/mypy
 
 # uv resolves for every Python and platform at once; pip installs the result.
