@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from lockstep.errors import RefusedError, SplitError
+from lockstep.errors import DeploymentFailedError, RefusedError, SplitError
 from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, traffic
@@ -18,6 +18,7 @@ from lockstep.rules.switch import Ending, SwitchResult
 from lockstep.rules.target import Way, choose_way
 from lockstep.rules.traffic import TrafficSplit
 
+MOVES: Final = ("rollback", "canary_deploy")  # operations that decide what serves
 JUST_NOW: Final = 900.0  # seconds in which further alerts tell of the incident that was just dealt with
 
 
@@ -64,7 +65,8 @@ def plan_rollback(fleet: Fleet, to: Version | None = None) -> RollbackPlan:
 def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Rollback:
     """Put every cloud on the target, read back and probed; condemns the versions that are left behind.
 
-    Already there: verifies, and says so. Raises SplitError when a cloud could not follow, after the others did.
+    Already there: verifies, and says so. Raises SplitError when a cloud could not follow, after the others did, and
+    DeploymentFailedError, with nothing changed, when no cloud could make the target ready.
     """
     began = time.monotonic()
     planned = plan_rollback(fleet, to)
@@ -75,8 +77,15 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
         fleet.say(f"rolling {fleet.model} back to {target}")
         show(fleet, plan)
         unready = failures(prepare_slots(fleet, plan.prepares))
-        _commit(fleet, planned.way, reason)
+        if unready and not {cloud.cloud for cloud in before.clouds} - set(unready):
+            raise DeploymentFailedError(
+                f"{target} could not be made ready on any cloud: {SwitchResult({}, unready).explain()}",
+                hint=f"nothing was changed; see `lockstep versions {fleet.model}` for another version, or mend what is "
+                f"named: lockstep replicate {fleet.model} {target.label}",
+            )
+        _commit(fleet, planned.way)
         moved = move_all(fleet, target, before, {cloud.name for cloud in fleet.clouds} - set(unready))
+        _condemn(fleet, planned.way, reason)
         result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
         after = fleet.observe()
         seconds = time.monotonic() - began
@@ -97,20 +106,24 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
     return Rollback(target, planned.way.left, plan, before, after, result, seconds)
 
 
-def _commit(fleet: Fleet, way: Way, reason: str) -> None:
+def _commit(fleet: Fleet, way: Way) -> None:
     """From here on MLflow says that the target should serve everywhere."""
     fleet.registry.set_alias(way.target, CHAMPION)
     fleet.registry.delete_alias(fleet.model, CHALLENGER)
+
+
+def _condemn(fleet: Fleet, way: Way, reason: str) -> None:
+    """After the traffic: a note that cannot be written must not keep a bad version serving."""
     for version in way.left:
-        fleet.registry.tag(version, CONDEMNED_TAG, f"rolled back from: {reason or 'no reason given'}")
+        fleet.registry.tag(version, CONDEMNED_TAG, f"rolled back from: {reason[:1000] or 'no reason given'}")
 
 
 def _arrived(fleet: Fleet) -> str:
-    """Digest that the newest operation, if it is a rollback of the last minutes, led to."""
-    newest = fleet.ledger.entries(fleet.model, last=1)
-    if not newest or newest[0].kind != "rollback.outcome" or newest[0].at < time.time() - JUST_NOW:
+    """Digest that the newest move of traffic, if it is a rollback of the last minutes, leads or led to."""
+    moves = [one for one in fleet.ledger.entries(fleet.model, last=50) if one.kind.partition(".")[0] in MOVES]
+    if not moves or not moves[-1].kind.startswith("rollback.") or moves[-1].at < time.time() - JUST_NOW:
         return ""
-    return str(newest[0].body.get("digest", ""))
+    return str(moves[-1].body.get("digest", ""))
 
 
 def _drop_own_fallback(fleet: Fleet, target: Version) -> None:

@@ -28,10 +28,11 @@ def choose_way(desired: DesiredState, named: Version | None, observed: FleetStat
     Raises RefusedError when there is no known-good version to go to.
     """
     champion, challenger = desired.champion, desired.challenger
-    trying = challenger is not None and _may_have_traffic(challenger, observed)
-    target = named or (champion if trying else None) or desired.fallback
-    if target is None and champion is not None and champion.digest == arrived:
-        target = champion
+    # A promotion that was killed before its last call leaves both aliases on one version: that is no canary.
+    promoted = champion is not None and challenger is not None and champion.digest == challenger.digest
+    trying = challenger is not None and not promoted and _may_have_traffic(challenger, observed)
+    stays = trying or (champion is not None and champion.digest == arrived)
+    target = named or (champion if stays else None) or desired.fallback
     if target is None:
         raise RefusedError(
             f"{desired.model} has no known-good version to go back to (no alias {FALLBACK!r})",
