@@ -6,6 +6,12 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+
+def interrupt(*_: object) -> NoReturn:
+    """Not by way of SIGINT, which a job in the background may have been started to ignore."""
+    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -16,7 +22,7 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write a picture of the traffic (SVG)")
     options = parser.parse_args()
     # SIGTERM ends the demo as Ctrl-C does, so that the servers are stopped on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, interrupt)
     from demo.processes import StartError
     from demo.story import run
 

@@ -24,7 +24,6 @@ from demo.model import load_data
 from demo.names import MODEL, OUTCOME_COLUMNS, OUTCOMES_FILE, REQUEST_COLUMNS, REQUESTS_FILE
 from lockstep.clouds.base import Cloud
 from lockstep.config import load
-from lockstep.errors import LockstepError
 
 WORKERS = 2  # per cloud, so that one slow answer does not stop the flow
 
@@ -73,11 +72,11 @@ def ask(
         began = time.monotonic()
         try:
             answer = cloud.invoke(MODEL, [rows[which]], request_id=request_id)
-        except LockstepError as error:
-            problem = str(error).splitlines()[0]
+            right = int(json.loads(answer.body)["predictions"][0]) == labels[which]
+        except Exception as error:  # whatever went wrong, it is a failed request and not a worker that falls silent
+            problem = (str(error).splitlines() or [""])[0] or type(error).__name__
             sink.write((sent, request_id, cloud.name, "", "", "", 0, time.monotonic() - began, problem), None)
             continue
-        right = int(json.loads(answer.body)["predictions"][0]) == labels[which]
         sink.write(
             (sent, request_id, cloud.name, answer.slot, answer.label, answer.digest, 1, answer.latency, ""),
             (sent, request_id, cloud.name, answer.slot, int(right)),

@@ -67,8 +67,13 @@ class Server:
     def raise_if_ended(self) -> None:
         """Raise StartError with the log's last line when the process is gone."""
         if self.process.poll() is not None:
-            lines = self.log.read_text(errors="replace").strip().splitlines() or ["no output"]
-            raise StartError(f"{self.name} ended with status {self.process.returncode}: {lines[-1]} (see {self.log})")
+            raise StartError(
+                f"{self.name} ended with status {self.process.returncode}: {self.last_line()} (see {self.log})"
+            )
+
+    def last_line(self) -> str:
+        """The newest line of its log."""
+        return (self.log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
 
     def stop(self) -> None:
         """SIGTERM to the process and its group, SIGKILL after ten seconds."""
@@ -154,7 +159,8 @@ class Servers:
 
     def spawn(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> Server:
         """Start `python ARGUMENTS` on the demo's leash."""
-        server = Server(name, [sys.executable, *arguments], self.folder, environment)
+        # Not from the current folder (-P), which may hold a demo/ or sandbox/ of its own.
+        server = Server(name, [sys.executable, "-P", *arguments], self.folder, environment)
         self._servers.append(server)
         return server
 
