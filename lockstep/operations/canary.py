@@ -66,6 +66,7 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
             reports: tuple[StageReport, ...] = ()
             _deploy_everywhere(fleet, version, before)
             fleet.registry.set_alias(version, CHAMPION)
+            fleet.registry.delete_alias(fleet.model, CHALLENGER)  # of a rollout that was killed: it has no traffic now
         else:
             stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
             reports = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
@@ -150,7 +151,12 @@ def _roll_out(
         raise  # what serves now is the other operation's decision, the canary's traffic included
     except BaseException as error:  # a Ctrl-C in the middle of a rollout must not leave a bad canary behind
         outcome["stages"] = [describe(report) for report in reports]
-        take_back(fleet, stable, canary, shifted=shifted)
+        try:
+            take_back(fleet, stable, canary, shifted=shifted)
+        except SplitError:
+            # The challenger's alias stays: it tells a rollback that there is a canary to take back first.
+            _note_verdict(fleet, canary, error, reports)
+            raise
         # MLflow comes after the traffic: it may be the very thing that is down.
         _note_end(fleet, stable, canary, old_fallback, error, reports)
         raise
@@ -211,6 +217,10 @@ def _note_end(
         fleet.registry.delete_alias(fleet.model, FALLBACK)
     else:
         fleet.registry.set_alias(old_fallback, FALLBACK)
+    _note_verdict(fleet, canary, error, reports)
+
+
+def _note_verdict(fleet: Fleet, canary: Version, error: BaseException, reports: list[StageReport]) -> None:
     if isinstance(error, VerdictError):
         decision = reports[-1].verdict.decision
         fleet.registry.tag(canary, VERDICT_TAG, decision.value)
