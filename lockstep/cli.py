@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -41,11 +41,20 @@ for command in (register, versions, replicate, deploy, status, monitor, rollback
     app.command()(command)
 
 
+def interrupt(*_: object) -> NoReturn:
+    """Handler of a signal; not by way of SIGINT, which a job in the background may have been started to ignore."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of the `lockstep` command."""
     import logging
+    import signal
 
     from lockstep import terminal
+
+    # A rollout that a scheduler or a pipeline ends takes its canary back, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, interrupt)
 
     # Azure's libraries print a line of their own for each error that is raised, and reported, anyway.
     logging.getLogger("azure").setLevel(logging.ERROR + 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -63,21 +64,23 @@ def opened(model: str, quiet: bool) -> Iterator[Fleet]:
         yield open_fleet(load_config(), model, observer=observer)
 
 
-def run_module(module: str, *arguments: str) -> None:
+def run_module(module: str, *arguments: str) -> NoReturn:
     """Run what lies beside the package in a checkout (it may import Prefect; this package does not)."""
-    import subprocess
     from importlib.util import find_spec
 
-    if find_spec(module.partition(".")[0]) is None:
+    found = find_spec(module.partition(".")[0])
+    if found is None or not found.submodule_search_locations:
         raise ConfigError(
             f"{module} is not here: the wheel ships the command line alone",
             hint="run this command from a checkout or an image that holds flows/, tasks/, blocks/ and demo/",
         )
-    try:
-        status = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
-    except KeyboardInterrupt:
-        status = 130
-    raise typer.Exit(status)
+    place = str(Path(found.submodule_search_locations[0]).resolve().parent)
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([place, *filter(None, known)])}
+    sys.stdout.flush()
+    # In this process's place, so that signals reach what has servers to stop. Not from the current folder (-P): a
+    # user's own flows/ or demo/ there would be taken for Lockstep's.
+    os.execve(sys.executable, [sys.executable, "-P", "-m", module, *arguments], environment)  # noqa: S606 - no shell
 
 
 def parse_steps(text: str | None) -> tuple[int, ...] | None:
