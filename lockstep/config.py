@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,10 +22,13 @@ from lockstep.clouds.vertex import VertexSettings
 from lockstep.errors import ConfigError, NotFoundError
 from lockstep.rules.judge import Limits
 from lockstep.rules.limits import ServiceLimits
-from lockstep.stores.outcomes import AnyOutcomes
+from lockstep.stores.outcomes import AnyOutcomes, FileOutcomes
 
+P = TypeVar("P", bound=BaseModel)
 DEFAULT_PATH: Final = "lockstep.yaml"
 PATH_VARIABLE: Final = "LOCKSTEP_CONFIG"
+#: Fields of clouds that name files.
+FILES: Final = ("credentials_file", "ca_file")
 REFERENCE: Final = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 #: A new cloud joins here, by its settings.
@@ -166,14 +169,34 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     chosen = path or Path(environment.get(PATH_VARIABLE, DEFAULT_PATH))
     try:
         text = chosen.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else "it is not UTF-8 text") or error
         raise ConfigError(
-            f"{chosen} cannot be read: {error.strerror or error}",
+            f"{chosen} cannot be read: {why}",
             hint=f"run in the folder that holds it, pass --config, or set {PATH_VARIABLE}",
         ) from error
     config = parse(text, str(chosen), environment)
-    # Beside the file, not beside whoever happens to read it: a worker and a shell must find the same ledger.
-    return config.model_copy(update={"ledger": str(chosen.resolve().parent / config.ledger)})
+    return _placed(config, chosen.resolve().parent)
+
+
+def _placed(config: Config, folder: Path) -> Config:
+    """Paths beside the file, not beside whoever happens to read it: a worker and a shell must find the same."""
+
+    def place(path: str) -> str:
+        return str(folder / Path(path).expanduser())
+
+    def placed(part: P, fields: Iterable[str]) -> P:
+        given = {name: getattr(part, name, None) for name in fields}
+        return part.model_copy(update={name: place(path) for name, path in given.items() if path})
+
+    models = {}
+    for name, model in config.models.items():
+        outcomes = model.outcomes
+        if isinstance(outcomes, FileOutcomes):
+            model = model.model_copy(update={"outcomes": placed(outcomes, ("path", "requests"))})
+        models[name] = model
+    clouds = {name: placed(cloud, FILES) for name, cloud in config.clouds.items()}
+    return config.model_copy(update={"ledger": place(config.ledger), "clouds": clouds, "models": models})
 
 
 def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
@@ -181,9 +204,11 @@ def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{source}, line {line}: not valid YAML: {error.problem}", hint="mend the line") from error
+    except yaml.YAMLError as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else " ".join(str(error).split())
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{source}, line {line}: not valid YAML: {problem}", hint="mend the line") from error
     if not isinstance(data, dict) or tree is None:
         raise ConfigError(f"{source}, line 1: a mapping is expected", hint="start from the example in the README")
     resolved = _resolve(data, (), source, tree, environment)
