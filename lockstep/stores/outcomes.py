@@ -132,12 +132,16 @@ class SqlOutcomes(_Table):
         import sqlalchemy
 
         try:
-            engine = sqlalchemy.create_engine(self.url)
+            engine = sqlalchemy.create_engine(self.url, poolclass=sqlalchemy.NullPool)  # nothing stays open
             with engine.connect() as connection:
                 query = sqlalchemy.text(self.query)
                 values = {"since": since.isoformat(), "until": until.isoformat()}
                 used = {name: value for name, value in values.items() if name in query.compile().params}
                 frame = pd.read_sql_query(query, connection, params=used)
+        except ImportError as error:
+            raise ConfigError(
+                f"outcomes cannot be read: {error}", hint="install the database's driver beside Lockstep"
+            ) from error
         except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError) as error:
             raise UnreachableError(
                 f"outcomes cannot be read: {str(error).splitlines()[0]}",
@@ -168,6 +172,13 @@ class PrometheusOutcomes(OutcomeSource):
             for (cloud, version), count in sorted(total.items())
         )
 
+    @property
+    def _address(self) -> str:
+        """The address without user and password, for errors."""
+        scheme, mark, rest = self.url.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+
     def _query(self, query: str, at: datetime) -> Mapping[tuple[str, str], float]:
         try:
             answer = requests.get(
@@ -178,7 +189,7 @@ class PrometheusOutcomes(OutcomeSource):
             body = answer.json()
         except (requests.RequestException, ValueError) as error:
             raise UnreachableError(
-                f"Prometheus at {self.url} gave no answer: {error}",
+                f"Prometheus at {self._address} gave no answer: {type(error).__name__}",
                 hint="check `url` of the model's outcomes in lockstep.yaml",
             ) from error
         if body.get("status") != "success":
@@ -204,14 +215,16 @@ def _read_frames(pattern: str) -> pd.DataFrame | None:
     else:
         paths = sorted(path.parent.glob(path.name))
     # Parts of a live folder may be empty for a moment, between being made and being written.
-    frames = [_read_frame(part) for part in paths if part.stat().st_size > 0]
+    frames = [frame for part in paths if (frame := _read_frame(part)) is not None]
     return pd.concat(frames, ignore_index=True) if frames else None
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
+def _read_frame(path: Path) -> pd.DataFrame | None:
     import pandas as pd
 
     try:
+        if not path.stat().st_size:
+            return None
         return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except (OSError, ValueError) as error:  # which a file that is being written gives as well: it may pass
         raise UnreachableError(
