@@ -64,13 +64,10 @@ class Ledger:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._connection() as connection:
-                connection.executescript(SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise LockstepError(
-                f"the ledger {path} cannot be opened: {error}",
-                hint="check the folder's permissions and free space, or set `ledger:` in lockstep.yaml",
-            ) from error
+        except OSError as error:
+            raise _unusable(path, error) from error
+        with self._connection() as connection:
+            connection.executescript(SCHEMA)
 
     def append(self, event_id: str, kind: str, model: str, actor: str, body: Mapping[str, object]) -> Entry:
         """Append one event and wait until it is on the disk; an event id that is there already is returned as it is."""
@@ -98,13 +95,20 @@ class Ledger:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._path, timeout=WAIT, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # fsync at every commit: intent survives a power cut
-            yield connection
-        finally:
-            connection.close()
+            with contextlib.closing(sqlite3.connect(self._path, timeout=WAIT, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")  # fsync at every commit: intent survives a power cut
+                yield connection
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> LockstepError:
+    return LockstepError(
+        f"the ledger {path} cannot be opened: {error}",
+        hint="check the folder's permissions and free space, or set `ledger:` in lockstep.yaml",
+    )
 
 
 def _entry(row: tuple[int, str, float, str, str, str, bytes]) -> Entry:
