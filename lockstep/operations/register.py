@@ -121,7 +121,8 @@ def read_mlmodel(folder: Path, source: str) -> Mapping[str, Any]:
 
 def check_signature(description: Mapping[str, Any], source: str) -> None:
     """Refuse a model that does not say which columns it takes: a wrong request could not be told from a right one."""
-    if not (description.get("signature") or {}).get("inputs"):
+    signature = description.get("signature")
+    if not isinstance(signature, dict) or not signature.get("inputs"):
         raise RefusedError(
             f"{source} has no signature",
             hint=f"mlflow.{_flavor(description)}.log_model(..., signature=mlflow.models.infer_signature(X, "
@@ -135,7 +136,10 @@ def read_environment(folder: Path, description: Mapping[str, Any], source: str, 
     for name in ("requirements.txt", "python_env.yaml"):
         if not (folder / name).is_file():
             raise RefusedError(f"{source} has no {name}, so nobody can build its environment again", hint=fix)
-    lines = requirement_lines((folder / "requirements.txt").read_text(encoding="utf-8"))
+    try:
+        lines = requirement_lines((folder / "requirements.txt").read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{source}: its requirements.txt is not UTF-8 text", hint=fix) from error
     open_ended = unpinned(tuple(HASH.sub("", line) for line in lines))
     if open_ended or not lines:
         raise RefusedError(
@@ -149,7 +153,11 @@ def read_environment(folder: Path, description: Mapping[str, Any], source: str, 
             f"{', '.join(line for line in lines if line not in hashed)}",
             hint="pip takes all or none: pip-compile --generate-hashes -o requirements.txt requirements.in",
         )
-    python = (yaml.safe_load((folder / "python_env.yaml").read_text(encoding="utf-8")) or {}).get("python", "")
+    try:
+        described = yaml.safe_load((folder / "python_env.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RefusedError(f"{source}: its python_env.yaml is not YAML: {error}", hint=fix) from error
+    python = described.get("python", "") if isinstance(described, dict) else ""
     if not re.fullmatch(r"3\.\d+(\.\d+)?", str(python)):
         raise RefusedError(
             f"{source}: its python_env.yaml names no Python version, but {python!r}",
