@@ -107,7 +107,10 @@ def save(wanted: WantedBlocks) -> None:
 
 
 def _saved(name: str, block: B) -> B:
-    existing = _load(type(block), name)
+    try:
+        existing = _load(type(block), name)
+    except ValidationError:  # saved by another release
+        existing = None
     if existing is not None and not _changed_fields(block, existing):
         return existing
     block.save(name, overwrite=True)

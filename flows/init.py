@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import httpx
 import requests
 from prefect.settings import get_current_settings
 from rich.console import Console
@@ -38,7 +39,7 @@ def main(given: list[str] | None = None) -> int:
     except LockstepError as error:
         terminal.show_error(error, as_json=options.json)
         return error.exit_status
-    except requests.RequestException as error:
+    except (requests.RequestException, httpx.HTTPError) as error:
         terminal.show_error(UnreachableError(f"Prefect stopped answering: {error}"), as_json=options.json)
         return UnreachableError.exit_status
 
