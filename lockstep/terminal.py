@@ -68,16 +68,17 @@ def _line(event: Event) -> str:
 
 def show_state(state: FleetState, desired: DesiredState | None = None) -> None:
     """The table of clouds x slots x traffic."""
-    table = Table(title=f"{state.model}: what serves", title_justify="left")
+    table = Table(title=escape(f"{state.model}: what serves"), title_justify="left")
     for heading in ("cloud", "slot", "role", "traffic", "state", "version digest"):
         table.add_column(heading, justify="right" if heading == "traffic" else "left")
     roles = _roles(desired)
     for cloud in state.clouds:
         if not cloud.slots:
-            table.add_row(cloud.cloud, "-", "", "", "no endpoint" if not cloud.exists else cloud.status, "")
+            table.add_row(cloud.cloud, "-", "", "", "no endpoint" if not cloud.exists else escape(cloud.status), "")
         for slot in sorted(cloud.slots, key=lambda slot: -slot.weight):
             shown = slot.status + ("" if slot.ready else " (not ready)") + (", cloud busy" if cloud.busy else "")
-            table.add_row(cloud.cloud, slot.name, roles.get(slot.name, ""), f"{slot.weight} %", shown, slot.digest[:12])
+            role = roles.get(slot.name, "")
+            table.add_row(cloud.cloud, escape(slot.name), role, f"{slot.weight} %", escape(shown), slot.digest[:12])
     for name in state.unreachable:
         table.add_row(name, "?", "", "?", "[red]unreachable[/red]", "")
     RESULTS.print(table)
@@ -97,7 +98,8 @@ def show_status(status: Status) -> None:
     for warning in status.warnings:
         _say("yellow", f"note: {warning}")
     if not status.out_of_step and status.desired.champion is not None:
-        _say("green", f"in step: {status.desired.champion} everywhere")
+        canary = f", with {status.desired.challenger} as its canary" if status.desired.challenger else ""
+        _say("green", f"in step: {status.desired.champion} everywhere{canary}")
 
 
 def show_plan(plan: Plan) -> None:
@@ -108,7 +110,7 @@ def show_plan(plan: Plan) -> None:
 
 def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A plain table."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for heading in headings:
         table.add_column(heading)
     for row in rows:

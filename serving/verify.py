@@ -49,7 +49,7 @@ def verify_folder(folder: Path, digest: str) -> VerifiedModel:
     manifest = json.loads(sealed)
     named = {entry["path"]: entry for entry in manifest["files"]}
     base = root / FILES
-    present = {path.relative_to(base).as_posix() for path in base.rglob("*") if not path.is_dir()}
+    present = {path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_symlink() or not path.is_dir()}
     for path in sorted(present - set(named)):
         raise DigestMismatchError(f"{path} is not in the manifest {digest}")
     for path, entry in sorted(named.items()):
