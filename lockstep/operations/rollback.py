@@ -85,7 +85,6 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
             )
         _commit(fleet, planned.way)
         moved = move_all(fleet, target, before, {cloud.name for cloud in fleet.clouds} - set(unready))
-        _condemn(fleet, planned.way, reason)
         result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
         after = fleet.observe()
         seconds = time.monotonic() - began
@@ -96,6 +95,7 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
             split=dict(result.reasons),
             after=traffic(after),
         )
+        _condemn(fleet, planned.way, reason)
         if result.ending is not Ending.DONE:
             raise SplitError(
                 f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
