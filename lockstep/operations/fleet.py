@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from lockstep.clouds.base import Cloud, Row
 from lockstep.config import Config, FleetSettings
@@ -20,6 +20,7 @@ from lockstep.stores.outcomes import OutcomeSource
 from lockstep.stores.registry import Registry
 
 T = TypeVar("T")
+LOOKS: Final = ThreadRunner()
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,23 @@ class Fleet:
 
     def on_each(self, what: str, call: Callable[[Cloud], T], retries: int = 2) -> tuple[Outcome[T], ...]:
         """Do `call` on every cloud at the same time."""
-        return self.runner.run(
-            [Job(cloud.name, f"{cloud.name}: {what}", _bind(call, cloud), retries) for cloud in self.clouds]
-        )
+        return self.runner.run(self._jobs(what, call, retries))
+
+    def look_at_each(self, what: str, call: Callable[[Cloud], T], retries: int = 0) -> tuple[Outcome[T], ...]:
+        """The same for what only looks: always in threads, since a task run for each look would bury the changes."""
+        return LOOKS.run(self._jobs(what, call, retries))
 
     def observe(self) -> FleetState:
         """What every cloud reports now; a cloud that does not answer is named with its reason, never left out."""
-        outcomes = self.on_each(f"observe {self.model}", lambda cloud: cloud.observe(self.model), retries=0)
+        outcomes = self.look_at_each(f"observe {self.model}", lambda cloud: cloud.observe(self.model))
         return FleetState(
             self.model,
             tuple(outcome.value for outcome in outcomes if outcome.value is not None),
             {outcome.cloud: outcome.error.reason for outcome in outcomes if outcome.error is not None},
         )
+
+    def _jobs(self, what: str, call: Callable[[Cloud], T], retries: int) -> list[Job[T]]:
+        return [Job(cloud.name, f"{cloud.name}: {what}", _bind(call, cloud), retries) for cloud in self.clouds]
 
     def replicas(self, cloud: Cloud) -> Replicas:
         """The cloud's store."""

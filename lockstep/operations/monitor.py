@@ -47,7 +47,7 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
         )
     champion = desired.champion
     state = fleet.observe()
-    measured = fleet.on_each("measure", lambda cloud: cloud.measure(fleet.model, since, until))
+    measured = fleet.look_at_each("measure", lambda cloud: cloud.measure(fleet.model, since, until))
     metrics = tuple(slot for outcome in measured for slot in outcome.value or ())
     outcomes, silent = _read_outcomes(fleet, since, until)
     verdict = judge_alone(_observed(champion, metrics, outcomes), settings.limits())

@@ -47,7 +47,7 @@ def missing_replicas(fleet: Fleet, version: Version) -> dict[str, str]:
             return "its bytes are not there"
         return "" if cloud.registered(version) else "it is not registered natively"
 
-    outcomes = fleet.on_each(f"look for {version}", look)
+    outcomes = fleet.look_at_each(f"look for {version}", look, retries=2)
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error

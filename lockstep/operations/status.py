@@ -74,7 +74,7 @@ def _prove(fleet: Fleet, champion: Version) -> tuple[CloudProof, ...]:
 
     return tuple(
         CloudProof(outcome.cloud, outcome.value or (), outcome.error.reason if outcome.error else "")
-        for outcome in fleet.on_each(f"ask {fleet.model}", ask)
+        for outcome in fleet.look_at_each(f"ask {fleet.model}", ask)
     )
 
 

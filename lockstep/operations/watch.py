@@ -7,20 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
 
-from lockstep.clouds.base import Cloud
 from lockstep.errors import RetryLaterError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.running import Job, ThreadRunner
 from lockstep.rules.judge import Decision, Latency, Period, Verdict, judge
 from lockstep.rules.limits import Observed, judge_alone
 from lockstep.rules.measurement import SlotMetrics
 from lockstep.rules.rollout import Move, Stage, advance
 from lockstep.rules.state import Version
 
-#: Looks are many and change nothing: they run in threads also inside a flow, which would make a task run of each.
-LOOKS: Final = ThreadRunner()
 Counts = Mapping[tuple[str, str, str], tuple[int, int]]  # (guardrail, cloud, slot) -> (total, bad) since the start
 
 
@@ -110,7 +105,9 @@ class Watch:
     def _counts(self, now: datetime) -> Counts:
         counts: dict[tuple[str, str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
         measured: list[SlotMetrics] = []
-        for outcome in LOOKS.run([self._measure(cloud, now) for cloud in self._fleet.clouds]):
+        for outcome in self._fleet.look_at_each(
+            "measure", lambda cloud: cloud.measure(self._fleet.model, self._began, now)
+        ):
             if outcome.value is None:
                 # A cloud whose metrics cannot be read says nothing; patience decides how long that may last.
                 self._fleet.say(f"no metrics: {outcome.error}", outcome.cloud)
@@ -131,9 +128,6 @@ class Watch:
                         total, bad = counts["outcomes", count.cloud, version.slot]
                         counts["outcomes", count.cloud, version.slot] = (total + count.total, bad + count.bad)
         return counts
-
-    def _measure(self, cloud: Cloud, now: datetime) -> Job[tuple[SlotMetrics, ...]]:
-        return Job(cloud.name, "measure", lambda: cloud.measure(self._fleet.model, self._began, now), retries=0)
 
     def _read_latencies(self, measured: list[SlotMetrics]) -> tuple[Latency, ...]:
         seen = {(slot.cloud, slot.slot): slot for slot in measured}
