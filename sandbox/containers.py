@@ -43,7 +43,7 @@ PRELOAD: Final = (
     "mlflow.utils.requirements_utils:_init_packages_to_modules_map",
 )
 #: Variables that a container inherits, since interpreters do not start or find their libraries without them.
-INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "VIRTUAL_ENV")
+INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ", "VIRTUAL_ENV")
 #: what the kernel takes, without the zero at its end
 SOCKET_PATH: Final = 103
 LOG_BYTES: Final = 64 * 1024
@@ -174,6 +174,7 @@ class ContainerRuntime:
             **{name: value.replace("$(PORT)", str(port)) for name, value in env.items()},
             "HOST": "127.0.0.1",
             "PORT": str(port),
+            "TMPDIR": str(folder),  # what it leaves there goes when the container goes
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }
         answer = self._ask(

@@ -21,6 +21,7 @@ import runpy
 import signal
 import socket
 import sys
+import tempfile
 from typing import Any, Final
 
 PR_SET_PDEATHSIG: Final = 1
@@ -48,6 +49,7 @@ def run_child(order: dict[str, Any], parent: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.clear()
         os.environ.update(order["env"])
+        tempfile.tempdir = None  # the template may have looked for one already
         os.chdir(order["cwd"])
         sys.argv = list(order["argv"])
         runpy.run_module(order["argv"][0], run_name="__main__", alter_sys=True)

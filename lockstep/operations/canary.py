@@ -60,6 +60,7 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
             hint="nothing was changed; a rollout needs all clouds of the fleet: mend what is named and deploy again",
         )
     _refuse_busy(fleet, version, before)
+    _refuse_second(fleet, version, desired.challenger, before)
     stable = desired.champion
     with record(fleet, "canary_deploy", version, before=traffic(before)) as outcome:
         if stable is None or stable.digest == version.digest:
@@ -82,6 +83,19 @@ def _refuse_busy(fleet: Fleet, version: Version, before: FleetState) -> None:
         raise BusyError(
             f"{version} was not deployed, since an endpoint is in the middle of another change: {'; '.join(busy)}",
             hint=f"nothing was changed; `lockstep status {fleet.model}` shows when it has ended, then deploy again",
+        )
+
+
+def _refuse_second(fleet: Fleet, version: Version, challenger: Version | None, before: FleetState) -> None:
+    if challenger is None or challenger.digest == version.digest:
+        return
+    slots = {cloud.cloud: cloud.slot(challenger.slot) for cloud in before.clouds}
+    served = [name for name, slot in slots.items() if slot is not None and slot.weight > 0]
+    if served:
+        raise RefusedError(
+            f"{version} was not deployed, since {challenger} is a canary with traffic on {', '.join(served)}",
+            hint="nothing was changed; wait for that rollout, or take its canary back: "
+            f"lockstep rollback {fleet.model}",
         )
 
 
@@ -122,11 +136,12 @@ def _roll_out(
 ) -> tuple[StageReport, ...]:
     """Walk the stages and promote after the last; take the canary back on any trouble before that."""
     reports: list[StageReport] = []
-    shifted = False
+    announced = shifted = False
     try:
         plan = plan_changes(Target((stable, canary), {}), before)
         show(fleet, plan)
         fleet.registry.set_alias(canary, CHALLENGER)
+        announced = True
         _all_or_raise(fleet, canary, failures(prepare_slots(fleet, plan.prepares)))
 
         def guard() -> None:
@@ -146,11 +161,13 @@ def _roll_out(
                 raise _judged(report, stable, canary)  # noqa: TRY301 - taken back below, as after any trouble
         guard()
         _promote(fleet, stable, canary)
-    except OvertakenError:
-        outcome["stages"] = [describe(report) for report in reports]
-        raise  # what serves now is the other operation's decision, the canary's traffic included
     except BaseException as error:  # a Ctrl-C in the middle of a rollout must not leave a bad canary behind
         outcome["stages"] = [describe(report) for report in reports]
+        if not announced:
+            raise  # nothing was changed
+        if isinstance(error, OvertakenError) or _is_overtaken(fleet, stable, canary):
+            _follow_champion(fleet, canary)
+            raise
         try:
             take_back(fleet, stable, canary, shifted=shifted)
         except SplitError:
@@ -179,6 +196,28 @@ def raise_if_overtaken(fleet: Fleet, stable: Version, canary: Version) -> None:
             f"the rollout of {canary} was overtaken: now {desired.champion or 'no version'} should serve",
             hint=f"see `lockstep status {fleet.model}`; deploy again when that is settled",
         )
+
+
+def _is_overtaken(fleet: Fleet, stable: Version, canary: Version) -> bool:
+    try:
+        raise_if_overtaken(fleet, stable, canary)
+    except OvertakenError:
+        return True
+    return False
+
+
+def _follow_champion(fleet: Fleet, canary: Version) -> None:
+    """A shift of ours that was under way may have landed after the other operation was done: put its decision back."""
+    champion = fleet.registry.desired(fleet.model).champion
+    if champion is None or champion.digest == canary.digest:
+        return
+    observed = fleet.observe()
+    late = set()
+    for cloud in observed.clouds:
+        ours, theirs = cloud.slot(canary.slot), cloud.slot(champion.slot)
+        if ours is not None and ours.weight > 0 and theirs is not None and theirs.ready:
+            late.add(cloud.cloud)
+    move_all(fleet, champion, observed, late)
 
 
 def take_back(fleet: Fleet, stable: Version, canary: Version, *, shifted: bool = True) -> None:
