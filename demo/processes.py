@@ -34,6 +34,11 @@ LEASH: Final = (
 )
 
 
+def leashed() -> list[str]:
+    """What to put in front of a command so that it dies with this process, however this process dies."""
+    return [sys.executable, "-c", LEASH, str(os.getpid())]
+
+
 class StartError(Exception):
     """A server did not start; the text is one line that says why and where its log lies."""
 
@@ -46,7 +51,7 @@ class Server:
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", LEASH, str(os.getpid()), *command],
+                [*leashed(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if name == "sandbox" else stream,
                 stderr=stream,

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import requests
 
+from demo.processes import leashed
+
 START_TIMEOUT = 150.0
 POLL = 0.05
 
@@ -41,7 +43,7 @@ def running_mlflow(folder: Path) -> Iterator[str]:
     log = folder / "server.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*command, "mlflow.server.fastapi_app:app"],
+            [*leashed(), *command, "mlflow.server.fastapi_app:app"],
             env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,

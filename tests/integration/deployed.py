@@ -160,6 +160,8 @@ class Deployed:
         client = registry.client
         fleet = with_probe(self.fleet, self.v2)
         split = TrafficSplit.all_to(self.v2.slot)
+        # As if v2 had been deployed again: a rollback a moment ago would keep the next one where it led.
+        self.fleet.ledger.append(unique("restored"), "canary_deploy.outcome", self.model, "test", {})
 
         def put_back(cloud: Any) -> None:
             state = cloud.observe(self.model)

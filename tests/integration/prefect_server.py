@@ -15,6 +15,8 @@ from pathlib import Path
 
 import requests
 
+from demo.processes import leashed
+
 READY_WITHIN = 120.0
 
 
@@ -45,7 +47,9 @@ def running_prefect(folder: Path) -> Iterator[PrefectServer]:
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--app-dir", str(folder)]
     log = (folder / "server.log").open("wb")
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    process = subprocess.Popen(
+        [*leashed(), *command], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+    )
     try:
         _wait(api, process, folder / "server.log")
         yield PrefectServer(api, environment, folder)

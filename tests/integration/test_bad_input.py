@@ -17,7 +17,7 @@ from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
 from tests.integration.deployed import Deployed, Ended, lockstep
-from tests.integration.fleets import save_model, unique
+from tests.integration.fleets import save_model
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -281,8 +281,6 @@ def test_a_second_alert_of_one_incident_stays_where_the_first_led(deployed: Depl
 
 def test_a_rollback_without_a_fallback_says_what_to_do(deployed: Deployed) -> None:
     deployed.fleet.registry.delete_alias(deployed.model, FALLBACK)
-    # The newest operation is no rollback: right after one, a further alert stays where it led.
-    deployed.fleet.ledger.append(unique("event"), "canary_deploy.outcome", deployed.model, "test", {})
     with deployed.unchanged():
         ended = lockstep("rollback", deployed.model, config=deployed.config)
         says(ended, 3, deployed.model, "no known-good version", "fallback", f"rollback {deployed.model} --to VERSION")
