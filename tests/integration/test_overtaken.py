@@ -36,12 +36,12 @@ def test_a_rollback_stops_a_running_canary(deployed: Deployed) -> None:
         assert not rollout.is_alive()
     finally:
         rollout.join(timeout=1)
-    assert done.target == deployed.v1
+    assert (done.target, done.left) == (deployed.v2, (deployed.v3,)), "the newest change is taken back first"
     assert isinstance(ended[0], OvertakenError)
     assert "overtaken" in str(ended[0])
     found = status(fleet, prove=True)
     assert found.out_of_step == {}
-    assert found.desired.champion == deployed.v1
+    assert found.desired.champion == deployed.v2
     assert fleet.registry.alias(deployed.model, CHALLENGER) is None
     for cloud in found.state.clouds:
-        assert str(cloud.split) == f"{deployed.v1.slot} 100 %"
+        assert str(cloud.split) == f"{deployed.v2.slot} 100 %"
