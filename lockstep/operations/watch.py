@@ -39,7 +39,11 @@ class Watch:
         self._stable = stable
         self._canary = canary
         self._began = datetime.now(UTC)
-        self._periods: list[Period] = []
+        self._periods: list[Period] = []  # closed: these are judged
+        self._open: dict[tuple[str, str], Period] = {}  # by guardrail and cloud, still growing
+        # Small periods compare a handful with a handful and see nothing; how many requests came, not how they ended,
+        # decides when a period closes, so the evidence stays valid.
+        self._period_requests = max(5, fleet.settings.rollout.min_requests // 2)
         self._last: Counts = {}
         self._latencies: tuple[Latency, ...] = ()
 
@@ -48,14 +52,17 @@ class Watch:
         settings = self._fleet.settings.rollout
         began = time.monotonic()
         self._look()  # what was counted before this stage began belongs to the stages before
+        self._close()
         at_start = len(self._periods)
         while True:
             sleep(settings.look_every)
             self._guard()
             self._look()
             requests = self._requests(stage, at_start)
-            verdict = self._verdict(stage, at_start, requests)
             waited = time.monotonic() - began
+            if requests >= settings.min_requests and waited >= settings.step_seconds:
+                self._close()  # nothing that was seen may be left out of the verdict that ends a stage
+            verdict = self._verdict(stage, at_start, requests)
             move = advance(verdict.decision, waited, settings.step_seconds, settings.patience)
             self._fleet.say(
                 f"{stage.title}: {verdict.decision.value}, {'; '.join(verdict.reasons)}",
@@ -72,7 +79,7 @@ class Watch:
         limits = replace(self._fleet.settings.monitor.limits(), min_requests=self._fleet.settings.rollout.min_requests)
         p95 = {latency.cloud: latency.canary for latency in self._latencies}
         totals: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
-        for period in self._periods[since:]:
+        for period in self._seen(since):
             totals[period.cloud][period.guardrail][0] += period.canary
             totals[period.cloud][period.guardrail][1] += period.canary_bad
         observed = [
@@ -92,8 +99,27 @@ class Watch:
             canary, canary_bad = self._grown(current, (guardrail, cloud, self._canary.slot))
             stable, stable_bad = self._grown(current, (guardrail, cloud, self._stable.slot))
             if canary or stable:
-                self._periods.append(Period(guardrail, cloud, canary, canary_bad, stable, stable_bad))
+                before = self._open.get((guardrail, cloud), Period(guardrail, cloud, 0, 0, 0, 0))
+                grown = Period(
+                    guardrail,
+                    cloud,
+                    before.canary + canary,
+                    before.canary_bad + canary_bad,
+                    before.stable + stable,
+                    before.stable_bad + stable_bad,
+                )
+                self._open[guardrail, cloud] = grown
+                if grown.canary >= self._period_requests:
+                    self._periods.append(self._open.pop((guardrail, cloud)))
         self._last = {**self._last, **current}
+
+    def _close(self) -> None:
+        self._periods += self._open.values()
+        self._open.clear()
+
+    def _seen(self, since: int) -> list[Period]:
+        """Everything of this stage, closed or not."""
+        return [*self._periods[since:], *self._open.values()]
 
     def _grown(self, current: Counts, key: tuple[str, str, str]) -> tuple[int, int]:
         """What came since the last look; metrics that shrink (a late correction) count as nothing new."""
@@ -151,7 +177,7 @@ class Watch:
         """
         guardrails = {"errors"} | ({"outcomes"} if self._fleet.outcomes is not None else set())
         seen: dict[tuple[str, str], int] = defaultdict(int)
-        for period in self._periods[since:]:
+        for period in self._seen(since):
             seen[period.guardrail, period.cloud] += period.canary
         clouds = [cloud for cloud, share in stage.per_cent.items() if share > 0]
         if any(seen[guardrail, cloud] == 0 for guardrail in guardrails for cloud in clouds):
