@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,11 @@ import pytest
 from tests.mlflow_server import running_mlflow
 from tests.model_files import ModelVersion, seal_model
 from tests.sandbox_control import RunningSandbox, running_sandbox
+
+# A shell that starts the tests in the background lets them ignore SIGINT, and so would every process that they start
+# and then interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # MLflow and Prefect would otherwise report usage over the internet.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
