@@ -15,7 +15,7 @@ from demo.names import CLOUDS
 from demo.traffic_record import TrafficRecord
 
 if TYPE_CHECKING:
-    from demo.story import Claim, Step
+    from demo.telling import Claim, Step
 
 TITLES: Final = {"aws": "Amazon SageMaker", "azure": "Azure ML", "gcp": "Vertex AI"}
 COLOURS: Final = {"1": "#2e7d32", "2": "#c62828", "3": "#1565c0"}

@@ -9,21 +9,20 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
 import yaml
-from rich.text import Text
 
 from demo import report
 from demo.addresses import cloud_settings
+from demo.alert import alert, answers_after
 from demo.model import load_data, train
 from demo.names import CLOUDS, MODEL, OUTCOMES_FILE
-from demo.processes import QUIET, Server, Servers, StartError, running
+from demo.processes import QUIET, Server, StartError, running
+from demo.telling import Story, first_sentence
 from demo.traffic_record import TrafficRecord
 from demo.view import View
 
@@ -32,68 +31,9 @@ if TYPE_CHECKING:
 
 RATE: Final = 9.0  # requests a second and cloud
 STEPS: Final = 11
-ALERT_TIMEOUT: Final = 120.0
 INIT_TIMEOUT: Final = 180.0
-IN_FLIGHT: Final = 0.5  # seconds after which no request is under way that was sent before the switch
-PROOFS: Final = 30  # answers of each cloud that are looked at after the rollback
 #: Limits that fit a demo: a canary's step lasts seconds here, minutes in production.
 ROLLOUT: Final = {"steps": [25, 50, 100], "step_seconds": 2, "patience": 60, "look_every": 0.5, "min_requests": 10}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the story as it went."""
-
-    title: str
-    seconds: float
-    note: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence that must hold at the end."""
-
-    text: str
-    holds: bool
-
-
-@dataclass
-class Story:
-    """What the steps share."""
-
-    servers: Servers
-    view: View
-    traffic: TrafficRecord
-    steps: list[Step] = field(default_factory=list)
-    claims: list[Claim] = field(default_factory=list)
-    marks: list[tuple[float, str]] = field(default_factory=list)
-    labels: dict[str, str] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def step(self, title: str) -> Iterator[list[str]]:
-        """Time a step; what the block appends to the list is shown behind it."""
-        self.view.begin(title)
-        began = time.monotonic()
-        notes: list[str] = []
-        good = False
-        try:
-            yield notes
-            good = True
-        finally:
-            seconds = time.monotonic() - began
-            self.steps.append(Step(title, seconds, Text.from_markup(" ".join(notes)).plain))
-            self.view.finish(title, seconds, " ".join(notes), good=good)
-
-    def claim(self, text: str, holds: bool) -> None:
-        """Note whether a sentence holds."""
-        self.claims.append(Claim(text, holds))
-        if not holds:
-            self.view.note(f"NOT TRUE: {text}")
-
-    def mark(self, text: str) -> None:
-        """An event for the picture."""
-        self.marks.append((time.time(), text))
 
 
 def run(*, keep: bool, json_file: Path | None, picture: Path | None) -> int:
@@ -126,6 +66,7 @@ def tell(story: Story) -> None:
         good_version(story, fleet)
         await_worker(story, worker)
         alert(story, fleet)
+        answers_after(story, fleet)
     finally:
         load.process.terminate()
         load.process.wait(timeout=30)
@@ -198,7 +139,7 @@ def first_version(story: Story) -> None:
         state = run_flow(canary_deploy, model=MODEL, version=story.labels["v1"])
         story.claim("v1 serves on every cloud", state.is_completed())
         if not state.is_completed():
-            raise StartError(f"v1 could not be deployed, so there is nothing to show: {_first_sentence(state)}")
+            raise StartError(f"v1 could not be deployed, so there is nothing to show: {first_sentence(state)}")
         notes.append("serving")
 
 
@@ -235,7 +176,7 @@ def faulty_version(story: Story, fleet: Fleet) -> None:
         gone = all(cloud.slot(v2.slot) is None for cloud in observed.clouds)
         judged = fleet.registry.tags(v2).get(VERDICT_TAG) == "fail"  # a rollout may fail for other reasons
         story.claim("v2 was judged worse and taken back everywhere by itself", state.is_failed() and judged and gone)
-        notes.append(f"[red]caught and taken back[/red]: {_first_sentence(state)}")
+        notes.append(f"[red]caught and taken back[/red]: {first_sentence(state)}")
 
 
 def good_version(story: Story, fleet: Fleet) -> None:
@@ -251,7 +192,7 @@ def good_version(story: Story, fleet: Fleet) -> None:
         champion = fleet.registry.desired(MODEL).champion
         promoted = state.is_completed() and champion is not None and champion.label == story.labels["v3"]
         story.claim("v3 was promoted on all clouds in step", promoted)
-        notes.append("[cyan]promoted everywhere[/cyan]" if promoted else _first_sentence(state))
+        notes.append("[cyan]promoted everywhere[/cyan]" if promoted else first_sentence(state))
         story.measured["v3_stages"] = _stages(fleet)
 
 
@@ -264,49 +205,6 @@ def await_worker(story: Story, worker: Server) -> None:
         return any(one.get("status") == "ONLINE" for one in found)
 
     worker.await_ready(online)
-
-
-def alert(story: Story, fleet: Fleet) -> None:
-    """An alert reaches Prefect as an event; the automation runs the rollback; every cloud is asked until it is true."""
-    import uuid
-    from datetime import UTC, datetime
-
-    with story.step("an alert arrives: everything back to v1") as notes:
-        v1 = fleet.registry.version(MODEL, story.labels["v1"])
-        event = {
-            "id": str(uuid.uuid4()),
-            "occurred": datetime.now(UTC).isoformat(),
-            "event": "lockstep.alert",
-            "resource": {"prefect.resource.id": f"lockstep.model.{MODEL}"},
-            "payload": {"model": MODEL, "reason": "alert: complaints about predictions"},
-        }
-        story.mark("alert")
-        sent = time.monotonic()
-        requests.post(f"{story.servers.prefect_url}/api/events", json=[event], timeout=10).raise_for_status()
-        back = _await(lambda: _serves_alone(fleet, v1.slot), ALERT_TIMEOUT)
-        story.measured["alert_to_clouds_seconds"] = round(time.monotonic() - sent, 2)
-        outcome = _await_entry(fleet, "rollback.outcome")
-        story.mark("rolled back")
-        seconds = story.measured["alert_to_clouds_seconds"]
-        verified = outcome is not None and outcome.get("ending") == "done"
-        story.measured["rollback_seconds"] = outcome.get("seconds") if outcome else None
-        story.claim("an alert rolled every cloud back to v1 in under 60 seconds", back and verified and seconds < 60)
-        notes.append(
-            f"[green]v1 everywhere {seconds:.1f} s after the alert[/green], Prefect's start of the run included"
-        )
-    with story.step("answers after the rollback") as notes:
-        since = time.time() + IN_FLIGHT
-
-        def enough() -> bool:
-            story.traffic.refresh()
-            answered = Counter(request.cloud for request in story.traffic.requests if request.ok and request.at > since)
-            return all(answered[cloud] >= PROOFS for cloud in CLOUDS)
-
-        enough_came = _await(enough, 60.0)
-        late = [request for request in story.traffic.requests if request.at > since]
-        strangers = sum(request.digest != v1.digest for request in late if request.ok)
-        story.claim("after the rollback every answer comes from v1", enough_came and strangers == 0)
-        notes.append(f"{len(late)} answers, {strangers} from another version")
 
 
 def proof(story: Story, fleet: Fleet) -> None:
@@ -369,8 +267,8 @@ def register_and_replicate(story: Story, which: str) -> str:
         replicated = run_flow(replicate, model=MODEL, version=version.label)
         story.claim(f"{which} is registered and replicated to every cloud", replicated.is_completed())
         return f"sha256 {version.digest[:12]}…"
-    story.claim(f"{which} is registered: {_first_sentence(registered)}", False)
-    return _first_sentence(registered)
+    story.claim(f"{which} is registered: {first_sentence(registered)}", False)
+    return first_sentence(registered)
 
 
 def run_flow(flow: Any, **parameters: object) -> Any:
@@ -378,35 +276,10 @@ def run_flow(flow: Any, **parameters: object) -> Any:
     return flow(**parameters, return_state=True)
 
 
-def _serves_alone(fleet: Fleet, slot: str) -> bool:
-    observed = fleet.observe()
-    return not observed.unreachable and all(
-        cloud.split is not None and cloud.split.weight(slot) == 100 for cloud in observed.clouds
-    )
-
-
-def _await_entry(fleet: Fleet, kind: str) -> dict[str, Any] | None:
-    found = _await(lambda: bool(fleet.ledger.entries(MODEL, kind)), 30.0)
-    return dict(fleet.ledger.entries(MODEL, kind)[-1].body) if found else None
-
-
 def _stages(fleet: Fleet) -> list[dict[str, Any]]:
     """How long each stage of the newest rollout was watched, and its verdict, from the ledger."""
-    stages: Any = fleet.ledger.entries(MODEL, "canary_deploy.outcome")[-1].body["stages"]
+    stages: Any = fleet.ledger.entries(MODEL, "canary_deploy.outcome")[-1].body.get("stages", [])
     return [{name: stage[name] for name in ("stage", "seconds", "decision", "reasons")} for stage in stages]
-
-
-def _await(holds: Callable[[], bool], timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.25)
-    return False
-
-
-def _first_sentence(state: Any) -> str:
-    return str(state.message or state.name).splitlines()[0].split(" (evidence")[0][:160]
 
 
 @contextlib.contextmanager

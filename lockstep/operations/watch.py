@@ -30,7 +30,7 @@ class StageReport:
 
 
 class Watch:
-    """Keeps the counts of one rollout: clouds' metrics and the user's outcomes grow from `began`; periods are steps."""
+    """Keeps the counts of one rollout, which grow from its beginning, and cuts them into periods of evidence."""
 
     def __init__(self, fleet: Fleet, stable: Version, canary: Version, guard: Callable[[], None]) -> None:
         """`guard` is called at every look and raises when the rollout must not go on."""
@@ -173,7 +173,7 @@ class Watch:
     def _requests(self, stage: Stage, since: int) -> int:
         """Canary requests of this stage: the least that any guardrail has seen, so that each has something to say.
 
-        None while a cloud that should send some shows none: what is not seen there cannot be said to be well.
+        0 while a cloud that should send some shows none: what is not seen there cannot be said to be well.
         """
         guardrails = {"errors"} | ({"outcomes"} if self._fleet.outcomes is not None else set())
         seen: dict[tuple[str, str], int] = defaultdict(int)

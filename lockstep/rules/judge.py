@@ -25,6 +25,9 @@ import numpy as np
 from scipy.special import gammaln, logsumexp
 
 ODDS_RATIOS: Final = (1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0)
+#: Evidence from which on a canary may not pass: too little to call it worse, too much to call nothing seen. A canary
+#: that is no worse is held up by it now and then, and falls below it as requests come.
+DOUBT: Final = math.log(1.5)
 
 
 class Decision(StrEnum):
@@ -128,6 +131,7 @@ def judge(periods: Sequence[Period], stage_requests: int, latencies: Sequence[La
     guardrails = sorted({period.guardrail for period in periods})
     numbers: dict[str, float] = {"requests": float(stage_requests)}
     failures: list[str] = []
+    doubts: list[str] = []
     bound = limits.caution * math.log(max(1, len(guardrails)) / limits.alpha)
     for name in guardrails:
         own = [period for period in periods if period.guardrail == name]
@@ -135,14 +139,19 @@ def judge(periods: Sequence[Period], stage_requests: int, latencies: Sequence[La
         numbers[f"{name} log evidence"] = log_e
         canary, stable = _rate(own, "canary"), _rate(own, "stable")
         numbers[f"{name} canary"], numbers[f"{name} stable"] = canary, stable
+        compared = f"bad {name} {canary:.2%} against {stable:.2%}"
         if log_e >= bound:
-            failures.append(f"bad {name} {canary:.2%} against {stable:.2%} (evidence {log_e:.1f} >= {bound:.1f})")
+            failures.append(f"{compared} (evidence {log_e:.1f} >= {bound:.1f})")
+        elif log_e >= DOUBT:
+            doubts.append(f"{compared}: may be worse (evidence {log_e:.1f} of {bound:.1f})")
     failures += _slow(latencies, limits)
     if failures:
         return Verdict(Decision.FAIL, tuple(failures), numbers)
     if stage_requests < limits.min_requests:
         missing = f"{stage_requests} of {limits.min_requests} canary requests seen at this stage"
-        return Verdict(Decision.INCONCLUSIVE, (missing,), numbers)
+        return Verdict(Decision.INCONCLUSIVE, (missing, *doubts), numbers)
+    if doubts:
+        return Verdict(Decision.INCONCLUSIVE, tuple(doubts), numbers)
     return Verdict(Decision.PASS, ("no guardrail shows harm",), numbers)
 
 

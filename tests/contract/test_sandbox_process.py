@@ -294,18 +294,24 @@ def test_a_cloud_that_cannot_start_takes_the_others_along(short: Path) -> None:
     """Google's published interface is not installed: AWS has been imported and Azurite runs by then."""
     hidden = short / "path"
     (hidden / "googleapiclient").mkdir(parents=True)
-    (hidden / "googleapiclient" / "__init__.py").write_text("raise ImportError('broken on purpose')")
+    seen_azurite = short / "seen"
+    (hidden / "googleapiclient" / "__init__.py").write_text(
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(seen_azurite)!r}).exists(): time.sleep(0.01)\n"
+        "raise ImportError('broken on purpose')\n"
+    )
     process = launch(short, "--json", PYTHONPATH=str(hidden))
     seen: dict[int, Process] = {}
     with ended(process):
         while process.poll() is None:
             seen |= {p.pid: p for p in table().values() if p.parent == process.pid}
+            if any("azurite" in p.command for p in seen.values()):
+                seen_azurite.touch()
         out, err = process.communicate(timeout=END_SECONDS)
     assert (process.returncode, out, len(err.splitlines())) == (1, "", 1)
     assert err.startswith("sandbox: gcp could not start: ")
-    assert any("azurite" in p.command for p in seen.values())
     assert_gone(seen)
-    assert list(short.iterdir()) == [hidden]
+    assert sorted(short.iterdir()) == sorted([hidden, seen_azurite])
 
 
 def test_a_temporary_folder_that_is_too_deep_for_sockets_is_told(tmp_path: Path) -> None:

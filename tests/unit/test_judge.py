@@ -5,6 +5,7 @@ import random
 from fractions import Fraction
 from math import comb
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,4 +121,23 @@ def test_caution_asks_for_more_evidence() -> None:
     periods = rollout(7, 0.25, 0.03, 6)
     careful = Limits(alpha=0.05, caution=50.0, min_requests=50)
     assert judge(periods, 150, (), LIMITS).decision is Decision.FAIL
-    assert judge(periods, 150, (), careful).decision is Decision.PASS
+    assert judge(periods, 150, (), careful).decision is Decision.INCONCLUSIVE
+
+
+def test_a_hint_of_harm_neither_passes_nor_fails() -> None:
+    """Half of a handful were bad: no proof, but nobody would promote it."""
+    hint = judge([Period("outcomes", "aws", 6, 3, 6, 0)], 50, (), LIMITS)
+    assert hint.decision is Decision.INCONCLUSIVE
+    assert "may be worse" in hint.reasons[0]
+    cleared = [Period("outcomes", "aws", 6, 3, 6, 0), Period("outcomes", "aws", 60, 3, 60, 6)]
+    assert judge(cleared, 50, (), LIMITS).decision is Decision.PASS
+
+
+def test_a_canary_that_is_no_worse_is_seldom_held_up() -> None:
+    rng = np.random.default_rng(7)
+    held = 0
+    for _ in range(200):
+        periods = [Period("errors", "aws", 25, int(rng.binomial(25, 0.05)), 75, int(rng.binomial(75, 0.05)))]
+        periods += [Period("errors", "aws", 25, int(rng.binomial(25, 0.05)), 75, int(rng.binomial(75, 0.05)))]
+        held += judge(periods, 50, (), LIMITS).decision is Decision.INCONCLUSIVE
+    assert held < 20

@@ -20,8 +20,17 @@ def test_each_breach_is_named_with_its_cloud() -> None:
     assert [reason.split(":")[0] for reason in verdict.reasons] == ["aws", "azure", "gcp"]
 
 
-def test_slightly_above_by_chance_is_no_breach() -> None:
-    assert judge_alone([Observed("aws", 100, 7)], LIMITS).decision is Decision.PASS
+def test_slightly_above_by_chance_is_no_breach_and_not_well_either() -> None:
+    verdict = judge_alone([Observed("aws", 100, 7)], LIMITS)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.reasons == ("aws: failed requests 7 of 100, limit 5.0% (may be chance)",)
+
+
+def test_bad_everywhere_shows_before_one_cloud_has_seen_enough() -> None:
+    seen = [Observed("aws", 20, 0, 20, 12), Observed("azure", 20, 0, 20, 12), Observed("gcp", 20, 0, 20, 12)]
+    verdict = judge_alone(seen, LIMITS)
+    assert verdict.decision is Decision.FAIL
+    assert verdict.reasons == ("all clouds: bad outcomes 36 of 60, limit 20.0%",)
 
 
 def test_little_traffic_says_nothing_however_bad() -> None:
