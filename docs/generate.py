@@ -23,7 +23,7 @@ DOCS: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 from lockstep.config import MonitorSettings, RolloutSettings, schema  # noqa: E402
-from lockstep.rules.judge import DOUBT, ODDS_RATIOS, Decision, log_e_value  # noqa: E402
+from lockstep.rules.judge import DOUBT, ODDS_RATIOS, PERIOD_REQUESTS, Decision, log_e_value  # noqa: E402
 from lockstep.rules.limits import Observed, judge_alone  # noqa: E402
 from lockstep.rules.rollout import Move, advance, plan_stages  # noqa: E402
 
@@ -212,7 +212,6 @@ def _roll_out(case: Case, random: np.random.Generator) -> tuple[bool, float, int
     bound = settings.caution * np.log((2 if outcomes else 1) / settings.alpha)
     totals = np.zeros((len(CLOUDS) + 1, len(ODDS_RATIOS)))
     growing = {cloud: np.zeros(4, dtype=int) for cloud in CLOUDS}
-    period_requests = max(5, settings.min_requests // 2)  # as lockstep/operations/watch.py closes them
     seconds, requests = 0.0, 0
     for stage in plan_stages(CLOUDS, settings.steps):
         at_start, waited = requests, 0.0
@@ -227,7 +226,7 @@ def _roll_out(case: Case, random: np.random.Generator) -> tuple[bool, float, int
                 counts[cloud][1] += new[1]
             enough = requests - at_start >= settings.min_requests
             for index, cloud in enumerate(CLOUDS):
-                if growing[cloud][0] >= period_requests or (enough and waited >= settings.step_seconds):
+                if growing[cloud][0] >= PERIOD_REQUESTS or (enough and waited >= settings.step_seconds):
                     logs = np.asarray(log_e_value(*map(int, growing[cloud])))
                     totals[0] += logs
                     totals[index + 1] += logs

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from lockstep.errors import RetryLaterError
 from lockstep.operations.fleet import Fleet
-from lockstep.rules.judge import Decision, Latency, Period, Verdict, judge
+from lockstep.rules.judge import PERIOD_REQUESTS, Decision, Latency, Period, Verdict, judge
 from lockstep.rules.limits import Observed, judge_alone
 from lockstep.rules.measurement import SlotMetrics
 from lockstep.rules.rollout import Move, Stage, advance
@@ -41,9 +41,6 @@ class Watch:
         self._began = datetime.now(UTC)
         self._periods: list[Period] = []  # closed: these are judged
         self._open: dict[tuple[str, str], Period] = {}  # by guardrail and cloud, still growing
-        # Small periods compare a handful with a handful and see nothing; how many requests came, not how they ended,
-        # decides when a period closes, so the evidence stays valid.
-        self._period_requests = max(5, fleet.settings.rollout.min_requests // 2)
         self._last: Counts = {}
         self._latencies: tuple[Latency, ...] = ()
 
@@ -109,7 +106,7 @@ class Watch:
                     before.stable_bad + stable_bad,
                 )
                 self._open[guardrail, cloud] = grown
-                if grown.canary >= self._period_requests:
+                if grown.canary >= PERIOD_REQUESTS:
                     self._periods.append(self._open.pop((guardrail, cloud)))
         self._last = {**self._last, **current}
 

@@ -27,7 +27,10 @@ from scipy.special import gammaln, logsumexp
 ODDS_RATIOS: Final = (1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0)
 #: Evidence from which on a canary may not pass: too little to call it worse, too much to call nothing seen. A canary
 #: that is no worse is held up by it now and then, and falls below it as requests come.
-DOUBT: Final = math.log(1.5)
+DOUBT: Final = math.log(3)
+#: Canary requests on a cloud after which a period of evidence closes, so that failures are seen within a handful. How
+#: many requests came, not how they ended, decides that, so the evidence stays valid.
+PERIOD_REQUESTS: Final = 5
 
 
 class Decision(StrEnum):

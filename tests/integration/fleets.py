@@ -23,7 +23,7 @@ from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet, open_fleet
 from tests.sandbox_control import RunningSandbox
 
-ROLLOUT = {"steps": [50, 100], "step_seconds": 0, "patience": 20, "look_every": 0.2, "min_requests": 12}
+ROLLOUT = {"steps": [50, 100], "step_seconds": 0, "patience": 20, "look_every": 0.2, "min_requests": 24}
 
 
 def configure(sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, **fleet: object) -> Config:
