@@ -3,7 +3,9 @@
 LockstepError                    exit status
 ├── ConfigError                  3   lockstep.yaml or a setting is wrong; names line and key
 ├── RefusedError                 3   the request would break a rule; nothing was changed
-│   └── DigestMismatchError      3   bytes are not the version they claim to be
+│   ├── DigestMismatchError      3   bytes are not the version they claim to be
+│   └── ProofError               3   a proof, checkpoint or tile does not show what it claims; the ledger was tampered with
+│       └── NoteError            3   a signed note is malformed, or no known key signed it
 ├── NotFoundError                4   no such model, version, cloud or file
 ├── RetryLaterError              5   the same request may succeed later
 │   ├── UnreachableError         5   no answer: down, refused, timed out
@@ -54,6 +56,14 @@ class RefusedError(LockstepError):
 
 class DigestMismatchError(RefusedError):
     """Bytes differ from what the manifest says."""
+
+
+class ProofError(RefusedError):
+    """A proof, checkpoint or tile of a ledger does not show what it claims."""
+
+
+class NoteError(ProofError):
+    """A signed note is malformed, wrongly signed, or signed by no key that is known."""
 
 
 class NotFoundError(LockstepError):
