@@ -4,7 +4,7 @@ LockstepError                    exit status
 ├── ConfigError                  3   lockstep.yaml or a setting is wrong; names line and key
 ├── RefusedError                 3   the request would break a rule; nothing was changed
 │   ├── DigestMismatchError      3   bytes are not the version they claim to be
-│   └── ProofError               3   a proof, checkpoint or tile does not show what it claims; the ledger was tampered with
+│   └── ProofError               3   a proof, checkpoint or tile does not show what it claims
 │       └── NoteError            3   a signed note is malformed, or no known key signed it
 ├── NotFoundError                4   no such model, version, cloud or file
 ├── RetryLaterError              5   the same request may succeed later

@@ -1,6 +1,6 @@
-"""Checkpoints: a log's name, size and root in three lines, signed as a note.
+r"""Checkpoints: a log's name, size and root in three lines, signed as a note.
 
-The format is C2SP's tlog-checkpoint (c2sp.org/tlog-checkpoint): `<origin>\\n<size>\\nbase64(<root>)\\n`, then extension
+The format is C2SP's tlog-checkpoint (c2sp.org/tlog-checkpoint): `<origin>\n<size>\nbase64(<root>)\n`, then extension
 lines if there are any (Lockstep writes none). Whoever holds a checkpoint holds everything up to its size in place.
 """
 

@@ -69,7 +69,7 @@ def inclusion_proof(index: int, size: int, read: NodeReader) -> tuple[bytes, ...
 
 
 def consistency_proof(old: int, new: int, read: NodeReader) -> tuple[bytes, ...]:
-    """The hashes that show that the tree of `new` leaves begins with the tree of `old`; empty for 0 and for equal sizes."""
+    """The hashes that show that the tree of `new` leaves begins with that of `old`; none for 0 or for equal sizes."""
     _check_sizes(old, new)
     if old in (0, new):
         return ()
@@ -120,16 +120,18 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
     Raises ProofError. RFC 9162, section 2.1.4.2; every tree begins with the empty one.
     """
     _check_sizes(old, new)
+    if old in (0, new) and proof:
+        raise ProofError(f"the consistency proof from {old} to {new} entries must be empty")
+    if old == new:
+        if old_root != new_root:
+            raise ProofError(f"two trees of {old} entries have different roots: {old_root.hex()} and {new_root.hex()}")
+        return
     check_hash(old_root, "the old root")
     check_hash(new_root, "the new root")
     _check_proof(proof)
-    if old == new and old_root != new_root:
-        raise ProofError(f"two trees of {old} entries have different roots: {old_root.hex()} and {new_root.hex()}")
-    if old == 0 and old_root != EMPTY_ROOT:
-        raise ProofError(f"{old_root.hex()} is not the root of a tree without entries")
-    if old in (0, new):
-        if proof:
-            raise ProofError(f"the consistency proof from {old} to {new} entries must be empty")
+    if old == 0:
+        if old_root != EMPTY_ROOT:
+            raise ProofError(f"{old_root.hex()} is not the root of a tree without entries")
         return
     # An old tree that is one complete subtree is not in the proof: the verifier has its root already.
     hashes = list(proof) if old & (old - 1) else [old_root, *proof]

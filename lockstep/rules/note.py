@@ -1,9 +1,9 @@
-"""Signed notes: text with Ed25519 signatures under it that a person can read and anybody's tool can check.
+r"""Signed notes: text with Ed25519 signatures under it that a person can read and anybody's tool can check.
 
 The format is C2SP's signed-note (c2sp.org/signed-note): the text, an empty line, then a line per signature,
 `— <name> base64(key id || signature)`. Keys are written as Go's note package does (golang.org/x/mod/sumdb/note): a
 verifier key is `<name>+<key id, hex>+base64(0x01 || public key)`, a private key
-`PRIVATE+KEY+<name>+<key id, hex>+base64(0x01 || seed)`. The key id is SHA256(name || "\\n" || 0x01 || public key)[:4].
+`PRIVATE+KEY+<name>+<key id, hex>+base64(0x01 || seed)`. The key id is SHA256(name || "\n" || 0x01 || public key)[:4].
 """
 
 from __future__ import annotations
