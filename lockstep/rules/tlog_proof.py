@@ -35,20 +35,25 @@ def verify_proof(proof: bytes, entry: bytes, origin: str, verifiers: Iterable[Ve
 
     Only what the checkpoint's signature and the hashes cover is believed; an `extra` line is passed over.
     """
-    head, gap, note = proof.partition(b"\n\n")
-    try:
-        first, *lines = head.decode("ascii").split("\n")
-        if first != HEADER or not gap:
-            raise ValueError(f"it does not begin with {HEADER}")
-        if lines and lines[0].startswith(EXTRA):
-            decode_base64(lines.pop(0).removeprefix(EXTRA))
-        match = INDEX.fullmatch(lines[0]) if lines else None
-        if match is None:
-            raise ValueError("it names no index")
-        path = [decode_base64(line) for line in lines[1:]]
-    except ValueError as error:
-        raise ProofError(f"this is no proof file: {error}") from error
+    index, path, note = _parse(proof)
     checkpoint = open_checkpoint(note, origin, verifiers)
-    index = int(match[1])
     verify_inclusion(leaf_hash(entry), index, checkpoint.size, path, checkpoint.root)
     return index, checkpoint
+
+
+def _parse(proof: bytes) -> tuple[int, tuple[bytes, ...], bytes]:
+    """Index, hashes and the checkpoint's note."""
+    head, _, note = proof.partition(b"\n\n")
+    first, *lines = head.decode("ascii", errors="replace").split("\n")
+    if first != HEADER:
+        raise ProofError(f"this is no proof file: its first line is not {HEADER}")
+    try:
+        if lines and lines[0].startswith(EXTRA):
+            decode_base64(lines.pop(0).removeprefix(EXTRA))
+        path = tuple(decode_base64(line) for line in lines[1:])
+    except ValueError as error:
+        raise ProofError(f"the proof file is damaged: {error}") from error
+    match = INDEX.fullmatch(lines[0]) if lines else None
+    if match is None:
+        raise ProofError("the proof file names no entry's index")
+    return int(match[1]), path, note
