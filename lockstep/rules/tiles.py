@@ -117,7 +117,7 @@ def encode_entries(entries: Sequence[bytes]) -> bytes:
 
 def decode_entries(content: bytes) -> tuple[bytes, ...]:
     """The entries of a bundle; raises ProofError when they do not fill it exactly."""
-    entries = []
+    entries: list[bytes] = []
     place = 0
     while place < len(content):
         start = place + LENGTH.size
