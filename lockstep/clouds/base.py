@@ -49,7 +49,10 @@ class CloudSettings(BaseModel):
         float, Field(ge=0, description="Price of one instance per hour, to find the cheapest cloud.")
     ] = 0.0
     endpoint_name: Annotated[
-        str, Field(description="Name of a model's endpoint; {model} stands for the model.", pattern=r"\{model\}")
+        str,
+        Field(
+            description="Name of a model's endpoint; {model} stands for the model.", pattern=r"^[^{}]*\{model\}[^{}]*$"
+        ),
     ] = "{model}"
     call_timeout: Annotated[float, Field(gt=0, description="Seconds that one call to the cloud may take.")] = 10.0
     deploy_timeout: Annotated[float, Field(gt=0, description="Seconds that a slot may take to get ready.")] = 2700.0

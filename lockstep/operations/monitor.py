@@ -91,18 +91,21 @@ def cold_fallback(state: FleetState, fallback: Version | None) -> list[str]:
 
 
 def _observed(champion: Version, metrics: Sequence[SlotMetrics], outcomes: Sequence[OutcomeCount]) -> list[Observed]:
-    counted = {count.cloud: count for count in outcomes if count.is_of(champion)}
+    counted: dict[str, tuple[int, int]] = {}
+    for count in outcomes:  # a source may name one version in two ways: by its label and by its digest
+        if count.is_of(champion):
+            total, bad = counted.get(count.cloud, (0, 0))
+            counted[count.cloud] = (total + count.total, bad + count.bad)
     served = {slot.cloud: slot for slot in metrics if slot.slot == champion.slot}
     observed = []
     for cloud in sorted({*counted, *served}):
-        slot, count = served.get(cloud), counted.get(cloud)
+        slot = served.get(cloud)
         observed.append(
             Observed(
                 cloud,
                 slot.requests if slot else 0,
                 slot.errors if slot else 0,
-                count.total if count else 0,
-                count.bad if count else 0,
+                *counted.get(cloud, (0, 0)),
                 slot.latency_p95 if slot else None,
             )
         )
