@@ -58,7 +58,8 @@ def verify_folder(folder: Path, digest: str) -> VerifiedModel:
         actual = sha256_file(base / path)
         if actual != entry["sha256"]:
             raise DigestMismatchError(f"{path} has sha256 {actual}, expected {entry['sha256']}")
-    return VerifiedModel(manifest["model"], base, len(named))
+    name = manifest.get("name") or manifest["model"]  # versions sealed by the first format call it so
+    return VerifiedModel(name, base, len(named))
 
 
 def sha256_file(path: Path) -> str:

@@ -58,7 +58,7 @@ def seal_folder(folder: Path, label: str) -> ModelVersion:
         for path in sorted((folder / "files").rglob("*"))
         if path.is_file()
     ]
-    manifest = {"format": "lockstep/manifest/v1", "model": "tumour", "files": files}
+    manifest = {"schema": "lockstep/manifest/v2", "name": "tumour", "files": files}
     sealed = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
     (folder / "manifest.json").write_bytes(sealed)
     return ModelVersion(label, folder, hashlib.sha256(sealed).hexdigest())

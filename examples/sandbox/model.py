@@ -101,7 +101,7 @@ def _version(folder: Path, label: str, scale: float) -> Version:
         for path in sorted((folder / "files").rglob("*"))
         if path.is_file()
     ]
-    manifest = {"format": "lockstep/manifest/v1", "model": "tumour", "files": files}
+    manifest = {"schema": "lockstep/manifest/v2", "name": "tumour", "files": files}
     sealed = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
     (folder / "manifest.json").write_bytes(sealed)
     return Version(label, folder, hashlib.sha256(sealed).hexdigest())

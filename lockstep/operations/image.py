@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from lockstep.errors import ConfigError, RefusedError
-from lockstep.rules.manifest import unpinned
+from lockstep.rules.requirements import bare, package, requirement_lines, unpinned
 from lockstep.rules.state import Version
 from lockstep.stores.registry import Registry
 
@@ -39,16 +38,21 @@ def write_image(
     version whose environment is not known exactly, ConfigError when a package that the server needs is not installed.
     """
     manifest = registry.manifest(version)
-    if not manifest.python or not manifest.requirements:
+    with tempfile.TemporaryDirectory(prefix="lockstep-image-") as scratch:
+        files = registry.fetch(version, Path(scratch)) / "files"
+        path = files / REQUIREMENTS
+        requirements = requirement_lines(path.read_text(encoding="utf-8")) if path.is_file() else ()
+        mlflow = _logged_with(version, requirements, files)
+    if not manifest.env.python or not requirements:
         raise RefusedError(
             f"{version} was sealed without its interpreter and requirements, so no image can be built for it",
             hint=f"register it again: lockstep register {version.model} runs:/<run_id>/<path>",
         )
-    if wrong := unpinned(tuple(_bare(line) for line in manifest.requirements)):
-        raise RefusedError(f"{version} has requirements without one exact version: {', '.join(wrong)}")
+    if wrong := unpinned(requirements):
+        raise RefusedError(f"{version} has requirements without one exact version: {', '.join(map(bare, wrong))}")
     serving = find_serving()
-    model_lines = tuple(sorted(manifest.requirements, key=str.lower))
-    server_lines = server_requirements(manifest.requirements, _logged_with(registry, version, manifest.requirements))
+    model_lines = tuple(sorted(requirements, key=str.lower))
+    server_lines = server_requirements(requirements, mlflow)
     hashed = all("--hash=" in line for line in model_lines)
     texts = (
         {REQUIREMENTS: model_lines, SERVER_REQUIREMENTS: server_lines}
@@ -61,7 +65,7 @@ def write_image(
     shutil.rmtree(folder / SERVING, ignore_errors=True)
     for path in sorted(serving.rglob("*.py")):
         _write(folder / SERVING / path.relative_to(serving), path.read_text(encoding="utf-8"))
-    _write(folder / DOCKERFILE, dockerfile(base.format(python=manifest.python), hashed=hashed))
+    _write(folder / DOCKERFILE, dockerfile(base.format(python=manifest.env.python), hashed=hashed))
     sources = (folder / SERVING).rglob("*.py")
     return tuple(sorted([folder / DOCKERFILE, *(folder / name for name in texts), *sources]))
 
@@ -81,9 +85,9 @@ def find_serving() -> Path:
 
 def server_requirements(requirements: tuple[str, ...], mlflow: str) -> tuple[str, ...]:
     """Exact pins of what the server needs beside the model's own requirements, in order of name."""
-    named = {_normal(_package(line)) for line in requirements}
-    wanted = {"mlflow": mlflow} | {package: _installed(package) for package in SERVER_PACKAGES if package not in named}
-    return tuple(f"{package}=={wanted[package]}" for package in sorted(wanted) if package not in named)
+    named = {package(line) for line in requirements}
+    wanted = {"mlflow": mlflow} | {name: _installed(name) for name in SERVER_PACKAGES if name not in named}
+    return tuple(f"{name}=={wanted[name]}" for name in sorted(wanted) if name not in named)
 
 
 def dockerfile(base: str, *, hashed: bool) -> str:
@@ -109,16 +113,14 @@ def dockerfile(base: str, *, hashed: bool) -> str:
     )
 
 
-def _logged_with(registry: Registry, version: Version, requirements: tuple[str, ...]) -> str:
+def _logged_with(version: Version, requirements: tuple[str, ...], files: Path) -> str:
     """MLflow's version that the model was logged with, from its requirements or else from its MLmodel file."""
     import yaml
 
     for line in requirements:
-        if _normal(_package(line)) in ("mlflow", "mlflow-skinny"):
-            return _bare(line).partition("==")[2].partition(";")[0].strip()
-    with tempfile.TemporaryDirectory(prefix="lockstep-image-") as scratch:
-        text = (registry.fetch(version, Path(scratch)) / "files" / "MLmodel").read_text(encoding="utf-8")
-    found = yaml.safe_load(text).get("mlflow_version")
+        if package(line) in ("mlflow", "mlflow-skinny"):
+            return bare(line).partition("==")[2].partition(";")[0].strip()
+    found = yaml.safe_load((files / "MLmodel").read_text(encoding="utf-8")).get("mlflow_version")
     if not found:
         raise RefusedError(
             f"{version} does not say which MLflow it was logged with",
@@ -152,15 +154,3 @@ def _installed(package: str) -> str:
             f"{package} is not installed, so its version for the serving image is not known",
             hint="pip install 'lockstep[gcp]'" if package.startswith("google") else f"pip install {package}",
         ) from None
-
-
-def _bare(line: str) -> str:
-    return re.sub(r"\s--hash=\S+", "", line)
-
-
-def _package(line: str) -> str:
-    return re.split(r"[\[=;\s]", line, maxsplit=1)[0]
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import rfc8785
 import yaml
 
 from lockstep.errors import NotFoundError, RefusedError
 from lockstep.operations.origin import Origin, Progress, find_origin, ignore_progress, upload
-from lockstep.rules.manifest import FileEntry, Manifest, unpinned
+from lockstep.rules import manifest as sealed
+from lockstep.rules.manifest import FileEntry, Manifest, Tracking, number_text
+from lockstep.rules.requirements import HASH, bare, requirement_lines, unpinned
 from lockstep.rules.state import Version
 from lockstep.stores.folders import measure_files
 from lockstep.stores.mlflow_server import ONLY_IN_DOWNLOADS
@@ -26,7 +28,6 @@ from lockstep.stores.registry import Registry
 # The narrowest of the clouds' rules: an Azure ML endpoint is named after the model.
 MODEL_NAME: Final = re.compile(r"(?=.{3,32}$)[A-Za-z](?:-?[A-Za-z0-9])*")
 EXPERIMENT: Final = "lockstep"
-HASH: Final = re.compile(r"\s--hash=\S+")
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -67,14 +68,18 @@ def register(
             origin = upload(registry, model, origin, files, content, experiment, progress)
     parameters, metrics = _training(registry, origin.run_id)
     manifest = Manifest(
-        model=model,
+        name=model,
         files=files,
-        requirements=environment.requirements,
-        python=environment.python,
-        run_id=origin.run_id,
-        source=origin.uri,
-        parameters=parameters,
+        mlflow=Tracking(
+            run_id=origin.run_id,
+            model_id=origin.uri.removeprefix("models:/") if origin.uri.startswith("models:/m-") else "",
+            source=origin.uri,
+            mlflow_version=str(description.get("mlflow_version") or ""),
+        ),
+        params=parameters,
         metrics=metrics,
+        signature_sha256=hashlib.sha256(rfc8785.dumps(description["signature"])).hexdigest(),
+        env=sealed.Environment(python=environment.python),
     )
     known = _known(registry, model)
     version = registry.seal(manifest, origin.uri, origin.run_id)
@@ -140,7 +145,7 @@ def read_environment(folder: Path, description: Mapping[str, Any], source: str, 
         lines = requirement_lines((folder / "requirements.txt").read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise RefusedError(f"{source}: its requirements.txt is not UTF-8 text", hint=fix) from error
-    open_ended = unpinned(tuple(HASH.sub("", line) for line in lines))
+    open_ended = tuple(bare(line) for line in unpinned(lines))
     if open_ended or not lines:
         raise RefusedError(
             f"{source}: requirements without one exact version: {', '.join(open_ended) or 'the file is empty'}",
@@ -166,13 +171,6 @@ def read_environment(folder: Path, description: Mapping[str, Any], source: str, 
     return Environment(str(python), lines)
 
 
-def requirement_lines(text: str) -> tuple[str, ...]:
-    """The lines of a requirements file: continuations joined, comments, blanks and repetitions left out."""
-    joined = re.sub(r"\\\r?\n\s*", " ", text)
-    lines = (" ".join(re.sub(r"(^|\s)#.*$", "", line).split()) for line in joined.splitlines())
-    return tuple(dict.fromkeys(line for line in lines if line))
-
-
 @contextlib.contextmanager
 def _files_of(registry: Registry, origin: Origin, progress: Progress) -> Iterator[Path]:
     if origin.folder is not None:
@@ -195,12 +193,11 @@ def _measure(folder: Path, model: str, progress: Progress) -> tuple[FileEntry, .
     return tuple(entry for entry in measure_files(folder, read) if entry.path != ONLY_IN_DOWNLOADS)
 
 
-def _training(registry: Registry, run_id: str) -> tuple[Mapping[str, str], Mapping[str, float]]:
-    """Parameters and last metrics of the run. JSON has no NaN and no infinity: such metrics are left out."""
+def _training(registry: Registry, run_id: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Parameters and last metrics of the run, as text."""
     with registry.translated(f"read the run {run_id}"):
         data = registry.client.get_run(run_id).data
-    metrics = {name: float(value) for name, value in data.metrics.items() if math.isfinite(value)}
-    return dict(data.params), metrics
+    return dict(data.params), {name: number_text(value) for name, value in data.metrics.items()}
 
 
 def _known(registry: Registry, model: str) -> tuple[Version, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from lockstep.errors import DigestMismatchError, NotFoundError, RefusedError
-from lockstep.rules.manifest import FORMAT, SHA256, Manifest, read_manifest
+from lockstep.rules.manifest import SCHEMAS, SHA256, Manifest, read_manifest
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, DesiredState, Version
 from lockstep.stores.folders import FILES, MANIFEST, check_file, verify_files
 from lockstep.stores.mlflow_errors import already_exists
@@ -178,24 +178,24 @@ class Registry(MlflowServer):
         existing = self._twins(manifest, source, run_id)
         if existing:
             return existing[0]
-        with self.translated(f"register {manifest.model}"):
+        with self.translated(f"register {manifest.name}"):
             try:
-                self.client.create_registered_model(manifest.model)
+                self.client.create_registered_model(manifest.name)
             except Exception as error:
                 if not already_exists(error):
                     raise
             made = self.client.create_model_version(
-                manifest.model,
+                manifest.name,
                 source,
                 run_id=run_id,
-                tags={DIGEST_TAG: manifest.digest, FORMAT_TAG: FORMAT},
+                tags={DIGEST_TAG: manifest.digest, FORMAT_TAG: manifest.schema},
                 model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
                 await_creation_for=0,  # the files are there already; there is nothing to wait for
             )
         first = next(iter(self._twins(manifest, source, run_id)), _version(made))
         if first.label != str(made.version):  # another process, or a retry inside MLflow's client, was quicker
             with self.translated(f"take back the second version of {first}"):
-                self.client.delete_model_version(manifest.model, str(made.version))
+                self.client.delete_model_version(manifest.name, str(made.version))
         return first
 
     def set_alias(self, version: Version, alias: str) -> None:
@@ -284,14 +284,14 @@ class Registry(MlflowServer):
         with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
             path = Path(scratch) / MANIFEST
             path.write_bytes(manifest.to_bytes())
-            with self.translated(f"keep the manifest of {manifest.model} in run {run_id}"):
+            with self.translated(f"keep the manifest of {manifest.name} in run {run_id}"):
                 self.client.log_artifact(run_id, str(path), _manifest_path(manifest.digest).rpartition("/")[0])
 
     def _twins(self, manifest: Manifest, source: str, run_id: str) -> list[Version]:
         """Versions that are this manifest, oldest first: the tag alone could have been put on any version."""
         return [
             _version(raw)
-            for raw in self._raw(manifest.model)
+            for raw in self._raw(manifest.name)
             if _is_sealed(raw) and (raw.tags[DIGEST_TAG], raw.run_id, raw.source) == (manifest.digest, run_id, source)
         ]
 
@@ -299,9 +299,9 @@ class Registry(MlflowServer):
 def read_own_manifest(sealed: bytes, version: Version) -> Manifest:
     """Parse the manifest of `version`; raises DigestMismatchError when it is changed or another model's."""
     manifest = read_manifest(sealed, version.digest)
-    if manifest.model != version.model:
+    if manifest.name != version.model:
         raise DigestMismatchError(
-            f"{version} carries the manifest of the model {manifest.model!r}",
+            f"{version} carries the manifest of the model {manifest.name!r}",
             hint=f"its tag {DIGEST_TAG} was changed by hand; register its files again",
         )
     return manifest
@@ -323,7 +323,7 @@ def _holds(folder: Path, sealed: bytes, manifest: Manifest, version: Version) ->
 
 
 def _is_sealed(raw: ModelVersion) -> bool:
-    return raw.tags.get(FORMAT_TAG) == FORMAT and bool(SHA256.fullmatch(raw.tags.get(DIGEST_TAG, "")))
+    return raw.tags.get(FORMAT_TAG) in SCHEMAS and bool(SHA256.fullmatch(raw.tags.get(DIGEST_TAG, "")))
 
 
 def _version(raw: ModelVersion) -> Version:

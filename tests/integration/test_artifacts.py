@@ -55,7 +55,7 @@ class Place:
             entries.append(FileEntry(path, len(content), hashlib.sha256(content).hexdigest()))
         self.manifest = Manifest(f"bytes-{uuid.uuid4().hex[:6]}", tuple(sorted(entries, key=lambda entry: entry.path)))
         (folder / "manifest.json").write_bytes(self.manifest.to_bytes())
-        self.version = Version(self.manifest.model, "1", self.manifest.digest)
+        self.version = Version(self.manifest.name, "1", self.manifest.digest)
         self.store = open_store(cloud.store())
         self.progress: list[str] = []
 

@@ -20,7 +20,7 @@ import requests
 from lockstep.errors import ConfigError, DigestMismatchError, RefusedError
 from lockstep.operations.image import dockerfile, find_serving, server_requirements, write_image
 from lockstep.operations.register import register
-from lockstep.rules.manifest import unpinned
+from lockstep.rules.requirements import unpinned
 from lockstep.rules.state import Version
 from lockstep.stores.registry import Registry
 from tests.model_files import ModelVersion

@@ -15,7 +15,7 @@ import requests
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import DeploymentFailedError
-from lockstep.rules.manifest import FileEntry, Manifest
+from lockstep.rules.manifest import FileEntry, Manifest, Tracking
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.artifacts import Replicas
@@ -223,7 +223,7 @@ def replicated(cloud: Cloud, model: str, label: str, sealed: Path) -> Version:
         if path.is_file()
         for digest in [hashlib.sha256(path.read_bytes()).hexdigest()]
     )
-    manifest = Manifest(model, tuple(sorted(files)), source=f"label {label}")
+    manifest = Manifest(model, files, mlflow=Tracking(source=f"label {label}"))
     version = Version(model, label, manifest.digest, "e" * 32)
     address = cloud.store()
     replicas = Replicas(cloud.name, address.url, address.options, address.client_options, address.credentials)

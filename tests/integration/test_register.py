@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from lockstep.errors import NotFoundError, RefusedError
-from lockstep.operations.register import check_model_name, register, requirement_lines
+from lockstep.operations.register import check_model_name, register
+from lockstep.rules.manifest import Tracking
 from lockstep.stores.registry import Registry
 from tests.model_files import ModelVersion
 
@@ -76,10 +77,10 @@ def test_a_run_and_its_logged_model_are_one_version(
     assert register(registry, "from-run", f"models:/{trained.model_id}") == version
     assert registry.versions("from-run") == (version,)
     manifest = registry.manifest(version)
-    assert manifest.requirements == PINNED
-    assert manifest.python.startswith("3.")
-    assert (manifest.run_id, manifest.source) == (trained.run_id, f"models:/{trained.model_id}")
-    assert (manifest.parameters, manifest.metrics) == ({"C": "0.5"}, {"auc": 0.75})  # JSON has no NaN
+    assert manifest.env.python.startswith("3.")
+    tracking = Tracking(trained.run_id, trained.model_id, f"models:/{trained.model_id}", installed("mlflow"))
+    assert manifest.mlflow == tracking
+    assert (manifest.params, manifest.metrics) == ({"C": "0.5"}, {"auc": "0.75", "loss": "nan"})
     assert {"MLmodel", "requirements.txt", "python_env.yaml"} < {file.path for file in manifest.files}
     assert registry.example_rows(version) == ({"radius": 1.0},)
     assert list(tmp_path.iterdir()) == []  # MLflow makes a database where it asks the process's default server
@@ -203,8 +204,3 @@ def test_names_that_some_cloud_refuses(name: str) -> None:
     with pytest.raises(RefusedError, match="would not be taken") as caught:
         check_model_name(name)
     assert "letters, digits and single dashes" in caught.value.hint
-
-
-def test_a_requirements_file_is_read_as_pip_reads_it() -> None:
-    text = f"# head\n\na==1 \\\r\n  --hash=sha256:{'0' * 64} \\\n  --hash=sha256:{'1' * 64}\nb==2  # why\nb==2\n"
-    assert requirement_lines(text) == (f"a==1 --hash=sha256:{'0' * 64} --hash=sha256:{'1' * 64}", "b==2")

@@ -28,7 +28,7 @@ from lockstep.errors import (
     ThrottledError,
     UnreachableError,
 )
-from lockstep.rules.manifest import Manifest
+from lockstep.rules.manifest import Manifest, Tracking
 from lockstep.rules.state import Version
 from lockstep.stores import mlflow_server as mlflow_server_module
 from lockstep.stores.folders import measure_files
@@ -68,7 +68,7 @@ class Workshop:
             (folder / path).write_text(text)
         self.client.log_artifacts(run.info.run_id, str(folder), "model")
         uri = f"{run.info.artifact_uri}/model"
-        manifest = Manifest(model, measure_files(folder), run_id=run.info.run_id, source=uri)
+        manifest = Manifest(model, measure_files(folder), mlflow=Tracking(run_id=run.info.run_id, source=uri))
         return Sealed(self.registry.seal(manifest, uri, run.info.run_id), manifest, uri)
 
     def overwrite(self, sealed: Sealed, path: str, text: str) -> None:
@@ -123,7 +123,7 @@ def test_sealing_again_gives_the_same_version_also_in_a_race(workshop: Workshop)
     sealed = workshop.seal(workshop.model())
     run_id = sealed.version.run_id
     assert workshop.registry.seal(sealed.manifest, sealed.uri, run_id) == sealed.version
-    other = replace(sealed.manifest, parameters={"depth": "3"})
+    other = replace(sealed.manifest, params={"depth": "3"})
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: workshop.registry.seal(other, sealed.uri, run_id), range(4)))
     left = workshop.registry.versions(sealed.version.model)
