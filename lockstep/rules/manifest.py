@@ -198,7 +198,7 @@ class ManifestV1(Manifest):
 def files_digest(files: Iterable[FileEntry]) -> str:
     """Hex SHA-256 of the canonical list of files, in order of their paths."""
     listed = [asdict(file) for file in sorted(files)]
-    return hashlib.sha256(rfc8785.dumps(listed)).hexdigest()  # type: ignore[arg-type]
+    return hashlib.sha256(rfc8785.dumps(listed)).hexdigest()
 
 
 def number_text(value: float) -> str:

@@ -68,7 +68,7 @@ def test_the_context_is_complete_and_exact(registry: Registry, version: Version,
     copied = re.findall(r"^COPY (\S+) ", text, re.MULTILINE)
     assert copied == ["requirements.txt", "serving"]
     assert all((context / name).exists() for name in copied)
-    python = registry.manifest(version).python
+    python = registry.manifest(version).env.python
     assert f"FROM python:{python}-slim\n" in text
     for line in ("USER 10001", "EXPOSE 8080", 'ENTRYPOINT ["python", "-m", "serving"]'):
         assert f"{line}\n" in text

@@ -133,11 +133,11 @@ def test_sealing_again_gives_the_same_version_also_in_a_race(workshop: Workshop)
 
 def test_sealing_completes_what_was_killed_half_way(workshop: Workshop) -> None:
     sealed = workshop.seal(workshop.model())
-    unfinished = replace(sealed.manifest, model=workshop.model())
-    workshop.client.create_registered_model(unfinished.model)  # and then the process died
-    assert workshop.registry.versions(unfinished.model) == ()
+    unfinished = replace(sealed.manifest, name=workshop.model())
+    workshop.client.create_registered_model(unfinished.name)  # and then the process died
+    assert workshop.registry.versions(unfinished.name) == ()
     made = workshop.registry.seal(unfinished, sealed.uri, sealed.version.run_id)
-    assert workshop.registry.versions(unfinished.model) == (made,)
+    assert workshop.registry.versions(unfinished.name) == (made,)
 
 
 def test_aliases_say_what_should_serve(workshop: Workshop) -> None:
