@@ -38,7 +38,7 @@ def root_by_definition(leaves: Sequence[bytes]) -> bytes:
 
 
 def largest_power_below(count: int) -> int:
-    return max(power for power in (2**exponent for exponent in range(20)) if power < count)
+    return max(power for power in (1 << exponent for exponent in range(20)) if power < count)
 
 
 def sides(index: int, size: int) -> str:
@@ -59,7 +59,7 @@ def steps(old: int, new: int, whole: bool = True) -> str:
     return steps(old - split, new - split, False) + "L"
 
 
-def refused(check: Callable[..., None], *arguments: Any) -> None:
+def refused(check: Callable[..., object], *arguments: Any) -> None:
     with pytest.raises(ProofError):
         check(*arguments)
 
@@ -99,16 +99,16 @@ def test_the_public_vectors_are_all_there_and_their_good_proofs_are_ours() -> No
 
 
 class Included(NamedTuple):
-    """A tree's proof of one leaf."""
+    """A tree's proof of the leaf at `place`."""
 
     tree: Tree
-    index: int
+    place: int
     size: int
     proof: list[bytes]
 
     def verify(self, **other: Any) -> None:
-        given = {"index": self.index, "size": self.size, "proof": self.proof, "root": root(self.size, self.tree.read)}
-        verify_inclusion(**{"leaf": self.tree.leaves[self.index], **given, **other})
+        given = {"index": self.place, "size": self.size, "proof": self.proof, "root": root(self.size, self.tree.read)}
+        verify_inclusion(**{"leaf": self.tree.leaves[self.place], **given, **other})
 
 
 class Grown(NamedTuple):
@@ -197,19 +197,19 @@ def test_a_mutated_proof_of_inclusion_is_refused(one: Included, data: st.DataObj
         one.verify(proof=data.draw(mutations(one.proof)))
     bit = data.draw(st.integers(0, 255))
     with pytest.raises(ProofError):
-        one.verify(leaf=flipped(one.tree.leaves[one.index], bit))
+        one.verify(leaf=flipped(one.tree.leaves[one.place], bit))
     with pytest.raises(ProofError):
         one.verify(root=flipped(root(one.size, one.tree.read), bit))
 
 
 @given(included(), st.data())
 def test_a_proof_of_inclusion_holds_for_its_own_place_alone(one: Included, data: st.DataObject) -> None:
-    index = data.draw(st.integers(-2, one.size + 2).filter(lambda index: index != one.index))
+    index = data.draw(st.integers(-2, one.size + 2).filter(lambda index: index != one.place))
     with pytest.raises(ProofError):
         one.verify(index=index)
     # A proof speaks of sides, not of sizes: sizes with the same sides are told apart by the checkpoint's signature.
     size = data.draw(st.integers(0, 140))
-    if size > one.index and sides(one.index, size) == sides(one.index, one.size):
+    if size > one.place and sides(one.place, size) == sides(one.place, one.size):
         one.verify(size=size)
     else:
         with pytest.raises(ProofError):
@@ -265,11 +265,11 @@ def test_a_tree_with_an_old_entry_changed_is_not_consistent(one: Grown, place: i
 
 def test_what_is_no_hash_or_no_place_is_refused() -> None:
     tree = Tree([b"a", b"b", b"c"])
-    refused(lambda: inclusion_proof(3, 3, tree.read) and None)
-    refused(lambda: inclusion_proof(-1, 3, tree.read) and None)
-    refused(lambda: consistency_proof(3, 2, tree.read) and None)
-    refused(lambda: consistency_proof(-1, 2, tree.read) and None)
-    refused(lambda: root(-1, tree.read) and None)
-    refused(lambda: root(3, lambda level, index: b"short") and None)
-    refused(lambda: completed_nodes(3, b"an entry, not its hash", tree.read) and None)
+    refused(lambda: inclusion_proof(3, 3, tree.read))
+    refused(lambda: inclusion_proof(-1, 3, tree.read))
+    refused(lambda: consistency_proof(3, 2, tree.read))
+    refused(lambda: consistency_proof(-1, 2, tree.read))
+    refused(lambda: root(-1, tree.read))
+    refused(lambda: root(3, lambda level, index: b"short"))
+    refused(lambda: completed_nodes(3, b"an entry, not its hash", tree.read))
     refused(verify_consistency, 0, 3, root(1, tree.read), root(3, tree.read), ())
