@@ -16,7 +16,7 @@ from lockstep.errors import LockstepError, NotFoundError
 from lockstep.operations.fleet import Fleet, default_actor, open_fleet
 from tasks.artifacts import explain_failure
 from tasks.observing import FlowObserver
-from tasks.runner import PrefectRunner, runner_for
+from tasks.runner import runner_for
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,11 +54,6 @@ def open_in_flow(block: blocks.Fleet, model: str, operation: str) -> Fleet:
         observer=FlowObserver(operation),
         actor=actor(),
     )
-
-
-def runner_in_flow(block: blocks.Fleet) -> PrefectRunner:
-    """The runner for an operation that works on no cloud."""
-    return runner_for(block.to_config())
 
 
 def load_fleet(name: str) -> blocks.Fleet:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.opening import explained, load_fleet, parameters, runner_in_flow
-from lockstep.operations.register import EXPERIMENT
+from flows.opening import explained, load_fleet, open_in_flow, parameters
+from lockstep.operations.journal import record, sealed
+from lockstep.operations.register import EXPERIMENT, check_model_name
 from lockstep.operations.register import register as register_model
 from lockstep.operations.running import Job
 from lockstep.rules.state import Version
@@ -33,17 +34,21 @@ def register(model: str, source: str, fleet: str = "default", experiment: str = 
         experiment: MLflow experiment that holds what is uploaded from a folder.
     """
     block = load_fleet(fleet)
-    registry = block.mlflow.connect()
+    check_model_name(model)
+    opened = open_in_flow(block, model, "register")
+    registry = opened.registry
     observer = FlowObserver("register")
 
     def call() -> Version:
         return register_model(registry, model, source, experiment=experiment, progress=observer.progress)
 
-    (outcome,) = runner_in_flow(block).run([Job("", f"register {model}", call)])
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.value is not None
-    version = outcome.value
+    with record(opened, "register", None, source=source) as outcome:
+        (done,) = opened.runner.run([Job("", f"register {model}", call)])
+        if done.error is not None:
+            raise done.error
+        assert done.value is not None
+        version = done.value
+        outcome.update(sealed(version, registry.manifest(version)))
     rows = [
         ["version", f"[{version.label}]({registry.url(version)})"],
         ["digest", f"`{version.digest}`"],

@@ -23,12 +23,14 @@ def register(
     as_json: AsJson = False,
 ) -> None:
     """Seal a trained model as a version in MLflow."""
+    from lockstep.operations.journal import record, sealed
     from lockstep.operations.register import register as run
 
-    with opened(model, as_json) as fleet:
+    with opened(model, as_json) as fleet, record(fleet, "register", None, source=source) as outcome:
         version = run(
             fleet.registry, model, source, progress=lambda text, done, total: fleet.say(text, "", done, total)
         )
+        outcome.update(sealed(version, fleet.registry.manifest(version)))
     if as_json:
         emit({"model": version.model, "version": version.label, "digest": version.digest, "run_id": version.run_id})
     else:

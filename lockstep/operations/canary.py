@@ -16,7 +16,7 @@ from lockstep.errors import (
     VerdictError,
 )
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.journal import record, traffic
+from lockstep.operations.journal import note, record, refusals, slots, traffic
 from lockstep.operations.probe import with_probe
 from lockstep.operations.replicate import missing_replicas
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
@@ -49,24 +49,22 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
     for a version that is not replicated or is condemned, VerdictError when the canary was taken back, and the cause
     when a cloud could not follow: then the canary was taken back as well.
     """
-    fleet = with_probe(fleet, version)
-    check_deployable(fleet, version)
-    desired = fleet.registry.desired(fleet.model)
-    before = fleet.observe()
-    if before.unreachable:
-        raise UnreachableError(
-            f"{version} was not deployed, since not every cloud can be reached: "
-            + "; ".join(f"{cloud}: {why}" for cloud, why in before.unreachable.items()),
-            hint="nothing was changed; a rollout needs all clouds of the fleet: mend what is named and deploy again",
-        )
-    _refuse_busy(fleet, version, before)
-    _refuse_second(fleet, version, desired.challenger, before)
+    with refusals(fleet, "canary_deploy", version):
+        fleet = with_probe(fleet, version)
+        check_deployable(fleet, version)
+        desired = fleet.registry.desired(fleet.model)
+        before = fleet.observe()
+        _refuse_unreachable(version, before)
+        _refuse_busy(fleet, version, before)
+        _refuse_second(fleet, version, desired.challenger, before)
     stable = desired.champion
-    with record(fleet, "canary_deploy", version, before=traffic(before)) as outcome:
+    with record(fleet, "canary_deploy", version, before=traffic(before), slots=slots(version, state=before)) as outcome:
         if stable is None or stable.digest == version.digest:
             reports: tuple[StageReport, ...] = ()
             _deploy_everywhere(fleet, version, before)
-            fleet.registry.set_alias(version, CHAMPION)
+            with record(fleet, "promote", version, champion=stable.digest if stable else None) as promoted:
+                fleet.registry.set_alias(version, CHAMPION)
+                promoted.update(champion=version.digest)
             fleet.registry.delete_alias(fleet.model, CHALLENGER)  # of a rollout that was killed: it has no traffic now
         else:
             stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
@@ -75,6 +73,15 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
         after = fleet.observe()
         outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
     return Rollout(version, reports, before, after)
+
+
+def _refuse_unreachable(version: Version, before: FleetState) -> None:
+    if before.unreachable:
+        raise UnreachableError(
+            f"{version} was not deployed, since not every cloud can be reached: "
+            + "; ".join(f"{cloud}: {why}" for cloud, why in before.unreachable.items()),
+            hint="nothing was changed; a rollout needs all clouds of the fleet: mend what is named and deploy again",
+        )
 
 
 def _refuse_busy(fleet: Fleet, version: Version, before: FleetState) -> None:
@@ -121,7 +128,7 @@ def _deploy_everywhere(fleet: Fleet, version: Version, before: FleetState) -> No
     plan = plan_changes(Target((version,), splits), before)
     show(fleet, plan)
     _all_or_raise(fleet, version, failures(prepare_slots(fleet, plan.prepares)))
-    result = shift_traffic(fleet, plan.shifts, [version])
+    result = shift_traffic(fleet, plan.shifts, [version], "the first version: 100 % at once")
     _all_or_raise(fleet, version, result.reasons)
 
 
@@ -153,10 +160,12 @@ def _roll_out(
             fleet.say(f"canary {canary}: {stage.title}")
             target = Target((stable, canary), stage.splits(stable.slot, canary.slot))
             shifted = True
-            result = shift_traffic(fleet, plan_changes(target, fleet.observe()).shifts, [stable, canary])
+            shifts = plan_changes(target, fleet.observe()).shifts
+            result = shift_traffic(fleet, shifts, [stable, canary], f"canary: {stage.title}")
             _all_or_raise(fleet, canary, result.reasons)
             report = watch.stage(stage)
             reports.append(report)
+            note(fleet, "verdict.outcome", {**slots(canary)[canary.slot], "stable": stable.digest, **describe(report)})
             if report.move is Move.TAKE_BACK:
                 raise _judged(report, stable, canary)  # noqa: TRY301 - taken back below, as after any trouble
         guard()
@@ -217,7 +226,7 @@ def _follow_champion(fleet: Fleet, canary: Version) -> None:
         ours, theirs = cloud.slot(canary.slot), cloud.slot(champion.slot)
         if ours is not None and ours.weight > 0 and theirs is not None and theirs.ready:
             late.add(cloud.cloud)
-    move_all(fleet, champion, observed, late)
+    move_all(fleet, champion, observed, late, f"another operation decided for {champion.label}")
 
 
 def take_back(fleet: Fleet, stable: Version, canary: Version, *, shifted: bool = True) -> None:
@@ -229,7 +238,8 @@ def take_back(fleet: Fleet, stable: Version, canary: Version, *, shifted: bool =
     fleet.say(f"taking {canary} back everywhere")
     observed = fleet.observe()
     placed = {cloud.cloud for cloud in observed.clouds if cloud.slot(canary.slot)} | set(observed.unreachable)
-    result = move_all(fleet, stable, observed, placed) if shifted else SwitchResult({}, {})
+    why = f"version {canary.label} is taken back"
+    result = move_all(fleet, stable, observed, placed, why) if shifted else SwitchResult({}, {})
     retire_slots(
         fleet,
         [RetireSlot(name, canary.slot) for name in sorted(placed - set(result.reasons) - set(observed.unreachable))],
@@ -270,9 +280,11 @@ def _note_verdict(fleet: Fleet, canary: Version, error: BaseException, reports: 
 def _promote(fleet: Fleet, stable: Version, version: Version) -> None:
     """Make the aliases say what already serves everywhere: the champion's alias is the commit point."""
     fleet.say(f"promoting {version}")
-    fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
-    fleet.registry.set_alias(stable, FALLBACK)
-    fleet.registry.set_alias(version, CHAMPION)
+    with record(fleet, "promote", version, champion=stable.digest) as outcome:
+        fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
+        fleet.registry.set_alias(stable, FALLBACK)
+        fleet.registry.set_alias(version, CHAMPION)
+        outcome.update(champion=version.digest, fallback=stable.digest)
 
 
 def _retire_others(fleet: Fleet, keep: set[str]) -> None:

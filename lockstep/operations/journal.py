@@ -1,14 +1,25 @@
-"""Every change is announced to the ledger before it begins and closed with what came of it."""
+"""Every change is announced to the ledger before it begins and closed with what came of it.
+
+An operation leaves `<operation>.intent` and `<operation>.outcome`; one that was refused before it began leaves
+`<operation>.refused`. Entries of steps inside an operation (each shift of traffic, each verdict) name it in `within`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import uuid
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Final
 
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
+from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import FleetState, Version
+from lockstep.rules.traffic import TrafficSplit
+
+#: Event of the operation that this thread of control is inside of, empty outside of any.
+_WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 
 
 @contextlib.contextmanager
@@ -18,10 +29,11 @@ def record(fleet: Fleet, operation: str, version: Version | None, **intent: obje
     A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows.
     """
     event = str(uuid.uuid4())
-    subject = {} if version is None else {"version": version.label, "digest": version.digest}
+    subject = {**_subject(version), **_outer()}
     fleet.ledger.append(f"{event}/intent", f"{operation}.intent", fleet.model, fleet.actor, {**subject, **intent})
     outcome: dict[str, object] = {}
     error = ""
+    before = _WITHIN.set(event)
     try:
         yield outcome
     except LockstepError as failure:
@@ -31,8 +43,25 @@ def record(fleet: Fleet, operation: str, version: Version | None, **intent: obje
         error = f"{type(failure).__name__}: {failure}"
         raise
     finally:
+        _WITHIN.reset(before)
         result = {**subject, **outcome, "intent": event, "error": error}
         fleet.ledger.append(f"{event}/outcome", f"{operation}.outcome", fleet.model, fleet.actor, result)
+
+
+@contextlib.contextmanager
+def refusals(fleet: Fleet, operation: str, version: Version | None, **asked: object) -> Iterator[None]:
+    """Write `<operation>.refused` with the reason when the block, which only looks, says that it may not begin."""
+    try:
+        yield
+    except LockstepError as refusal:
+        body = {**_subject(version), **_outer(), **asked, "refused": str(refusal), "hint": refusal.hint}
+        note(fleet, f"{operation}.refused", body)
+        raise
+
+
+def note(fleet: Fleet, kind: str, body: Mapping[str, object]) -> None:
+    """One entry by itself, of something that has no beginning and end: a verdict, a refusal."""
+    fleet.ledger.append(str(uuid.uuid4()), kind, fleet.model, fleet.actor, {**_outer(), **body})
 
 
 def traffic(state: FleetState) -> Mapping[str, object]:
@@ -41,3 +70,31 @@ def traffic(state: FleetState) -> Mapping[str, object]:
         cloud.cloud: {slot.name: slot.weight for slot in cloud.slots} for cloud in state.clouds
     }
     return {**clouds, **{cloud: f"unreachable: {reason}" for cloud, reason in state.unreachable.items()}}
+
+
+def weights(split: TrafficSplit | None) -> Mapping[str, int] | None:
+    """A split by slot, for the ledger; None where nothing takes traffic, as far as is known."""
+    return None if split is None else dict(split.weights)
+
+
+def slots(*versions: Version, state: FleetState | None = None) -> Mapping[str, Mapping[str, str]]:
+    """Label and digest of slots by their names: those of `versions`, and those that a fleet reports."""
+    seen = {} if state is None else {slot.name: slot for cloud in state.clouds for slot in cloud.slots if slot.digest}
+    return {
+        **{name: {"version": slot.label, "digest": slot.digest} for name, slot in sorted(seen.items())},
+        **{version.slot: _subject(version) for version in versions},
+    }
+
+
+def sealed(version: Version, manifest: Manifest) -> Mapping[str, str]:
+    """What the outcome of a registration says: the version, and the digests by which it can be known again."""
+    return {**_subject(version), "content": manifest.content, "run_id": version.run_id}
+
+
+def _subject(version: Version | None) -> dict[str, str]:
+    return {} if version is None else {"version": version.label, "digest": version.digest}
+
+
+def _outer() -> dict[str, str]:
+    outer = _WITHIN.get()
+    return {"within": outer} if outer else {}

@@ -9,7 +9,7 @@ from typing import Final
 from lockstep.errors import DeploymentFailedError, RefusedError, SplitError
 from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.journal import record, traffic
+from lockstep.operations.journal import record, refusals, slots, traffic
 from lockstep.operations.probe import with_probe
 from lockstep.operations.switch import failures, move_all, prepare_slots, show
 from lockstep.rules.plan import Plan, Target, plan_changes
@@ -69,10 +69,16 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
     DeploymentFailedError, with nothing changed, when no cloud could make the target ready.
     """
     began = time.monotonic()
-    planned = plan_rollback(fleet, to)
+    with refusals(fleet, "rollback", to, reason=reason):
+        planned = plan_rollback(fleet, to)
     target, before, plan = planned.way.target, planned.before, planned.plan
     fleet = with_probe(fleet, target)
-    intent = {"reason": reason, "before": traffic(before), "plan": list(plan.explain())}
+    intent = {
+        "reason": reason,
+        "before": traffic(before),
+        "slots": slots(target, *planned.way.left, state=before),
+        "plan": list(plan.explain()),
+    }
     with record(fleet, "rollback", target, **intent) as outcome:
         fleet.say(f"rolling {fleet.model} back to {target}")
         show(fleet, plan)
@@ -84,7 +90,8 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
                 f"named: lockstep replicate {fleet.model} {target.label}",
             )
         _commit(fleet, planned.way)
-        moved = move_all(fleet, target, before, {cloud.name for cloud in fleet.clouds} - set(unready))
+        ready = {cloud.name for cloud in fleet.clouds} - set(unready)
+        moved = move_all(fleet, target, before, ready, f"rollback: {reason or 'no reason given'}")
         result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
         after = fleet.observe()
         seconds = time.monotonic() - began
@@ -120,7 +127,8 @@ def _condemn(fleet: Fleet, way: Way, reason: str) -> None:
 
 def _arrived(fleet: Fleet) -> str:
     """Digest that the newest move of traffic, if it is a rollback of the last minutes, leads or led to."""
-    moves = [one for one in fleet.ledger.entries(fleet.model, last=50) if one.kind.partition(".")[0] in MOVES]
+    newest = fleet.ledger.entries(fleet.model, last=200)  # a rollout leaves several entries a step
+    moves = [one for one in newest if one.kind.removesuffix(".outcome").removesuffix(".intent") in MOVES]
     if not moves or not moves[-1].kind.startswith("rollback.") or moves[-1].at < time.time() - JUST_NOW:
         return ""
     return str(moves[-1].body.get("digest", ""))

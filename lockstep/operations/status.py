@@ -91,10 +91,12 @@ def _difference(desired: DesiredState, split: TrafficSplit | None) -> str:
 
 def _unfinished(fleet: Fleet) -> list[str]:
     """Intents of the newest operations that have no outcome: running now, or killed."""
-    entries = fleet.ledger.entries(fleet.model, last=50)
+    entries = fleet.ledger.entries(fleet.model, last=200)
     closed = {str(entry.body.get("intent")) for entry in entries if entry.kind.endswith(".outcome")}
     return [
         f"{entry.kind.removesuffix('.intent')} of version {entry.body.get('version')} by {entry.actor}"
         for entry in entries
-        if entry.kind.endswith(".intent") and entry.event_id.removesuffix("/intent") not in closed
+        if entry.kind.endswith(".intent")
+        and "within" not in entry.body  # a step; its operation is named
+        and entry.event_id.removesuffix("/intent") not in closed
     ]
