@@ -60,6 +60,7 @@ def shift_traffic(
         failed = {one.cloud: _reason(one) for one in outcomes if not one.done}
         outcome.update(
             before=before,
+            wanted=after,
             after={cloud: after[cloud] for cloud in done},
             verified={cloud: value.at for cloud, value in done.items()},
             seconds={cloud: round(value.seconds, 3) for cloud, value in done.items()},

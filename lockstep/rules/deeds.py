@@ -1,0 +1,152 @@
+"""Ledger entries read as what people did: one deed per operation, with its steps inside it.
+
+An operation leaves `<operation>.intent` and `<operation>.outcome` (event ids `<event>/intent` and `<event>/outcome`);
+what has no beginning and end, a verdict, a refusal or an approval, is one entry by itself. Steps name the operation
+that they were part of in `within`. `approval.granted` and `approval.denied` are kinds kept for approvals: their body
+names `version`, `digest` and `reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
+
+
+class Line(Protocol):
+    """What is read of a ledger entry; `at` is Unix seconds, `number` its index in the ledger, from 0."""
+
+    @property
+    def number(self) -> int: ...  # noqa: D102 - told above
+    @property
+    def event_id(self) -> str: ...  # noqa: D102
+    @property
+    def at(self) -> float: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def actor(self) -> str: ...  # noqa: D102
+    @property
+    def body(self) -> Mapping[str, object]: ...  # noqa: D102
+
+
+class Ending(StrEnum):
+    """How a deed ended, as far as the ledger says."""
+
+    DONE = "done"
+    FAILED = "failed"  # it ended with an error
+    REFUSED = "refused"  # it never began
+    OPEN = "no outcome"  # still running, or killed
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One operation or step. `began` and `ended` are Unix seconds; `body` is the intent's overlaid by the outcome's."""
+
+    operation: str
+    event: str
+    actor: str
+    began: float
+    ended: float | None
+    ending: Ending
+    body: Mapping[str, object]
+    entries: tuple[int, ...]
+    steps: tuple[Deed, ...] = field(default=())
+
+    @property
+    def version(self) -> str:
+        """Label of the version that it is about; empty for none."""
+        return text(self.body, "version")
+
+    @property
+    def digest(self) -> str:
+        """Digest of the version that it is about; empty for none."""
+        return text(self.body, "digest")
+
+    @property
+    def reason(self) -> str:
+        """Why, as whoever asked put it."""
+        return text(self.body, "reason") or text(self.body, "why") or "; ".join(texts(self.body, "reasons"))
+
+    @property
+    def error(self) -> str:
+        """What went wrong, or why it was refused."""
+        return text(self.body, "error") or text(self.body, "refused")
+
+    @property
+    def clouds(self) -> frozenset[str]:
+        """Clouds that it names, its steps included."""
+        named = {cloud for key in ("before", "after", "clouds", "split", "failed") for cloud in mapping(self.body, key)}
+        return frozenset(named).union(*(step.clouds for step in self.steps))
+
+    def find(self, operation: str) -> tuple[Deed, ...]:
+        """Steps of that name, however deep."""
+        found: list[Deed] = []
+        for step in self.steps:
+            found += [step] if step.operation == operation else []
+            found += step.find(operation)
+        return tuple(found)
+
+
+def in_order(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """By their own time: what was appended late, after the ledger could not be written, belongs where it happened."""
+    return tuple(sorted(lines, key=lambda line: (line.at, line.number)))
+
+
+def read_deeds(lines: Sequence[Line]) -> tuple[Deed, ...]:
+    """The operations in the order in which they began, steps inside their operation; every entry is in one deed."""
+    ordered = in_order(lines)
+    outcomes = {text(line.body, "intent"): line for line in ordered if line.kind.endswith(".outcome")}
+    alone: list[Deed] = []
+    met: set[int] = set()
+    for line in ordered:
+        event = line.event_id.removesuffix("/intent")
+        if line.kind.endswith(".intent"):
+            outcome = outcomes.get(event)
+            met |= {line.number} | ({outcome.number} if outcome else set())
+            alone.append(_deed(event, line, outcome))
+    alone += [_deed(line.event_id, line, None) for line in ordered if line.number not in met]
+    inside: dict[str, list[Deed]] = {}
+    known = {deed.event for deed in alone}
+    for deed in sorted(alone, key=lambda deed: (deed.began, deed.entries)):
+        outer = text(deed.body, "within")
+        inside.setdefault(outer if outer in known and outer != deed.event else "", []).append(deed)
+
+    def whole(deed: Deed) -> Deed:
+        return replace(deed, steps=tuple(whole(step) for step in inside.pop(deed.event, ())))
+
+    return tuple(whole(deed) for deed in inside.pop("", ()))
+
+
+def _deed(event: str, first: Line, outcome: Line | None) -> Deed:
+    operation, _, stage = first.kind.rpartition(".")
+    body = {**first.body, **(outcome.body if outcome else {})}
+    ended: float | None = outcome.at if outcome else first.at
+    ending = Ending.FAILED if text(body, "error") else Ending.DONE
+    if stage == "refused":
+        ending = Ending.REFUSED
+    elif stage == "intent" and outcome is None:
+        ending, ended = Ending.OPEN, None
+    if ended is not None:
+        ended = max(first.at, ended)  # a clock that was set back must not make an end come before its beginning
+    entries = (first.number, outcome.number) if outcome else (first.number,)
+    return Deed(operation or first.kind, event, first.actor, first.at, ended, ending, body, entries)
+
+
+def text(body: Mapping[str, object], key: str) -> str:
+    """The text under `key`; empty when there is none or it is something else."""
+    value = body.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def mapping(body: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """The mapping under `key`; empty when there is none."""
+    value = body.get(key)
+    return {str(name): item for name, item in value.items()} if isinstance(value, Mapping) else {}
+
+
+def texts(body: Mapping[str, object], key: str) -> tuple[str, ...]:
+    """The list of texts under `key`; empty when there is none."""
+    value = body.get(key)
+    return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else ()
