@@ -8,11 +8,13 @@ breach in what serves (rolled back or not).
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
+from lockstep.commands.history import at, decision, log
 from lockstep.commands.options import options
 from lockstep.commands.serving import deploy, monitor, rollback, status
 from lockstep.commands.setup import check, demo, init, schema
@@ -37,7 +39,12 @@ def common(
     options.config = config
 
 
-for command in (register, versions, replicate, deploy, status, monitor, rollback, image, check, schema, init, demo):
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (
+    *(register, versions, replicate, deploy, status, monitor, rollback),
+    *(log, at, decision),
+    *(image, check, schema, init, demo),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

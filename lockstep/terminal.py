@@ -108,6 +108,15 @@ def show_plan(plan: Plan) -> None:
         _say("", line)
 
 
+def show_deed(lines: Sequence[str]) -> None:
+    """One operation of the log: its heading, what is under it, and an empty line."""
+    heading, *rest = lines
+    _say("bold yellow", heading)
+    for line in rest:
+        _say("", line)
+    _say("", "")
+
+
 def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A plain table."""
     table = Table(title=escape(title), title_justify="left")

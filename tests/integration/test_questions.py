@@ -1,0 +1,96 @@
+"""What the ledger answers about a fleet that really served: log, at, decision."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lockstep.operations.canary import canary_deploy
+from lockstep.operations.history import decision
+from lockstep.operations.rollback import rollback
+from lockstep.rules.decision import Basis, Sighting
+from lockstep.rules.moments import show_moment
+from tests.integration.deployed import Deployed, lockstep
+from tests.integration.fleets import Traffic
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_the_log_and_the_past_of_a_canary_and_a_rollback(deployed: Deployed) -> None:
+    model, config = deployed.model, deployed.config
+    with Traffic(deployed.fleet, deployed.outcomes).flowing():
+        canary_deploy(deployed.fleet, deployed.v3)
+    between = time.time()
+    rollback(deployed.fleet, to=deployed.v2, reason="alert <b>4711</b>")
+
+    told = lockstep("log", model, "-n", "2", "--json", config=config).document
+    assert [deed["operation"] for deed in told] == ["rollback", "canary_deploy"]
+    back, canary = told
+    assert (back["reason"], back["version"], back["ending"]) == ("alert <b>4711</b>", deployed.v2.label, "done")
+    steps = [step["operation"] for step in canary["steps"]]
+    assert steps.count("shift") == 3, "one cloud alone, then all at 50 and 100 per cent"
+    assert [one for one in steps if one != "shift"] == ["prepare", "verdict", "verdict", "verdict", "promote"] + (
+        ["retire"] if "retire" in steps else []
+    )
+    (shift,) = (step for step in back["steps"] if step["operation"] == "shift")
+    assert shift["details"]["before"] == {cloud: {deployed.v3.slot: 100} for cloud in deployed.clouds}
+    assert shift["details"]["after"] == {cloud: {deployed.v2.slot: 100} for cloud in deployed.clouds}
+    assert set(shift["details"]["verified"]) == set(deployed.clouds)
+    printed = lockstep("log", model, "--cloud", "azure", "--since", "1h", "-n", "1", config=config).out
+    assert "rollback" in printed
+    assert "alert <b>4711</b>" in printed
+    assert f"azure: {deployed.v3.slot} 100 % -> {deployed.v2.slot} 100 %" in printed
+
+    now = lockstep("at", model, "0s", "--json", config=config).document["clouds"]
+    then = lockstep("at", model, show_moment(between), "--json", config=config).document["clouds"]
+    for cloud in deployed.clouds:
+        assert [(one["digest"], one["weights"]) for one in now[cloud]["versions"]] == [(deployed.v2.digest, [100])]
+        assert [(one["digest"], one["weights"]) for one in then[cloud]["versions"]] == [(deployed.v3.digest, [100])]
+        assert now[cloud]["certainty"] == then[cloud]["certainty"] == "certain"
+    table = lockstep("at", model, show_moment(between), config=config).out
+    assert table.count("100 %") == len(deployed.clouds)
+
+    found = decision(deployed.fleet, "aws", moment=between)
+    assert (found.sure, found.basis) == (True, Basis.INTERVALS)
+    assert [one.version.digest for one in found.candidates if one.version] == [deployed.v3.digest]
+
+    def captured(since: float, until: float, request_id: str) -> tuple[Sighting, ...]:
+        assert since < between < until
+        return (Sighting(between, request_id, deployed.v3.slot),)
+
+    found = decision(deployed.fleet, "aws", request_id="r-1", captured=captured)
+    assert (found.sure, found.basis, found.request_id) == (True, Basis.CAPTURED, "r-1")
+    shown = lockstep("decision", model, "--cloud", "aws", "--time", show_moment(between), config=config)
+    assert "by the ledger's intervals: this version answered" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["at", "MODEL", "yesterday"], 2, "not a time"),
+        (["at", "MODEL", "2026-11-22T10:00"], 2, "zone"),
+        (["at", "MODEL", "2999-01-01T00:00Z"], 3, "not come yet"),
+        (["at", "MODEL", "1999-01-01T00:00Z"], 4, "before the model's first entry"),
+        (["log", "MODEL", "--since", "a while"], 2, "--since"),
+        (["log", "MODEL", "--cloud", "oracle"], 4, "oracle"),
+        (["decision", "MODEL", "--cloud", "aws"], 2, "--request-id"),
+        (["decision", "MODEL", "--cloud", "aws", "--request-id", "4711"], 3, "--time"),
+    ],
+)
+def test_questions_that_cannot_be_answered_say_why(
+    deployed: Deployed, arguments: list[str], status: int, said: str
+) -> None:
+    given = [deployed.model if one == "MODEL" else one for one in arguments]
+    ended = lockstep(*given, config=deployed.config)
+    assert ended.status == status
+    assert said in " ".join((ended.out + ended.err).replace("│", " ").split())
+
+
+def test_a_refusal_is_in_the_log(deployed: Deployed) -> None:
+    deployed.fleet.registry.tag(deployed.v3, "lockstep.condemned", "it was wrong")
+    ended = lockstep("deploy", deployed.model, deployed.v3.label, config=deployed.config)
+    assert ended.status == 3
+    (newest,) = lockstep("log", deployed.model, "-n", "1", "--json", config=deployed.config).document
+    assert (newest["operation"], newest["ending"], newest["digest"]) == ("canary_deploy", "refused", deployed.v3.digest)
+    assert "it was wrong" in newest["error"]
