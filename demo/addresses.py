@@ -22,7 +22,7 @@ def cloud_settings(sandbox: Mapping[str, Mapping[str, object]]) -> dict[str, dic
 
 
 def _aws(printed: Mapping[str, object]) -> dict[str, object]:
-    names = ("region", "bucket", "role_arn", "endpoint_url", "access_key_id", "secret_access_key")
+    names = ("region", "bucket", "archive_bucket", "role_arn", "endpoint_url", "access_key_id", "secret_access_key")
     return {"kind": "sagemaker", **{name: printed[name] for name in names}}
 
 
@@ -34,6 +34,7 @@ def _azure(printed: Mapping[str, object]) -> dict[str, object]:
         "region",
         "storage_account",
         "container",
+        "archive_container",
         "datastore",
         "tenant_id",
         "client_id",
@@ -56,6 +57,7 @@ def _gcp(printed: Mapping[str, object]) -> dict[str, object]:
         "project",
         "location",
         "bucket",
+        "archive_bucket",
         "credentials_file",
         "api_endpoint",
         "monitoring_endpoint",

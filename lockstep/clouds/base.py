@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lockstep.clouds.archive import Archive
 from lockstep.errors import LockstepError
 from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
 from lockstep.rules.state import CloudState, Version
@@ -54,6 +55,9 @@ class CloudSettings(BaseModel):
             description="Name of a model's endpoint; {model} stands for the model.", pattern=r"^[^{}]*\{model\}[^{}]*$"
         ),
     ] = "{model}"
+    archive_folder: Annotated[
+        str, Field(min_length=1, description="Folder in the archive; every ledger needs one of its own.")
+    ] = "ledger"
     call_timeout: Annotated[float, Field(gt=0, description="Seconds that one call to the cloud may take.")] = 10.0
     deploy_timeout: Annotated[float, Field(gt=0, description="Seconds that a slot may take to get ready.")] = 2700.0
     traffic_timeout: Annotated[float, Field(gt=0, description="Seconds that a shift of traffic may take.")] = 60.0
@@ -97,6 +101,10 @@ class Cloud(ABC):
     @abstractmethod
     def store(self) -> StoreAddress:
         """Where this cloud keeps versions' bytes."""
+
+    @abstractmethod
+    def archive(self) -> Archive | None:
+        """Where this cloud keeps copies of the ledger; None when it keeps none. Opens no connection yet."""
 
     @abstractmethod
     def console_url(self, model: str) -> str:

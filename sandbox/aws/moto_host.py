@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
+from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, S3Backend, s3_backends
 from werkzeug.wrappers import Request, Response
 
 from sandbox.aws.errors import AwsError
@@ -46,13 +46,14 @@ class MotoHost:
         except NotImplementedError as error:
             raise AwsError("NotImplemented", f"not implemented by the sandbox: {error}", 501) from error
 
-    def create_bucket(self, name: str) -> None:
+    def create_bucket(self, name: str, *, object_lock: bool = False) -> None:
         """Make a versioned bucket, empty if one of that name was left in this process."""
         if name in self._s3.buckets:
             del self._s3.buckets[name]
             s3_backends.bucket_accounts.pop(name, None)
         self._s3.create_bucket(name, REGION)
         self._s3.put_bucket_versioning(name, "Enabled")
+        self._s3.buckets[name].object_lock_enabled = object_lock
 
     def bucket(self, name: str) -> FakeBucket | None:
         """A bucket, None when there is none of that name."""
@@ -72,6 +73,13 @@ class MotoHost:
             return []
         found = (known.keys.get(name) for name in sorted(known.keys) if name.startswith(prefix))
         return [key for key in found if isinstance(key, FakeKey)]
+
+    def versions(self, bucket: str, prefix: str) -> Iterator[tuple[FakeKey | FakeDeleteMarker, bool]]:
+        """Every version and mark of deletion under a prefix with whether it is its key's latest; the newest first."""
+        known = self._s3.buckets[bucket].keys
+        for name in sorted(name for name in list(known) if name.startswith(prefix)):
+            for place, key in enumerate(reversed(known.getlist(name))):
+                yield key, place == 0
 
     def corrupt(self, suffix: str, offset: int) -> str:
         """Flip one byte of the newest object whose key ends with `suffix`; ETag and checksums stay as they were.

@@ -1,7 +1,7 @@
 """S3 in front of moto: what moto lacks.
 
-Checksums are verified, ranges read only what was asked for, conditional creation is atomic, COMPLIANCE retention
-cannot be shortened.
+Checksums are verified, ranges read only what was asked for, conditional creation is atomic; Object Lock's rules stand
+in `s3_lock.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 import threading
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Final
 from urllib.parse import unquote
 
@@ -23,6 +22,7 @@ from moto.s3.models import FakeKey
 from werkzeug.http import http_date
 from werkzeug.wrappers import Request, Response
 
+from sandbox.aws import s3_lock
 from sandbox.aws.errors import AwsError, not_implemented
 from sandbox.aws.moto_host import MotoHost, read_range
 from sandbox.aws.state import CLOUD
@@ -69,6 +69,8 @@ def operation_of(request: Request) -> tuple[str, str]:
                 return "ListObjectVersions", resource
             if name == "delete":
                 return "DeleteObjects", resource
+            if name == "object-lock":
+                return f"{verb}ObjectLockConfiguration", resource
             return f"{verb}{'Object' if key else 'Bucket'}{what}", resource
     if key:
         if "uploads" in query:
@@ -111,13 +113,18 @@ class S3:
         if operation in ("PutObject", "UploadPart"):
             return self._put(request, operation, resource)
         if operation == "PutObjectRetention":
-            self._keep_retention(request, bucket, key)
+            s3_lock.check_retention(request, self._moto, bucket, key)
+        if operation == "PutBucketVersioning":
+            s3_lock.check_versioning(request, self._moto, bucket)
+        if operation == "ListObjectVersions" and "delimiter" not in request.args:
+            return s3_lock.list_versions(request, self._moto, bucket)
         if operation == "CompleteMultipartUpload" and "If-None-Match" in request.headers:
             with self._creating:
                 return self._moto.respond(request)
         return self._moto.respond(request)
 
     def _put(self, request: Request, operation: str, resource: str) -> Response:
+        s3_lock.check_put(request, self._moto, resource.partition("/")[0])
         sent = request.get_data(cache=True)
         data, trailers = _unchunk(request, sent)
         checksums = {name.lower(): value for name, value in request.headers if name.lower().startswith(CHECKSUM)}
@@ -166,20 +173,6 @@ class S3:
         headers = _headers(key)
         headers["Content-Range"] = f"bytes {begin}-{end}/{size}"
         return Response(read_range(key, begin, end - begin + 1), 206, headers)
-
-    def _keep_retention(self, request: Request, bucket: str, name: str) -> None:
-        key = self._moto.object(bucket, name, request.args.get("versionId"))
-        if key is None or not key.lock_until:
-            return
-        found = re.search(rb"<RetainUntilDate>([^<]+)</RetainUntilDate>", request.get_data(cache=True))
-        until = datetime.fromisoformat(found.group(1).decode()) if found else None
-        shorter = until is None or until.replace(tzinfo=None) < datetime.fromisoformat(key.lock_until).replace(
-            tzinfo=None
-        )
-        bypass = request.headers.get("x-amz-bypass-governance-retention", "").lower() == "true"
-        weaker = key.lock_mode == "COMPLIANCE" and b"<Mode>COMPLIANCE</Mode>" not in request.get_data(cache=True)
-        if weaker or (shorter and not (key.lock_mode == "GOVERNANCE" and bypass)):
-            raise AwsError("AccessDenied", "Access Denied because object protected by object lock.", 403)
 
 
 def verify(request: Request, data: bytes, checksums: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from sandbox.web import FaultyApp, WebServer
 from sandbox.world import World
 
 BUCKET: Final = "lockstep-models"
+ARCHIVE: Final = "lockstep-ledger"
 ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/lockstep-serving"
 IMAGE: Final = (
     f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/lockstep-serving@sha256:"
@@ -47,6 +48,7 @@ class AwsServers:
         metrics = CloudWatch(self._world)
         metrics.install()
         self._moto.create_bucket(BUCKET)
+        self._moto.create_bucket(ARCHIVE, object_lock=True)
         packages = Packages(self._state)
         definitions = Definitions(self._state, self._moto, packages)
         endpoints = Endpoints(self._world, self._state, Deployer(self._world, self._moto))
@@ -70,6 +72,7 @@ class AwsServers:
             "account_id": ACCOUNT,
             "role_arn": ROLE,
             "bucket": BUCKET,
+            "archive_bucket": ARCHIVE,
             "image": IMAGE,
         }
 

@@ -35,6 +35,7 @@ GROUP: Final = "lockstep"
 WORKSPACE: Final = "lockstep"
 ACCOUNT: Final = "lockstepsandbox"
 CONTAINER: Final = "lockstep-models"
+ARCHIVE: Final = "lockstep-ledger"
 DATASTORE: Final = "lockstep_models"
 IMAGE: Final = "lockstep.azurecr.io/lockstep-serving@sha256:" + hashlib.sha256(b"lockstep-serving").hexdigest()
 
@@ -64,7 +65,7 @@ class AzureServers:
         world, store = self._world, self._store
         certificates = issue(world.folder / "azure")
         default_container = f"azureml-blobstore-{uuid.uuid4()}"
-        self._azurite.start((CONTAINER, default_container))
+        self._azurite.start((CONTAINER, ARCHIVE, default_container))
         tokens, routes, metrics = Tokens(self._tenant), Routes(world.seed), Metrics()
         entra = Entra(tokens, self._client, self._secret)
         manager = ResourceManager(
@@ -113,6 +114,7 @@ class AzureServers:
             "storage_key": self._azurite.key,
             "blob_endpoint": f"{serve(BlobProxy(self._azurite.url, world.faults), 24)}/{ACCOUNT}",
             "container": CONTAINER,
+            "archive_container": ARCHIVE,
             "datastore": DATASTORE,
             "default_datastore": DEFAULT_DATASTORE,
             "default_container": default_container,

@@ -27,6 +27,8 @@ PROJECT: Final = "lockstep-sandbox"
 PROJECT_NUMBER: Final = "714200300417"
 LOCATION: Final = "us-central1"
 BUCKET: Final = "lockstep-models"
+ARCHIVE: Final = "lockstep-ledger"
+RETENTION: Final = {"retention_seconds": 400 * 86_400, "retention_locked": True}
 #: at speed "instant" the quotas grow with the pace of everything else; they are enforced all the same
 INSTANT_LIMITS: Final = Limits(crud=60_000, submissions=6_000, predictions=3_000_000)
 
@@ -76,6 +78,8 @@ class GcpServers:
         self._serve("vertex", vertex)
         self._identity.write_key_file(f"{self._servers['token'].url}/token")
         self._store.create_bucket(BUCKET)
+        self._store.create_bucket(ARCHIVE)
+        self._store.change_bucket(ARCHIVE, RETENTION)
 
     def _serve(self, name: str, service: Service, threads: int = 24) -> None:
         app = FaultyApp(service, self._world.faults, self._world.calls, self._world.stop)
@@ -94,6 +98,7 @@ class GcpServers:
             "credentials_file": str(self._identity.key_file),
             "token": self._identity.token,
             "bucket": BUCKET,
+            "archive_bucket": ARCHIVE,
             "image": f"{LOCATION}-docker.pkg.dev/{PROJECT}/lockstep/serving@sha256:{digest}",
         }
 

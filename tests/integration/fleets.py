@@ -32,7 +32,8 @@ def configure(sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, **
         {name: sandbox.settings[name] for name in ("aws", "azure", "gcp") if name in sandbox.settings}
     )
     for settings in clouds.values():
-        settings.update(call_timeout=5.0, deploy_timeout=90.0, traffic_timeout=10.0)
+        # The sandbox is shared by tests with a ledger each.
+        settings.update(call_timeout=5.0, deploy_timeout=90.0, traffic_timeout=10.0, archive_folder=uuid.uuid4().hex)
     data = {
         "mlflow": {"tracking_uri": mlflow, "timeout": 10},
         "ledger": str(folder / "ledger.db"),

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from lockstep.clouds.archive import Archive
 from lockstep.clouds.azureml.access import Access
+from lockstep.clouds.azureml.archive import BlobArchive
 from lockstep.clouds.azureml.arm import Workspace
 from lockstep.clouds.azureml.assets import Assets
 from lockstep.clouds.azureml.endpoints import Endpoints
@@ -66,6 +68,13 @@ class AzureML(Cloud):
             from obstore.auth.azure import AzureCredentialProvider
 
             return AzureCredentialProvider(self._access.credential())()  # type: ignore[arg-type]
+
+    def archive(self) -> Archive | None:
+        """A folder in the archive's container, in the same storage account as the versions' bytes."""
+        settings = self._settings
+        if not settings.archive_container:
+            return None
+        return BlobArchive(self._access, settings.archive_container, settings.archive_folder, self._translated)
 
     def console_url(self, model: str) -> str:
         """The endpoint's page in Azure ML studio."""

@@ -93,6 +93,9 @@ def _answered(error: Exception, problem: str, cloud: str) -> LockstepError:
     if status == 409 or (status == 400 and any(sign in text for sign in BUSY_SIGNS)):
         return BusyError(problem, cloud=cloud, hint="another change is under way: try again when it has ended")
     if status == 404:
+        if code == "ContainerNotFound":
+            hint = "create the container as docs/clouds.md says, or correct container or archive_container"
+            return NotFoundError(problem, cloud=cloud, hint=hint)
         settings = "subscription_id, resource_group and workspace"
         hint = f"check {settings}" if code in WRONG_SCOPE or "workspaces/" in text else "look at it in Azure ML studio"
         return NotFoundError(problem, cloud=cloud, hint=hint)
@@ -124,7 +127,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code(error: Exception) -> str:
-    return str(getattr(getattr(error, "error", None), "code", "") or "")
+    found = getattr(getattr(error, "error", None), "code", "") or getattr(error, "error_code", "")  # ARM's, Storage's
+    return str(getattr(found, "value", found) or "")
 
 
 def _text(error: Exception) -> str:

@@ -27,6 +27,12 @@ class AzureMLSettings(CloudSettings):
     prefix: Annotated[str, Field(description="Folder in the container under which Lockstep keeps versions.")] = (
         "lockstep"
     )
+    archive_container: Annotated[
+        str | None,
+        Field(
+            description="Container with an immutability policy for copies of the ledger; without it no copy is kept."
+        ),
+    ] = None
     datastore: Annotated[str, Field(description="The workspace's name for that container.")] = "workspaceblobstore"
     instance_type: Annotated[str, Field(description="Machine size of a slot's instances.")] = "Standard_DS3_v2"
     concurrency: Annotated[

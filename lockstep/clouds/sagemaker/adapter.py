@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import ClassVar, Final
 
+from lockstep.clouds.archive import Archive
 from lockstep.clouds.base import Cloud, Row, StoreAddress
+from lockstep.clouds.sagemaker.archive import S3Archive
 from lockstep.clouds.sagemaker.clients import Clients
 from lockstep.clouds.sagemaker.definitions import Definitions
 from lockstep.clouds.sagemaker.endpoints import describe_state, read_endpoint
@@ -64,6 +66,13 @@ class SageMaker(Cloud):
             with self._translated("find credentials for S3"):
                 credentials = self._credentials()
         return StoreAddress(given.uri, given.uri, options, client_options, credentials)
+
+    def archive(self) -> Archive | None:
+        """A folder in the archive's bucket, through the same credentials as all other calls."""
+        given = self._settings
+        if not given.archive_bucket:
+            return None
+        return S3Archive(self.name, given.archive_bucket, given.archive_folder, self._clients, self._translated)
 
     def console_url(self, model: str) -> str:
         """The endpoint's page."""

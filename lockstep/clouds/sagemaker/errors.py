@@ -43,6 +43,10 @@ UNAVAILABLE: Final = frozenset(
 #: IAM actions of the calls that go to other services than SageMaker.
 ACTIONS: Final = {
     "HeadObject": "s3:GetObject and s3:ListBucket",
+    "GetObject": "s3:GetObjectVersion",
+    "PutObject": "s3:PutObject and s3:PutObjectRetention",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
     "GetMetricData": "cloudwatch:GetMetricData",
     "DescribeLogStreams": "logs:DescribeLogStreams",
     "GetLogEvents": "logs:GetLogEvents",
@@ -123,8 +127,8 @@ def _refusal(error: Exception, problem: str, cloud: str, region: str) -> Lockste
     response = getattr(error, "response", {})
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in FORBIDDEN or (code == "Validation" and "not authorized" in str(error).lower()):
-        action = ACTIONS.get(operation, f"sagemaker:{operation}")
-        hint = f"allow {action} to this identity in IAM, and iam:PassRole on role_arn where it creates a model"
+        role = "" if operation in ACTIONS else ", and iam:PassRole on role_arn where it creates a model"
+        hint = f"allow {ACTIONS.get(operation, f'sagemaker:{operation}')} to this identity in IAM{role}"
         return CredentialsError(problem, cloud=cloud, hint=hint)
     if code in EXPIRED:
         return CredentialsError(problem, cloud=cloud, hint="the session has expired: sign in again (`aws sso login`)")
@@ -137,6 +141,9 @@ def _refusal(error: Exception, problem: str, cloud: str, region: str) -> Lockste
         return _model_error(response, problem, cloud)
     if is_busy(error):
         return BusyError(problem, cloud=cloud, hint="an earlier change is still running: try again when it has ended")
+    if code == "NoSuchBucket":
+        hint = "create the bucket as docs/clouds.md says, or correct bucket or archive_bucket"
+        return NotFoundError(problem, cloud=cloud, hint=hint)
     if is_missing(error):
         return NotFoundError(problem, cloud=cloud, hint=f"look at `aws sagemaker list-endpoints --region {region}`")
     if code == "ResourceLimitExceeded":

@@ -19,6 +19,10 @@ class SageMakerSettings(CloudSettings):
     region: Annotated[str, Field(min_length=1, description="AWS region, such as eu-central-1.")]
     bucket: Annotated[str, Field(min_length=3, description="S3 bucket that holds the versions' bytes.")]
     prefix: Annotated[str, Field(description="Folder in the bucket under which everything lies.")] = "lockstep"
+    archive_bucket: Annotated[
+        str | None,
+        Field(description="S3 bucket with Object Lock for copies of the ledger; without it no copy is kept."),
+    ] = None
     role_arn: Annotated[
         str, Field(min_length=20, description="ARN of the role that SageMaker assumes to read the bucket and image.")
     ]

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar, Final
 
+from lockstep.clouds.archive import Archive
 from lockstep.clouds.base import Cloud, Row, StoreAddress
 from lockstep.clouds.vertex import metrics, records
+from lockstep.clouds.vertex.archive import GcsArchive
 from lockstep.clouds.vertex.endpoints import Endpoints
 from lockstep.clouds.vertex.records import EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
@@ -51,6 +53,15 @@ class Vertex(Cloud):
             options["base_url"] = given.storage_endpoint.rstrip("/")
             client_options["allow_http"] = given.storage_endpoint.startswith("http://")
         return StoreAddress(given.uri, given.uri, options, client_options, self._token)
+
+    def archive(self) -> Archive | None:
+        """A folder in the archive's bucket, through the same session as all other calls."""
+        given = self._settings
+        if not given.archive_bucket:
+            return None
+        return GcsArchive(
+            self.name, given.storage, given.archive_bucket, given.archive_folder, self._rest, self._translated
+        )
 
     def _token(self) -> dict[str, object]:
         with self._translated("get an access token for Cloud Storage"):

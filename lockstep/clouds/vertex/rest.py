@@ -128,17 +128,18 @@ class Rest:
         url: str,
         *,
         body: object = None,
+        content: bytes | None = None,
         query: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
     ) -> requests.Response:
-        """One call; raises VertexError for an error answer.
+        """One call with `body` as JSON or `content` as it is; raises VertexError for an error answer.
 
         A call that may be made twice without harm is repeated once when the connection breaks: a kept-alive
         connection may be closed by the other side at the moment that it is used again.
         """
-        data = None if body is None else json.dumps(body, default=_plain).encode()
-        sent = {**(headers or {}), **({"Content-Type": "application/json"} if data is not None else {})}
+        data = content if body is None else json.dumps(body, default=_plain).encode()
+        sent = {**(headers or {}), **({"Content-Type": "application/json"} if body is not None else {})}
         session = self._authorized()
         again = method in ("GET", "PATCH") if repeatable is None else repeatable
         while True:

@@ -20,6 +20,10 @@ class VertexSettings(CloudSettings):
     location: Annotated[str, Field(min_length=1, description="Region, such as europe-west4.")]
     bucket: Annotated[str, Field(min_length=3, description="Cloud Storage bucket that holds the versions' bytes.")]
     prefix: Annotated[str, Field(description="Folder in the bucket under which everything lies.")] = "lockstep"
+    archive_bucket: Annotated[
+        str | None,
+        Field(description="Bucket with a retention policy for copies of the ledger; without it no copy is kept."),
+    ] = None
     machine_type: Annotated[str, Field(description="Machine type of a slot's instances.")] = "n1-standard-2"
     spot: Annotated[bool, Field(description="Run slots on spot machines, which may be taken away at any time.")] = False
     service_account: Annotated[
@@ -57,6 +61,11 @@ class VertexSettings(CloudSettings):
     def parent(self) -> str:
         """Resource name that models and endpoints lie under."""
         return f"projects/{self.project}/locations/{self.location}"
+
+    @property
+    def storage(self) -> str:
+        """Address of Cloud Storage's JSON API, without its version."""
+        return (self.storage_endpoint or "https://storage.googleapis.com").rstrip("/")
 
     @property
     def time_series(self) -> str:
