@@ -109,7 +109,7 @@ def blob_hands(printed: dict[str, Any], folder: str) -> Hands:
 def gcs_client(printed: dict[str, Any]) -> storage.Client:
     return storage.Client(
         project=printed["project"],
-        credentials=Credentials(token=printed["token"]),
+        credentials=Credentials(token=printed["token"]),  # type: ignore[no-untyped-call]
         client_options={"api_endpoint": printed["storage_endpoint"]},
     )
 

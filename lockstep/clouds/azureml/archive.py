@@ -102,7 +102,7 @@ class BlobArchive(Archive):
     def _blobs(self) -> ContainerClient:
         with self._lock:
             if self._client is None:
-                from azure.storage.blob import ContainerClient
+                from azure.storage.blob import ContainerClient, LinearRetry
 
                 settings = self._access.settings
                 key = settings.storage_key
@@ -110,6 +110,8 @@ class BlobArchive(Archive):
                     _account(self._access),
                     self._container,
                     credential=self._access.credential() if key is None else key.get_secret_value(),
+                    # Storage's own policy waits 15 s before its first repetition.
+                    retry_policy=LinearRetry(backoff=1, retry_total=1, random_jitter_range=0),
                     **self._access.transport_options(),
                 )
             return self._client
