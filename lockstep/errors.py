@@ -5,7 +5,8 @@ LockstepError                    exit status
 ├── RefusedError                 3   the request would break a rule; nothing was changed
 │   ├── DigestMismatchError      3   bytes are not the version they claim to be
 │   └── ProofError               3   a proof, checkpoint or tile does not show what it claims
-│       └── NoteError            3   a signed note is malformed, or no known key signed it
+│       ├── NoteError            3   a signed note is malformed, or no known key signed it
+│       └── ForkError            3   two signed histories of one ledger contradict each other
 ├── NotFoundError                4   no such model, version, cloud or file
 ├── RetryLaterError              5   the same request may succeed later
 │   ├── UnreachableError         5   no answer: down, refused, timed out
@@ -64,6 +65,10 @@ class ProofError(RefusedError):
 
 class NoteError(ProofError):
     """A signed note is malformed, wrongly signed, or signed by no key that is known."""
+
+
+class ForkError(ProofError):
+    """A copy of the ledger holds a checkpoint that the ledger does not extend; both sizes and roots are named."""
 
 
 class NotFoundError(LockstepError):
