@@ -86,6 +86,7 @@ class MemoryArchive(Archive):
         self.enforced = enforced
         self.objects: dict[str, list[bytes | None]] = {}
         self.writes: list[str] = []
+        self.reads = 0
         self.die_after: int | None = None
         self.fail_after: int | None = None
         self.dies_before_answer = False
@@ -116,6 +117,7 @@ class MemoryArchive(Archive):
             return True
 
     def _read(self, version: StoredVersion) -> bytes:
+        self.reads += 1
         content = self.objects[version.name][int(version.number)]
         assert content is not None
         return content
