@@ -127,6 +127,17 @@ class Cloud(ABC):
         with self._translated(f"look up {version}"):
             return self._registered(version)
 
+    def attest(self, version: Version, image: str = "") -> tuple[str, ...]:
+        """What the cloud's own record of the version, and the definition of its slot, have otherwise than as written.
+
+        One sentence a difference, empty for records that are as Lockstep wrote them; a version that is not registered
+        is a difference, one without a slot is none. `image` is the reference that the manifest pins for this cloud,
+        and empty where it pins none: images are not compared then, since the configured one may have changed since.
+        Looks only.
+        """
+        with self._translated(f"attest {version}"):
+            return self._attest(version, image)
+
     def verify_traffic(self, model: str, split: TrafficSplit) -> bool | None:
         """Whether the cloud's own record shows exactly this split: True, False, or None for "cannot tell yet"."""
         with self._translated(f"verify the traffic of {model}"):
@@ -183,6 +194,9 @@ class Cloud(ABC):
 
     @abstractmethod
     def _registered(self, version: Version) -> NativeVersion | None: ...
+
+    @abstractmethod
+    def _attest(self, version: Version, image: str) -> tuple[str, ...]: ...
 
     @abstractmethod
     def _verify_traffic(self, model: str, split: TrafficSplit) -> bool | None: ...

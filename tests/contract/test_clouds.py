@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -36,6 +37,7 @@ from tests.contract.clouds import (
     sandbox_settings,
     settings_classes,
 )
+from tests.contract.tampering import Tamperer, changed, refused, tamperer
 from tests.model_files import ModelVersion
 from tests.sandbox_control import Control, RunningSandbox
 
@@ -83,6 +85,12 @@ def faults(subject: Subject) -> Control:
     if subject.control is None:
         pytest.skip("a real cloud cannot be told to fail")
     return subject.control
+
+
+@pytest.fixture
+def intruder(pair: Subject, faults: Control, request: pytest.FixtureRequest) -> Tamperer:
+    """Somebody who changes the cloud's records with the vendor's own client."""
+    return tamperer(pair, request.getfixturevalue("sandbox"))
 
 
 def stable_only(subject: Subject) -> TrafficSplit:
@@ -134,6 +142,49 @@ def test_registered_goes_by_digest(subject: Subject) -> None:
     subject.cloud.register(subject.stable)
     other = Version(subject.model, subject.stable.label, "0" * 64)
     assert subject.cloud.registered(other) is None
+
+
+def test_records_that_nobody_touched_attest_to_it(pair: Subject) -> None:
+    for version in (pair.stable, pair.canary):
+        assert pair.cloud.attest(version, pair.cloud.image) == ()
+        assert pair.cloud.attest(version) == ()
+
+
+def test_a_version_that_is_not_registered_is_said_to_be_missing(pair: Subject) -> None:
+    absent = Version(pair.model, "77", "7" * 64)
+    (told,) = pair.cloud.attest(absent, pair.cloud.image)
+    assert str(absent) in told
+
+
+def test_another_image_than_the_pinned_one_is_named(pair: Subject) -> None:
+    pinned = f"{pair.cloud.image.rpartition(':')[0]}:{'1' * 64}"
+    told = pair.cloud.attest(pair.stable, pinned)
+    assert told
+    assert all("image is" in one and pinned in one for one in told)
+
+
+def test_attesting_only_looks_and_reports_trouble(pair: Subject, faults: Control) -> None:
+    before = pair.observe()
+    assert pair.sandbox_cloud is not None
+    with faults.during(pair.sandbox_cloud, "fail", count=50), pytest.raises(RetryLaterError, match=pair.cloud.name):
+        pair.cloud.attest(pair.stable, pair.cloud.image)
+    assert pair.cloud.attest(pair.stable, pair.cloud.image) == ()
+    assert pair.observe() == before
+
+
+def test_what_somebody_changed_is_named(pair: Subject, intruder: Tamperer) -> None:
+    for words, change in intruder.changes().items():
+        with changed(pair, change):
+            told = pair.cloud.attest(pair.stable, pair.cloud.image)
+            assert any(re.search(words, one) for one in told), (words, told)
+            assert pair.cloud.attest(pair.canary, pair.cloud.image) == (), words
+        assert pair.cloud.attest(pair.stable, pair.cloud.image) == (), words
+
+
+def test_what_cannot_be_changed_is_refused_by_the_service(pair: Subject, intruder: Tamperer) -> None:
+    for words, act in intruder.refusals().items():
+        assert words in refused(partial(act, pair)), words
+    assert pair.cloud.attest(pair.stable, pair.cloud.image) == ()
 
 
 def test_another_digest_under_the_same_slot_is_refused(pair: Subject) -> None:

@@ -192,6 +192,7 @@ def drive(name: str, settings: Any, sandbox: RunningSandbox, sealed: Path) -> No
         cloud.register(version)
     cloud.prepare(first)
     cloud.prepare(second)
+    assert cloud.attest(first, cloud.image) == ()
     half = TrafficSplit.canary(first.slot, second.slot, 50)
     cloud.set_traffic(model, half)
     assert eventually(lambda: cloud.verify_traffic(model, half))

@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.timeout(3 * 3600),
 ]
 
-pair, faults = contract.pair, contract.faults
+pair, faults, intruder = contract.pair, contract.faults, contract.intruder
 globals().update({name: test for name, test in vars(contract).items() if name.startswith("test_")})
 
 

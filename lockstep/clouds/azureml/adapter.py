@@ -11,6 +11,7 @@ from lockstep.clouds.azureml.access import Access
 from lockstep.clouds.azureml.archive import BlobArchive
 from lockstep.clouds.azureml.arm import Workspace
 from lockstep.clouds.azureml.assets import Assets
+from lockstep.clouds.azureml.attest import attest_deployment, attest_model
 from lockstep.clouds.azureml.endpoints import Endpoints
 from lockstep.clouds.azureml.failures import translate
 from lockstep.clouds.azureml.metrics import Metrics
@@ -95,6 +96,13 @@ class AzureML(Cloud):
     def _registered(self, version: Version) -> NativeVersion | None:
         found = self._assets.find_model(version)
         return None if found is None else self._assets.native(version, found)
+
+    def _attest(self, version: Version, image: str) -> tuple[str, ...]:
+        told, model = attest_model(self._assets, version)
+        deployment = self._slots.find(self.endpoint(version.model), version.slot)
+        if deployment is None:
+            return told
+        return told + attest_deployment(self._assets, version, model, deployment, image)
 
     def _register(self, version: Version) -> NativeVersion:
         return self._assets.native(version, self._assets.register_model(version))

@@ -80,12 +80,11 @@ class Assets:
         MLflow's numbers begin again when a model is made anew, so a label may be taken by another digest.
         """
         name = ""
-        for name in (version.label, f"{version.label}-{version.digest[:12]}"):
-            found = self._workspace.get(f"models/{quote(version.model)}/versions/{quote(name)}")
+        for name in self._names(version):
+            found = self._get(version, name)
             if found is None:
                 break
-            same_bytes = _place(found["properties"].get("modelUri", "")) == _place(self._uri(version))
-            same_digest = (found["properties"].get("properties") or {}).get(DIGEST_TAG) == version.digest
+            same_bytes, same_digest = self._matches(found, version)
             if same_bytes and same_digest:
                 return found, name
             if same_bytes or same_digest:
@@ -98,12 +97,35 @@ class Assets:
                 )
         return None, name
 
+    def described(self, version: Version) -> Document | None:
+        """The record of this version as it is, changed or not: under one of its two names, with its path or digest."""
+        for name in self._names(version):
+            found = self._get(version, name)
+            if found is not None and any(self._matches(found, version)):
+                return found
+        return None
+
+    @staticmethod
+    def _names(version: Version) -> tuple[str, str]:
+        return version.label, f"{version.label}-{version.digest[:12]}"
+
+    def _get(self, version: Version, name: str) -> Document | None:
+        return self._workspace.get(f"models/{quote(version.model)}/versions/{quote(name)}")
+
+    def _matches(self, found: Document, version: Version) -> tuple[bool, bool]:
+        """Whether a record has this version's path, and whether it has its digest."""
+        return (
+            place(found["properties"].get("modelUri", "")) == place(self.uri(version)),
+            (found["properties"].get("properties") or {}).get(DIGEST_TAG) == version.digest,
+        )
+
     def native(self, version: Version, document: Document) -> NativeVersion:
         """A record as the rest of Lockstep knows it."""
         page = f"https://ml.azure.com/model/{quote(version.model)}:{document['name']}/details"
         return NativeVersion(self._name, str(document["id"]), f"{page}?wsid={self._settings.workspace_path}")
 
-    def _uri(self, version: Version) -> str:
+    def uri(self, version: Version) -> str:
+        """Where the version's replica lies, as Azure ML names it."""
         return f"{self._settings.store_uri}/{version.prefix}"
 
     def _create_model(self, version: Version, name: str) -> None:
@@ -114,7 +136,7 @@ class Assets:
             Model(
                 name=version.model,
                 version=name,
-                path=self._uri(version),
+                path=self.uri(version),
                 type="custom_model",
                 description=f"MLflow {version.model} version {version.label}, run {version.run_id or 'unknown'}",
                 tags={**origin, MODEL_TAG: version.model},
@@ -141,6 +163,11 @@ class Assets:
                 hint="archive that environment version in Azure ML studio and try again",
             )
         return str(found["id"])
+
+    def environment_of(self, identifier: str) -> Document | None:
+        """The environment with that resource id; None when this workspace has none."""
+        inside = identifier.lower().find("/environments/")
+        return self._workspace.get(identifier[inside + 1 :]) if inside >= 0 else None
 
     def _create_environment(self, name: str, image: str) -> None:
         from azure.ai.ml.entities import Environment
@@ -198,7 +225,7 @@ class Assets:
         )
 
 
-def _place(uri: str) -> str:
+def place(uri: str) -> str:
     """A datastore path without the workspace in front of it: Azure shows it in more than one form."""
     _, found, path = uri.lower().partition("/datastores/")
     return path.strip("/") if found else uri.lower().partition("datastores/")[2].strip("/")

@@ -202,6 +202,10 @@ class Slots:
                 hint=f"it may go on by itself: look with `lockstep status {model}`",
             )
 
+    def find(self, endpoint: str, slot: str) -> Document | None:
+        """A slot's deployment as it is; None when there is none."""
+        return self._workspace.get(_path(endpoint, slot))
+
     def _gone(self, path: str) -> bool:
         look = self._workspace.steady(lambda: self._workspace.get(path) is None)
         return any(look() for _ in ticks(self._settings.traffic_timeout))

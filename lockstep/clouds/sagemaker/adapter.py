@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 from lockstep.clouds.archive import Archive
 from lockstep.clouds.base import Cloud, Row, StoreAddress
 from lockstep.clouds.sagemaker.archive import S3Archive
+from lockstep.clouds.sagemaker.attest import attest_package, attest_slot
 from lockstep.clouds.sagemaker.clients import Clients
 from lockstep.clouds.sagemaker.definitions import Definitions
 from lockstep.clouds.sagemaker.endpoints import describe_state, read_endpoint
@@ -102,6 +103,14 @@ class SageMaker(Cloud):
 
     def _registered(self, version: Version) -> NativeVersion | None:
         return self._packages.find(version, self.endpoint(version.model))
+
+    def _attest(self, version: Version, image: str) -> tuple[str, ...]:
+        name = self.endpoint(version.model)
+        told = attest_package(self._packages, self._settings, version, name, image)
+        live = read_endpoint(self._clients.sagemaker, name)
+        if live is None:
+            return told
+        return told + attest_slot(self._definitions, self._settings, version, live, image)
 
     def _register(self, version: Version) -> NativeVersion:
         return self._packages.register(version, self.endpoint(version.model))

@@ -73,10 +73,10 @@ class Definitions:
 
     def model_digest(self, name: str) -> str:
         """The digest that a Model's container pins; "" for a Model that does not exist or pins none."""
-        return str(self._environment(self._model(name)).get("LOCKSTEP_DIGEST", ""))
+        return str(self._environment(self.model(name)).get("LOCKSTEP_DIGEST", ""))
 
     def _found_same(self, name: str, version: Version, wanted: Content) -> bool:
-        found = self._model(name)
+        found = self.model(name)
         if found is None:
             return False
         digest = self._environment(found).get("LOCKSTEP_DIGEST", "")
@@ -93,7 +93,8 @@ class Definitions:
         self.delete_model(name)
         return False
 
-    def _model(self, name: str) -> Content | None:
+    def model(self, name: str) -> Content | None:
+        """A Model as it is; None when there is none."""
         from botocore.exceptions import ClientError
 
         try:
@@ -149,23 +150,29 @@ class Definitions:
         from botocore.exceptions import BotoCoreError, ClientError
 
         if endpoint.config not in self._digests:
-            # The endpoint's ARN tells partition and account; SageMaker's ARNs hold names in lower case.
-            arn = f"{endpoint.arn.rpartition(':')[0]}:endpoint-config/{endpoint.config.lower()}"
             try:
-                tags = self._clients.sagemaker.list_tags(ResourceArn=arn, MaxResults=50)["Tags"]
+                self._digests[endpoint.config] = self.tagged(endpoint)
             except (ClientError, BotoCoreError):
                 return {}  # a digest is an extra: what serves is known without it
-            self._digests[endpoint.config] = {
-                tag["Key"].removeprefix(SLOT_TAG): tag["Value"] for tag in tags if tag["Key"].startswith(SLOT_TAG)
-            }
         return self._digests[endpoint.config]
+
+    def tagged(self, endpoint: Endpoint) -> dict[str, str]:
+        """Digest by slot from the live configuration's tags as they are now."""
+        # The endpoint's ARN tells partition and account; SageMaker's ARNs hold names in lower case.
+        arn = f"{endpoint.arn.rpartition(':')[0]}:endpoint-config/{endpoint.config.lower()}"
+        tags = self._clients.sagemaker.list_tags(ResourceArn=arn, MaxResults=50)["Tags"]
+        return {tag["Key"].removeprefix(SLOT_TAG): tag["Value"] for tag in tags if tag["Key"].startswith(SLOT_TAG)}
 
     def slot_digest(self, endpoint: Endpoint, slot: str) -> str:
         """The digest that the container of a live slot pins, from its Model itself."""
+        return self.model_digest(self.slot_model(endpoint, slot))
+
+    def slot_model(self, endpoint: Endpoint, slot: str) -> str:
+        """Name of the Model behind a live slot; "" for a slot that the configuration does not have."""
         described = self._clients.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint.config)
         for variant in described["ProductionVariants"]:
             if variant["VariantName"] == slot:
-                return self.model_digest(variant["ModelName"])
+                return str(variant["ModelName"])
         return ""
 
     @staticmethod

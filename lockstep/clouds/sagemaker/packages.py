@@ -48,7 +48,7 @@ class Packages:
     """The registry of one account and region."""
 
     def __init__(self, cloud: str, settings: SageMakerSettings, clients: Clients) -> None:
-        self._cloud = cloud
+        self.cloud = self._cloud = cloud
         self._settings = settings
         self._clients = clients
         self._registering = threading.Lock()  # two threads must not both find nothing and register
@@ -83,12 +83,18 @@ class Packages:
             )
             return self._await(answer["ModelPackageArn"], version)
 
-    def _find(self, version: Version, group: str) -> Mapping[str, Any] | None:
+    def described(self, version: Version, group: str) -> Mapping[str, Any] | None:
+        """The version's package as it is, changed or not; None without one."""
         arn = self._find_arn(version, group)
         if arn is None:
             return None
         package: Mapping[str, Any] = self._clients.sagemaker.describe_model_package(ModelPackageName=arn)
-        self._compare(package, version)
+        return package
+
+    def _find(self, version: Version, group: str) -> Mapping[str, Any] | None:
+        package = self.described(version, group)
+        if package is not None:
+            self._compare(package, version)
         return package
 
     def _raise_if_rejected(self, package: Mapping[str, Any], version: Version) -> None:

@@ -13,6 +13,7 @@ from lockstep.clouds.archive import Archive
 from lockstep.clouds.base import Cloud, Row, StoreAddress
 from lockstep.clouds.vertex import metrics, records
 from lockstep.clouds.vertex.archive import GcsArchive
+from lockstep.clouds.vertex.attest import attest_model, attest_slot
 from lockstep.clouds.vertex.endpoints import Endpoints
 from lockstep.clouds.vertex.records import EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
@@ -96,6 +97,14 @@ class Vertex(Cloud):
     def _registered(self, version: Version) -> NativeVersion | None:
         found = self._registry.find(version)
         return self._registry.native(found) if found is not None else None
+
+    def _attest(self, version: Version, image: str) -> tuple[str, ...]:
+        record, endpoint = self._registry.find(version), self._endpoints.find(version.model)
+        if record is None:
+            told: tuple[str, ...] = (f"the model registry has no version of {version}",)
+        else:
+            told = attest_model(record, version, image, f"{self._settings.uri}/{version.prefix}")
+        return told + (attest_slot(endpoint, version, record, self.endpoint(version.model)) if endpoint else ())
 
     def _register(self, version: Version) -> NativeVersion:
         return self._registry.native(self._registry.have(version, time.monotonic() + self._settings.deploy_timeout))
