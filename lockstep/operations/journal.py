@@ -17,6 +17,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
+from lockstep.stores.ledger import Entry
 
 #: Event of the operation that this thread of control is inside of, empty outside of any.
 _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
@@ -59,9 +60,9 @@ def refusals(fleet: Fleet, operation: str, version: Version | None, **asked: obj
         raise
 
 
-def note(fleet: Fleet, kind: str, body: Mapping[str, object]) -> None:
+def note(fleet: Fleet, kind: str, body: Mapping[str, object]) -> Entry:
     """One entry by itself, of something that has no beginning and end: a verdict, a refusal."""
-    fleet.ledger.append(str(uuid.uuid4()), kind, fleet.model, fleet.actor, {**_outer(), **body})
+    return fleet.ledger.append(str(uuid.uuid4()), kind, fleet.model, fleet.actor, {**_outer(), **body})
 
 
 def traffic(state: FleetState) -> Mapping[str, object]:

@@ -265,20 +265,21 @@ def _shift_events(deed: Deed) -> list[_Event]:
         if deed.ended is None:
             continue
         if cloud in verified:
-            at = min(max(_seconds(verified[cloud], deed.ended), deed.began), deed.ended)
-            found.append(_Event(at, 2, cloud, deed, verified=_split(after.get(cloud))))
+            found.append(_Event(read_back(deed, cloud), 2, cloud, deed, verified=_split(after.get(cloud))))
         else:
             reason = str(reasons.get(cloud) or text(deed.body, "error"))
             found.append(_Event(deed.ended, 2, cloud, deed, reason=reason))
     return found
 
 
-def _seconds(at: object, otherwise: float) -> float:
+def read_back(shift: Deed, cloud: str) -> float:
+    """Unix seconds at which a cloud was verified in a shift that has ended, and that lie within the shift."""
+    assert shift.ended is not None
     try:
-        found = datetime.fromisoformat(str(at))
+        found = datetime.fromisoformat(str(mapping(shift.body, "verified").get(cloud)))
     except ValueError:
-        return otherwise
-    return otherwise if found.tzinfo is None else found.timestamp()
+        return shift.ended
+    return shift.ended if found.tzinfo is None else min(max(found.timestamp(), shift.began), shift.ended)
 
 
 def _split(weights: object) -> Split:

@@ -1,0 +1,126 @@
+"""Incidents and how long it took to restore service, from the operations of a model.
+
+An incident is a rollback, or a canary that was taken back because it was judged bad. A rollback that not every cloud
+followed stays the same incident until a later one is done everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lockstep.rules.deeds import Deed, Ending, mapping, text
+from lockstep.rules.history import read_back
+
+
+@dataclass(frozen=True)
+class Incident:
+    """`began` is when it was found, by a person, a monitor or a verdict; `restored` when every cloud was read back.
+
+    Unix seconds; `restored` is None as long as a cloud does not follow. `clouds` are seconds from `began` to the
+    moment at which each cloud was read back. `entries` are the ledger's indices that it rests on.
+    """
+
+    what: str
+    began: float
+    restored: float | None
+    clouds: Mapping[str, float]
+    reason: str
+    actor: str
+    target: str
+    left: str
+    entries: tuple[int, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Time to restore; None for one that lasts."""
+        return None if self.restored is None else self.restored - self.began
+
+
+def read_incidents(deeds: Sequence[Deed]) -> tuple[Incident, ...]:
+    """All incidents, oldest first."""
+    found: list[Incident] = []
+    for deed in deeds:
+        incident = _incident(deed)
+        if incident is None:
+            continue
+        last = found[-1] if found else None
+        if last is not None and last.restored is None and last.what == incident.what == "rollback":
+            found[-1] = _joined(last, incident)
+        else:
+            found.append(incident)
+    return tuple(found)
+
+
+def _incident(deed: Deed) -> Incident | None:
+    if deed.operation == "rollback" and deed.ending is not Ending.REFUSED:
+        return _rollback(deed, deed)
+    if deed.operation == "monitor":
+        back = next(iter(deed.find("rollback")), None)
+        return _rollback(deed, back) if back is not None and back.ending is not Ending.REFUSED else None
+    if deed.operation == "canary_deploy":
+        return _taken_back(deed)
+    return None
+
+
+def _rollback(found: Deed, back: Deed) -> Incident:
+    """`found` is the monitor's or the rollback itself; an error after all clouds followed does not make it last."""
+    split = mapping(back.body, "split")
+    followed = back.ended is not None and bool(mapping(back.body, "seconds")) and not split
+    left = back.body.get("left")
+    return Incident(
+        what="rollback",
+        began=found.began,
+        restored=max(_verified(back).values(), default=back.ended) if followed else None,
+        clouds=_since(found.began, _verified(back)),
+        reason=back.reason or found.reason,
+        actor=found.actor,
+        target=back.version,
+        left=", ".join(map(str, left)) if isinstance(left, list) else "",
+        entries=tuple(sorted({*found.entries, *back.entries})),
+    )
+
+
+def _taken_back(deed: Deed) -> Incident | None:
+    bad = [step for step in deed.find("verdict") if text(step.body, "decision") == "fail"]
+    if not bad:
+        return None
+    shifts = [step for step in deed.find("shift") if step.began >= bad[-1].began]
+    verified = {cloud: at for shift in shifts for cloud, at in _times(shift).items()}
+    missing = {cloud for shift in shifts for cloud in mapping(shift.body, "split")}
+    return Incident(
+        what="canary taken back",
+        began=bad[-1].began,
+        restored=max(verified.values()) if verified and not missing else None,
+        clouds=_since(bad[-1].began, verified),
+        reason=deed.error,
+        actor=deed.actor,
+        target="",
+        left=deed.version,
+        entries=tuple(sorted({*deed.entries, *bad[-1].entries})),
+    )
+
+
+def _joined(first: Incident, later: Incident) -> Incident:
+    moved = later.began - first.began
+    clouds = {**{cloud: seconds + moved for cloud, seconds in later.clouds.items()}, **first.clouds}
+    return replace(
+        first,
+        restored=later.restored,
+        clouds=dict(sorted(clouds.items())),
+        target=later.target,
+        left=first.left or later.left,
+        entries=tuple(sorted({*first.entries, *later.entries})),
+    )
+
+
+def _verified(back: Deed) -> Mapping[str, float]:
+    return {cloud: at for shift in back.find("shift") for cloud, at in _times(shift).items()}
+
+
+def _times(shift: Deed) -> Mapping[str, float]:
+    return {} if shift.ended is None else {cloud: read_back(shift, cloud) for cloud in mapping(shift.body, "verified")}
+
+
+def _since(began: float, verified: Mapping[str, float]) -> Mapping[str, float]:
+    return {cloud: round(max(at - began, 0.0), 3) for cloud, at in sorted(verified.items())}
