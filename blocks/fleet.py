@@ -14,6 +14,7 @@ from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo
 from blocks.vertex import VertexCloud
 from lockstep.clouds.base import Cloud
 from lockstep.config import Config, FleetSettings, ModelSettings, MonitorSettings, RolloutSettings
+from lockstep.stores.ledger import AnyLedger, LedgerSettings
 
 CloudBlock = SageMakerCloud | AzureMLCloud | VertexCloud
 
@@ -55,8 +56,9 @@ class Fleet(Block):
         MonitorSettings()
     )
     ledger: Annotated[
-        str, Field(description="Path of the ledger's SQLite file; absolute, since workers run in folders of their own.")
-    ] = ".lockstep/ledger.db"
+        AnyLedger,
+        Field(description="The record of what was done; paths are absolute, as workers run in folders of their own."),
+    ] = LedgerSettings()
     fleet_name: Annotated[str, Field(min_length=1, description="Name of this fleet in lockstep.yaml.")] = "default"
     models: Annotated[
         dict[str, ModelSettings],

@@ -71,7 +71,7 @@ def blocks_of(config: Config, folder: Path) -> WantedBlocks:
             order=settings.order,
             rollout=settings.rollout,
             monitor=settings.monitor,
-            ledger=_absolute(config.ledger, folder),
+            ledger=config.ledger.placed(folder),
             fleet_name=name,
             models={
                 model: _with_absolute_paths(given, folder)

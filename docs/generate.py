@@ -58,6 +58,7 @@ not written. A mistake is reported with file, line and key. An unknown key is a 
 SECTIONS: Final = (
     ("Top level", "", "Config"),
     ("mlflow", "The canonical version store.", "MlflowSettings"),
+    ("ledger", "See [the ledger](production.md#the-ledger).", "LedgerSettings"),
     ("clouds: kind sagemaker", "See [clouds](clouds.md#amazon-sagemaker).", "SageMakerSettings"),
     ("clouds: kind azureml", "See [clouds](clouds.md#azure-machine-learning).", "AzureMLSettings"),
     ("clouds: kind vertex", "See [clouds](clouds.md#google-vertex-ai).", "VertexSettings"),

@@ -22,6 +22,7 @@ from lockstep.clouds.vertex import VertexSettings
 from lockstep.errors import ConfigError, NotFoundError
 from lockstep.rules.judge import Limits
 from lockstep.rules.limits import ServiceLimits
+from lockstep.stores.ledger import AnyLedger, LedgerSettings
 from lockstep.stores.outcomes import AnyOutcomes, FileOutcomes
 
 P = TypeVar("P", bound=BaseModel)
@@ -130,9 +131,9 @@ class Config(_Part):
     """The whole file."""
 
     mlflow: MlflowSettings
-    ledger: Annotated[str, Field(description="Path of the ledger's SQLite file, relative to this file.")] = (
-        ".lockstep/ledger.db"
-    )
+    ledger: Annotated[
+        AnyLedger, Field(description="The record of what was done: a mapping, or its database alone as text.")
+    ] = LedgerSettings()
     clouds: Annotated[Mapping[str, AnyCloud], Field(min_length=1, description="Clouds by name.")]
     fleets: Annotated[Mapping[str, FleetSettings], Field(min_length=1, description="Fleets by name.")]
     models: Annotated[Mapping[str, ModelSettings], Field(description="Models by their name in MLflow.")] = {}
@@ -196,7 +197,7 @@ def _placed(config: Config, folder: Path) -> Config:
             model = model.model_copy(update={"outcomes": placed(outcomes, ("path", "requests"))})
         models[name] = model
     clouds = {name: placed(cloud, FILES) for name, cloud in config.clouds.items()}
-    return config.model_copy(update={"ledger": place(config.ledger), "clouds": clouds, "models": models})
+    return config.model_copy(update={"ledger": config.ledger.placed(folder), "clouds": clouds, "models": models})
 
 
 def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:

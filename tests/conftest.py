@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.ledger_places import Place
 from tests.mlflow_server import running_mlflow
 from tests.model_files import ModelVersion, seal_model
+from tests.postgres import NoPostgresError, PostgresServer, running_postgres
 from tests.sandbox_control import RunningSandbox, running_sandbox
 
 # A shell that starts the tests in the background lets them ignore SIGINT, and so would every process that they start
@@ -44,3 +47,22 @@ def model_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelVersi
     """Two sealed versions of one real model, v1 (right) and v2 (a feature scaled wrong), as folders on disk."""
     root: Path = tmp_path_factory.mktemp("models")
     return seal_model(root / "v1", "v1", scale=1.0), seal_model(root / "v2", "v2", scale=1000.0)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this session; tests that ask for it are skipped where it is not installed."""
+    try:
+        with running_postgres() as server:
+            yield server
+    except NoPostgresError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where an empty ledger may lie: in a file, and then in a database of PostgreSQL."""
+    if request.param == "sqlite":
+        return Place(str(tmp_path / "ledger.db"), tmp_path / "ledger.spool")
+    server = request.getfixturevalue("postgres")
+    return Place(server.database(f"ledger-{uuid.uuid4().hex[:12]}"), tmp_path / "ledger.spool")

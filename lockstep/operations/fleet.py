@@ -6,7 +6,6 @@ import getpass
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, TypeVar
 
 from lockstep.clouds.base import Cloud, Row
@@ -15,7 +14,7 @@ from lockstep.errors import NotFoundError
 from lockstep.operations.running import Job, Outcome, Runner, ThreadRunner
 from lockstep.rules.state import FleetState
 from lockstep.stores.artifacts import Replicas
-from lockstep.stores.ledger import Ledger
+from lockstep.stores.ledger import Ledger, open_ledger
 from lockstep.stores.outcomes import OutcomeSource
 from lockstep.stores.registry import Registry
 
@@ -112,7 +111,7 @@ def open_fleet(
         model=model,
         clouds=tuple(adapters),
         registry=Registry(config.mlflow.tracking_uri, config.mlflow.timeout),
-        ledger=Ledger(Path(config.ledger)),
+        ledger=open_ledger(config.ledger),
         settings=settings,
         outcomes=model_settings.outcomes,
         probe=model_settings.probe,

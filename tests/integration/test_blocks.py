@@ -13,6 +13,7 @@ from pydantic import SecretStr, ValidationError
 from blocks import AzureMLCloud, Fleet, MlflowRegistry, SageMakerCloud, VertexCloud
 from lockstep.config import ModelSettings, RolloutSettings
 from lockstep.operations.fleet import open_fleet
+from lockstep.stores.ledger import LedgerSettings
 from lockstep.stores.outcomes import FileOutcomes
 
 AWS = SageMakerCloud(
@@ -83,7 +84,8 @@ def test_blocks_and_adapters_are_made_without_any_connection(monkeypatch: pytest
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     fleet = Fleet(
-        mlflow=MLFLOW, aws=AWS.model_copy(), azure=AZURE.model_copy(), ledger=str(tmp_path / "ledger.db"),
+        mlflow=MLFLOW, aws=AWS.model_copy(), azure=AZURE.model_copy(),
+        ledger=LedgerSettings(database=str(tmp_path / "ledger.db")),
         models={"tumour": ModelSettings(fleet="elsewhere", outcomes=FileOutcomes(path="outcomes"))},
         rollout=RolloutSettings(steps=(50, 100)),
     )  # fmt: skip

@@ -1,0 +1,338 @@
+"""The ledger as the operations use it: append, read, prove. What cannot be written waits in the spool."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Select, select
+
+from lockstep.errors import LockstepError, NotFoundError, ProofError
+from lockstep.rules.checkpoint import parse_checkpoint
+from lockstep.rules.merkle import NodeReader, inclusion_proof
+from lockstep.rules.note import Signer, Verifier, open_note
+from lockstep.rules.tiles import WIDTH, TileName, encode_entries, tile_hashes
+from lockstep.rules.tlog_proof import make_proof
+from lockstep.stores.ledger.appending import LOCKSTEP, append_events, newest_checkpoint
+from lockstep.stores.ledger.audit import Audit, audit
+from lockstep.stores.ledger.database import Database
+from lockstep.stores.ledger.entry import Entry, Event, decode, micros, text
+from lockstep.stores.ledger.migration import set_up
+from lockstep.stores.ledger.newest import NewestCheckpoint
+from lockstep.stores.ledger.persons import forget, names
+from lockstep.stores.ledger.settings import DEFAULT_ORIGIN
+from lockstep.stores.ledger.spool import Spool
+from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY
+from lockstep.stores.ledger.tree import read_nodes, reader, tree_size, with_nodes
+
+FORGOTTEN: Final = "ledger.forgotten"
+SLOW: Final = 1.0  # seconds after which a failed attempt is not repeated at once
+PAUSE: Final = 30.0  # seconds without another attempt then: a rollback has better things to wait for
+PAGE: Final = 500  # entries read at a time
+
+
+class Ledger:
+    """An append-only record in SQLite (a path) or PostgreSQL (postgresql+psycopg://…); for any thread and process.
+
+    Making one opens nothing and never fails. With a `signer` every append is signed; `verifiers` are the keys that
+    signatures are believed from. `spool` is the folder for entries that cannot be written, beside the file if not given
+    (which it must be for PostgreSQL). What a person should know is in `problems`.
+    """
+
+    def __init__(
+        self,
+        database: Path | str,
+        *,
+        origin: str = DEFAULT_ORIGIN,
+        signer: Signer | None = None,
+        verifiers: Sequence[Verifier] = (),
+        spool: Path | None = None,
+        password: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = Database(database, password, self._set_up)
+        path = self._database.path
+        if spool is None:
+            if path is None:
+                raise ValueError("a ledger in PostgreSQL needs a folder for its spool")
+            spool = path.with_name(f"{path.name}.spool")
+        self.origin = origin
+        self.verifiers = tuple(dict.fromkeys((*verifiers, *([signer.verifier] if signer else []))))
+        self._signer = signer
+        self._spool = Spool(spool, self._database.name)
+        self._newest = NewestCheckpoint(spool.with_name(f"{spool.name.removesuffix('.spool')}.checkpoint"))
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._problems: dict[str, None] = {}
+        self._pause: tuple[float, LockstepError] | None = None
+
+    @property
+    def name(self) -> str:
+        """Path or address of the database, without a password."""
+        return self._database.name
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong without stopping anything, each once, oldest first."""
+        return tuple(self._problems)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def append(
+        self, event_id: str, kind: str, model: str, actor: str, body: Mapping[str, object], *, spool: bool = True
+    ) -> Entry:
+        """Append one event and wait until it is on the disk; an event id that is there already is returned as it is.
+
+        When the ledger cannot be written the event is kept in the spool (`number` -1) and appended, marked late, before
+        the next one that can be. Raises LockstepError only if `spool` is off, or if the spool cannot be written either.
+        """
+        return self.append_batch([Event(event_id, kind, model, actor, body)], spool=spool)[0]
+
+    def append_batch(self, events: Sequence[Event], *, spool: bool = True) -> tuple[Entry, ...]:
+        """The same for several events, which stand together or not at all."""
+        now = self._clock()
+        dated = [_writable(event, now) for event in events]
+        try:
+            return self._write(dated)
+        except LockstepError as error:
+            if not spool:
+                raise
+            return self._keep(dated, error)
+
+    def forget(self, name: str, actor: str) -> tuple[str, ...]:
+        """Erase a person's name; entries keep the pseudonyms, which are returned (none: nobody of that name)."""
+        with self._lock, self._database.writing() as connection:
+            forgotten = forget(connection, name)
+            if forgotten:
+                by = LOCKSTEP if actor == name else actor
+                event = Event(f"{FORGOTTEN}/{'/'.join(forgotten)}", FORGOTTEN, "", by, {"persons": list(forgotten)})
+                append_events(connection, [event], self._clock(), self.origin, self._signer)
+        self._database.scrub()
+        return forgotten
+
+    def close(self) -> None:
+        """Let the connections go; the ledger may be used again."""
+        self._database.close()
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        with self._database.reading() as connection:
+            return tree_size(connection)
+
+    def entries(
+        self,
+        model: str | None = None,
+        kind: str | None = None,
+        last: int = 1000,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        cloud: str | None = None,
+    ) -> tuple[Entry, ...]:
+        """The newest `last` entries that fit, oldest first.
+
+        Of one model; of kinds that start with `kind`; that happened at `since` or later and before `until`; whose body
+        names a cloud.
+        """
+        query = select(ENTRY.c.number, ENTRY.c.leaf).order_by(ENTRY.c.number.desc())
+        if model is not None:
+            query = query.where(ENTRY.c.model == model)
+        if kind is not None:
+            query = query.where(ENTRY.c.kind.startswith(kind, autoescape=True))
+        if since is not None:
+            query = query.where(ENTRY.c.at >= micros(since.timestamp()))
+        if until is not None:
+            query = query.where(ENTRY.c.at < micros(until.timestamp()))
+        if cloud is None:
+            query = query.limit(last)
+        found: list[Entry] = []
+        with self._database.reading() as connection:
+            for entry in self._read(connection, query):
+                if len(found) == last:
+                    break
+                if cloud is None or names_cloud(entry.body, cloud):
+                    found.append(entry)
+        return tuple(reversed(found))
+
+    def entry(self, index: int) -> Entry:
+        """Entry number `index`; raises NotFoundError."""
+        with self._database.reading() as connection:
+            return self._decode(index, _leaves(connection, index, index + 1)[0], names(connection))
+
+    def leaf(self, index: int) -> bytes:
+        """The exact bytes of entry `index`, as the tree holds them; raises NotFoundError."""
+        return self.leaves(index, index + 1)[0]
+
+    def leaves(self, start: int, stop: int) -> tuple[bytes, ...]:
+        """The bytes of the entries from `start` up to `stop`; raises NotFoundError when one is not there."""
+        with self._database.reading() as connection:
+            return _leaves(connection, start, stop)
+
+    def read_node(self, level: int, index: int) -> bytes:
+        """Hash of a complete subtree (32 bytes); raises ProofError when it is not there. See `rules/merkle.py`."""
+        with self._database.reading() as connection:
+            return reader(read_nodes(connection, [(level, index)]))(level, index)
+
+    def with_nodes(self, call: Callable[[NodeReader], bytes]) -> bytes:
+        """What `call` makes of nodes, read at once; `call` runs twice, and may not look at what it reads."""
+        with self._database.reading() as connection:
+            return with_nodes(connection, call)
+
+    def tile(self, name: TileName) -> bytes:
+        """Content of a tile of hashes or of a bundle of entries, as copies hold it."""
+        if name.level is None:
+            return encode_entries(self.leaves(name.index * WIDTH, name.index * WIDTH + name.width))
+        return self.with_nodes(lambda read: tile_hashes(name, read))
+
+    def checkpoint(self, size: int | None = None) -> bytes | None:
+        """The newest signed checkpoint, or the one of exactly `size` entries; None when nothing was signed so."""
+        with self._database.reading() as connection:
+            if size is None:
+                newest = newest_checkpoint(connection)
+                return None if newest is None else newest[1]
+            note = connection.execute(select(CHECKPOINT.c.note).where(CHECKPOINT.c.size == size)).scalar()
+            return None if note is None else bytes(note)
+
+    def proof(self, index: int) -> bytes:
+        """The proof file (C2SP tlog-proof) that entry `index` stands in the ledger, under the newest checkpoint.
+
+        Raises NotFoundError when there is no such entry, or when no checkpoint covers it.
+        """
+        with self._database.reading() as connection:
+            newest = newest_checkpoint(connection)
+            size = newest[0] if newest else 0
+            if newest is None or not 0 <= index < size:
+                raise NotFoundError(
+                    f"entry {index} is under no signed checkpoint (signed: {size} entries, there: "
+                    f"{tree_size(connection)})",
+                    hint="make a key with `lockstep keys create`; the next entry signs those before it",
+                )
+            path = with_nodes(connection, lambda read: inclusion_proof(index, size, read))
+            return make_proof(index, path, newest[1])
+
+    def verify(self, others: Mapping[str, bytes] | None = None) -> Audit:
+        """Recompute every hash and check every signature; see `Audit`. Raises LockstepError only if it cannot be read.
+
+        `others` are newest signed checkpoints kept elsewhere, by what to call the place: the ledger must hold them all.
+        """
+        held = dict(others or {})
+        seen = self._newest.read()
+        if seen is not None:
+            held[str(self._newest.path)] = seen
+        with self._database.reading() as connection:
+            return audit(connection, self.origin, self.verifiers, held)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _set_up(self, connection: Connection) -> None:
+        lines = set_up(connection, self.name)
+        if lines:
+            append_events(connection, lines, self._clock(), self.origin, self._signer)
+
+    def _write(self, events: Sequence[Event]) -> tuple[Entry, ...]:
+        """Append what waits and then `events`."""
+        if self._pause is not None and time.monotonic() < self._pause[0]:
+            raise self._pause[1]
+        began = time.monotonic()
+        waiting = self._spool.waiting()
+        for one in waiting:
+            if one.event is None:
+                self._problem(f"{one.path} is in the ledger's spool, but holds no entry")
+        taken = [one for one in waiting if one.event is not None]
+        late = [one.event for one in taken if one.event is not None]
+        try:
+            with self._lock, self._database.writing() as connection:
+                contradiction = self._newest.contradiction(connection)
+                entries = append_events(connection, [*late, *events], self._clock(), self.origin, self._signer)
+                newest = newest_checkpoint(connection)
+        except LockstepError as error:
+            if time.monotonic() - began > SLOW:
+                self._pause = (time.monotonic() + PAUSE, error)
+            raise
+        self._pause = None
+        self._spool.remove(taken)
+        if contradiction:
+            self._problem(f"{contradiction}: run `lockstep ledger verify`")
+        elif newest is not None:
+            self._remember(newest[1])
+        return entries[len(late) :]
+
+    def _keep(self, events: Sequence[Event], cause: LockstepError) -> tuple[Entry, ...]:
+        """Put `events` into the spool."""
+        kept = []
+        for event in events:
+            try:
+                path = self._spool.keep(event)
+            except OSError as error:
+                raise LockstepError(f"{cause}, and neither can its spool: {error}", hint=cause.hint) from error
+            self._problem(f"{cause}; entries wait in {path.parent}")
+            assert event.at is not None
+            kept.append(
+                Entry(-1, event.event_id, event.at, event.kind, event.model, event.actor, dict(event.body), late=True)
+            )
+        return tuple(kept)
+
+    def _remember(self, note: bytes) -> None:
+        try:
+            self._newest.write(note)
+        except OSError as error:
+            self._problem(f"the newest checkpoint cannot be kept in {self._newest.path}: {error.strerror}")
+
+    def _problem(self, problem: str) -> None:
+        self._problems.setdefault(problem)
+
+    def _read(self, connection: Connection, query: Select[tuple[int, bytes]]) -> Iterator[Entry]:
+        known = names(connection)
+        for row in connection.execute(query.execution_options(yield_per=PAGE)):
+            yield self._decode(row.number, bytes(row.leaf), known)
+
+    def _decode(self, number: int, leaf: bytes, known: Mapping[str, str]) -> Entry:
+        try:
+            return decode(number, leaf, known)
+        except ValueError as error:
+            raise ProofError(
+                f"entry {number} of the ledger {self.name} is damaged: {error}", hint="run `lockstep ledger verify`"
+            ) from error
+
+
+def names_cloud(body: object, cloud: str) -> bool:
+    """Whether an entry's body is about a cloud: as a key anywhere, or as the value of `cloud` or in `clouds`."""
+    if isinstance(body, Mapping):
+        listed = body.get("clouds")
+        if cloud in body or body.get("cloud") == cloud or (isinstance(listed, list) and cloud in listed):
+            return True
+        return any(names_cloud(value, cloud) for value in body.values())
+    return isinstance(body, list) and any(names_cloud(value, cloud) for value in body)
+
+
+def _writable(event: Event, now: float) -> Event:
+    """The event with its time, and with names that every database takes."""
+    return replace(
+        event,
+        event_id=text(event.event_id),
+        kind=text(event.kind),
+        model=text(event.model),
+        actor=text(event.actor),
+        at=now if event.at is None else event.at,
+    )
+
+
+def _leaves(connection: Connection, start: int, stop: int) -> tuple[bytes, ...]:
+    wanted = select(ENTRY.c.leaf).where(ENTRY.c.number >= start, ENTRY.c.number < stop).order_by(ENTRY.c.number)
+    found = tuple(bytes(leaf) for leaf in connection.execute(wanted).scalars())
+    if start < 0 or len(found) != stop - start:
+        raise NotFoundError(f"the ledger has {tree_size(connection)} entries, not those from {start} up to {stop}")
+    return found
+
+
+def checkpoint_size(note: bytes, verifiers: Sequence[Verifier]) -> int:
+    """Entries that a signed checkpoint covers; raises NoteError when no known key signed it."""
+    return parse_checkpoint(open_note(note, verifiers)[0]).size

@@ -1,0 +1,116 @@
+"""The ledger's tables, and the triggers that keep what is there as it is.
+
+`entry` holds the leaves in their order, with columns to find them by; `node` every complete subtree of the tree;
+`checkpoint` each signed note. `person` is the one table that may forget: it says who a pseudonym is.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    bindparam,
+    text,
+)
+
+METADATA: Final = MetaData()
+NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")  # INTEGER: SQLite's own row number
+
+ENTRY: Final = Table(
+    "entry",
+    METADATA,
+    Column("number", NUMBER, primary_key=True, autoincrement=False),
+    Column("event_id", Text, nullable=False, unique=True),
+    Column("at", BigInteger, nullable=False),  # microseconds since 1970, UTC
+    Column("kind", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+)
+NODE: Final = Table(
+    "node",
+    METADATA,
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("idx", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+CHECKPOINT: Final = Table(
+    "checkpoint",
+    METADATA,
+    Column("size", NUMBER, primary_key=True, autoincrement=False),
+    Column("note", LargeBinary, nullable=False),
+)
+PERSON: Final = Table(
+    "person",
+    METADATA,
+    Column("pseudonym", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+)
+KEPT: Final = (ENTRY, NODE, CHECKPOINT)
+INDEX: Final = "CREATE INDEX IF NOT EXISTS entry_by_model ON entry (model, number)"
+
+REFUSAL: Final = "the ledger is append-only"
+SQLITE_TRIGGER: Final = (
+    "CREATE TRIGGER IF NOT EXISTS {table}_no_{name} BEFORE {when} BEGIN SELECT RAISE(ABORT, '" + REFUSAL + "'); END"
+)
+POSTGRES_FUNCTION: Final = (
+    "CREATE OR REPLACE FUNCTION ledger_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION '" + REFUSAL + "'; END $$"
+)
+POSTGRES_TRIGGERS: Final = (
+    "CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
+    "FOR EACH ROW EXECUTE FUNCTION ledger_append_only()",
+    "CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
+    "FOR EACH STATEMENT EXECUTE FUNCTION ledger_append_only()",
+)
+SQLITE_NAMES: Final = tuple(f"{table}_no_{name}" for table in KEPT for name in ("update", "delete", "replace"))
+POSTGRES_NAMES: Final = tuple(f"{table}_no_{name}" for table in KEPT for name in ("change", "truncate"))
+#: These tell whether all that `create` makes is there: one look, instead of a writer's lock at every start.
+SQLITE_COUNT: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN :names"
+POSTGRES_COUNT: Final = (
+    "SELECT count(*) FROM pg_trigger WHERE tgname IN :names AND tgenabled <> 'D' "
+    "AND tgrelid IN (to_regclass('entry'), to_regclass('node'), to_regclass('checkpoint'))"
+)
+COLUMNS: Final = frozenset(column.name for column in ENTRY.columns)
+
+
+def complete(connection: Connection) -> bool:
+    """Whether tables and triggers are all there."""
+    sqlite = connection.dialect.name == "sqlite"
+    names = SQLITE_NAMES if sqlite else POSTGRES_NAMES
+    count = text(SQLITE_COUNT if sqlite else POSTGRES_COUNT).bindparams(bindparam("names", names, expanding=True))
+    return bool(connection.execute(count).scalar_one() == len(names))
+
+
+def create(connection: Connection) -> None:
+    """Make what is missing; the caller holds the writer's lock."""
+    METADATA.create_all(connection)
+    connection.execute(text(INDEX))
+    if connection.dialect.name == "sqlite":
+        for table in KEPT:
+            _create_sqlite_triggers(connection, table)
+        return
+    connection.execute(text(POSTGRES_FUNCTION))
+    for table in KEPT:
+        for trigger, name in zip(POSTGRES_TRIGGERS, ("change", "truncate"), strict=True):
+            connection.execute(text(f"DROP TRIGGER IF EXISTS {table.name}_no_{name} ON {table.name}"))
+            connection.execute(text(trigger.format(table=table.name)))
+
+
+def _create_sqlite_triggers(connection: Connection, table: Table) -> None:
+    """REPLACE fires no trigger for what it deletes, so an insert over what is there is refused by itself."""
+    same = [f"({' AND '.join(f'{key.name} = NEW.{key.name}' for key in table.primary_key.columns)})"]
+    same += [f"{column.name} = NEW.{column.name}" for column in table.columns if column.unique]
+    replace = f"INSERT ON {table.name} WHEN EXISTS (SELECT 1 FROM {table.name} WHERE {' OR '.join(same)})"  # noqa: S608
+    for name, when in (("update", f"UPDATE ON {table.name}"), ("delete", f"DELETE ON {table.name}")):
+        connection.execute(text(SQLITE_TRIGGER.format(table=table.name, name=name, when=when)))
+    connection.execute(text(SQLITE_TRIGGER.format(table=table.name, name="replace", when=replace)))
