@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +12,7 @@ from datetime import datetime
 from lockstep.clouds.archive import Archive, Protection, StoredVersion
 from lockstep.errors import UnreachableError
 from lockstep.rules.checkpoint import Checkpoint, sign_checkpoint
-from lockstep.rules.merkle import completed_nodes, leaf_hash, root
+from lockstep.rules.merkle import NodeReader, completed_nodes, leaf_hash, root
 from lockstep.rules.note import Signer, Verifier
 
 ORIGIN = "lockstep/test"
@@ -29,7 +29,7 @@ class MemoryLedger:
 
     key: Signer = field(default_factory=signer)
     origin: str = ORIGIN
-    leaves: list[bytes] = field(default_factory=list)
+    entries: list[bytes] = field(default_factory=list)
     nodes: dict[tuple[int, int], bytes] = field(default_factory=dict)
     note: bytes | None = None
     older: tuple[Verifier, ...] = ()
@@ -40,13 +40,16 @@ class MemoryLedger:
 
     @property
     def size(self) -> int:
-        return len(self.leaves)
+        return len(self.entries)
 
-    def leaf(self, index: int) -> bytes:
-        return self.leaves[index]
+    def leaves(self, start: int, stop: int) -> list[bytes]:
+        return self.entries[start:stop]
 
     def read_node(self, level: int, index: int) -> bytes:
         return self.nodes[level, index]
+
+    def with_nodes(self, call: Callable[[NodeReader], bytes]) -> bytes:
+        return call(self.read_node)
 
     def checkpoint(self) -> bytes | None:
         return self.note
@@ -55,7 +58,7 @@ class MemoryLedger:
         for entry in entries:
             for level, index, value in completed_nodes(self.size, leaf_hash(entry), self.read_node):
                 self.nodes[level, index] = value
-            self.leaves.append(entry)
+            self.entries.append(entry)
         if sign:
             self.sign()
         return self

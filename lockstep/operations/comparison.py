@@ -60,7 +60,7 @@ class _Tree:
 
 def compare_copies(clouds: Sequence[Keeper], ledger: CopiedLedger) -> tuple[CopyCheck, ...]:
     """Compare every cloud's copy, all at the same time; what cannot be reached is named in its `error`."""
-    entries = tuple(ledger.leaf(number) for number in range(ledger.size))
+    entries = tuple(ledger.leaves(0, ledger.size))
     size, read = recompute(leaf_hash(entry) for entry in entries)
     tree = _Tree(size, entries, read)
     jobs = [_job(cloud, ledger, tree) for cloud in clouds]

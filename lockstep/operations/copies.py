@@ -20,7 +20,7 @@ from lockstep.clouds.archive import Archive, Protection
 from lockstep.errors import DigestMismatchError, ForkError, LockstepError, NoteError, ProofError, RetryLaterError
 from lockstep.operations.running import Job, ThreadRunner
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint
-from lockstep.rules.merkle import consistency_proof, leaf_hash, root
+from lockstep.rules.merkle import HASH_SIZE, NodeReader, consistency_proof, leaf_hash, root
 from lockstep.rules.note import Verifier
 from lockstep.rules.tiles import WIDTH, TileName, encode_entries, tile_hashes, tiles_between
 from lockstep.rules.witness import HINT, check_extension
@@ -49,11 +49,14 @@ class CopiedLedger(Protocol):
     def size(self) -> int:
         """Number of entries."""
 
-    def leaf(self, index: int) -> bytes:
-        """The exact bytes of an entry."""
+    def leaves(self, start: int, stop: int) -> Sequence[bytes]:
+        """The exact bytes of the entries from `start` up to `stop`."""
 
     def read_node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree."""
+
+    def with_nodes(self, call: Callable[[NodeReader], bytes]) -> bytes:
+        """What `call` makes of nodes that are read at once."""
 
     def checkpoint(self) -> bytes | None:
         """The newest signed checkpoint; None as long as nothing is signed."""
@@ -111,12 +114,14 @@ def checkpoint_name(size: int) -> str:
 def tile_content(name: TileName, ledger: CopiedLedger) -> bytes:
     """What belongs into a tile; raises ProofError where an entry is not what the ledger's own tree holds."""
     if name.level is not None:
-        return tile_hashes(name, ledger.read_node)
+        return ledger.with_nodes(lambda read: tile_hashes(name, read))
     first = name.index * WIDTH
-    entries = [ledger.leaf(number) for number in range(first, first + name.width)]
-    for number, entry in enumerate(entries, start=first):
-        if leaf_hash(entry) != ledger.read_node(0, number):
-            raise ProofError(f"entry {number} of the ledger is not the one in its tree", hint="lockstep ledger verify")
+    entries = ledger.leaves(first, first + name.width)
+    hashes = tile_content(replace(name, level=0), ledger)
+    for number, entry in enumerate(entries):
+        if leaf_hash(entry) != hashes[number * HASH_SIZE :][:HASH_SIZE]:
+            problem = f"entry {first + number} of the ledger is not the one in its tree"
+            raise ProofError(problem, hint="lockstep ledger verify")
     return encode_entries(entries)
 
 

@@ -397,3 +397,88 @@ def test_route53_weighted_records_and_sns_topics_pass(account: Account) -> None:
     zone = route53.create_hosted_zone(Name="example.com", CallerReference=account.name("zone"))["HostedZone"]["Id"]
     assert any(found["Id"] == zone for found in route53.list_hosted_zones()["HostedZones"])
     route53.delete_hosted_zone(Id=zone)
+
+
+@pytest.fixture
+def locked(account: Account) -> str:
+    """A bucket with Object Lock."""
+    bucket = account.name("lock")
+    account.s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    return bucket
+
+
+def lock_until(days: float) -> dict[str, object]:
+    return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": datetime.now(UTC) + timedelta(days=days)}
+
+
+def test_the_archive_is_a_bucket_with_object_lock(account: Account) -> None:
+    found = account.s3.get_object_lock_configuration(Bucket=account.settings["archive_bucket"])
+    assert found["ObjectLockConfiguration"] == {"ObjectLockEnabled": "Enabled"}
+    with pytest.raises(ClientError) as caught:
+        account.s3.get_object_lock_configuration(Bucket=account.bucket)
+    assert refusal(caught) == ("ObjectLockConfigurationNotFoundError", 404)
+
+
+def test_a_locked_version_is_neither_deleted_nor_released_and_may_be_kept_longer(account: Account, locked: str) -> None:
+    version = account.s3.put_object(Bucket=locked, Key="k", Body=b"kept", **lock_until(2))["VersionId"]
+    named = {"Bucket": locked, "Key": "k", "VersionId": version}
+    sooner, later = (datetime.now(UTC) + timedelta(days=days) for days in (1, 3))
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: account.s3.delete_object(**named, BypassGovernanceRetention=True),
+        lambda: account.s3.put_object_retention(**named, Retention={"Mode": "COMPLIANCE", "RetainUntilDate": sooner}),
+        lambda: account.s3.put_object_retention(
+            **named, Retention={"Mode": "GOVERNANCE", "RetainUntilDate": later}, BypassGovernanceRetention=True
+        ),
+        lambda: account.s3.put_object_retention(**named, Retention={}, BypassGovernanceRetention=True),
+    )
+    for act in acts:
+        with pytest.raises(ClientError) as caught:
+            act()
+        assert refusal(caught) == ("AccessDenied", 403)
+    bulk = account.s3.delete_objects(Bucket=locked, Delete={"Objects": [{"Key": "k", "VersionId": version}]})
+    assert [error["Code"] for error in bulk["Errors"]] == ["AccessDenied"]
+    account.s3.put_object_retention(**named, Retention={"Mode": "COMPLIANCE", "RetainUntilDate": later})
+    kept = account.s3.get_object(**named)
+    assert (kept["Body"].read(), kept["ObjectLockMode"]) == (b"kept", "COMPLIANCE")
+    assert abs(kept["ObjectLockRetainUntilDate"] - later) < timedelta(seconds=1)
+
+
+def test_object_lock_is_not_turned_off_by_way_of_versioning(account: Account, locked: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        account.s3.put_bucket_versioning(Bucket=locked, VersioningConfiguration={"Status": "Suspended"})
+    assert refusal(caught) == ("InvalidBucketState", 409)
+    assert account.s3.get_bucket_versioning(Bucket=locked)["Status"] == "Enabled"
+    account.s3.put_bucket_versioning(Bucket=account.bucket, VersioningConfiguration={"Status": "Enabled"})
+
+
+def test_a_lock_needs_a_bucket_that_allows_it_and_a_time_to_come(account: Account, locked: str) -> None:
+    with pytest.raises(ClientError, match="missing Object Lock Configuration") as caught:
+        account.s3.put_object(Bucket=account.bucket, Key=account.name("lock"), Body=b"x", **lock_until(1))
+    assert refusal(caught) == ("InvalidRequest", 400)
+    wrong: tuple[dict[str, object], ...] = (lock_until(-1), {"ObjectLockMode": "COMPLIANCE"})
+    for fields in wrong:
+        with pytest.raises(ClientError) as caught:
+            account.s3.put_object(Bucket=locked, Key="k", Body=b"x", **fields)
+        assert refusal(caught) == ("InvalidArgument", 400)
+    assert "Versions" not in account.s3.list_object_versions(Bucket=locked)
+
+
+def test_versions_are_listed_newest_first_in_pages_that_join(account: Account, locked: str) -> None:
+    made = [
+        (key, account.s3.put_object(Bucket=locked, Key=key, Body=b"x")["VersionId"])
+        for key in ("a/1", "a/1", "a/2 ü", "a/1", "a/3", "b")
+    ]
+    marker = account.s3.delete_object(Bucket=locked, Key="a/2 ü")["VersionId"]
+    expected = [*reversed([one for one in made if one[0] == "a/1"]), ("a/2 ü", marker), made[2], made[4]]
+    for size in (1, 2, 3, 1000):
+        pages = account.s3.get_paginator("list_object_versions").paginate(
+            Bucket=locked, Prefix="a/", PaginationConfig={"PageSize": size}
+        )
+        seen = [each for page in pages for each in (*page.get("Versions", []), *page.get("DeleteMarkers", []))]
+        if size == 1:
+            assert [(each["Key"], each["VersionId"]) for each in seen] == expected
+        assert sorted((each["Key"], each["VersionId"]) for each in seen) == sorted(expected)
+        latest = {each["Key"]: each["VersionId"] for each in seen if each["IsLatest"]}
+        assert latest == {"a/1": made[3][1], "a/2 ü": marker, "a/3": made[4][1]}
+    behind = account.s3.list_object_versions(Bucket=locked, KeyMarker="a/1")
+    assert [each["Key"] for each in behind["Versions"]] == ["a/2 ü", "a/3", "b"]

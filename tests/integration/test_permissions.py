@@ -38,6 +38,8 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "DescribeLogStreams": ("logs:DescribeLogStreams",),
         "GetLogEvents": ("logs:GetLogEvents",),
         "ListObjectsV2": ("s3:ListBucket",),
+        "ListObjectVersions": ("s3:ListBucketVersions",),
+        "GetObjectLockConfiguration": ("s3:GetBucketObjectLockConfiguration",),
         "GetObject": ("s3:GetObject",),
         "HeadObject": ("s3:GetObject",),
         "PutObject": ("s3:PutObject",),
@@ -63,6 +65,7 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "OnlineDeployments_Delete": (f"{ML}onlineEndpoints/deployments/delete",),
         "OnlineDeployments_GetLogs": (f"{ML}onlineEndpoints/deployments/getLogs/action",),
         "Metrics_Batch": ("Microsoft.Insights/metrics/read",),
+        "GetContainerProperties": ("Microsoft.Storage/storageAccounts/blobServices/containers/read",),
         "ListBlobs": (f"{BLOBS}read",),
         "GetBlob": (f"{BLOBS}read",),
         "GetBlobProperties": (f"{BLOBS}read",),
@@ -101,7 +104,13 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 #: Asked for by the cloud with another call's permission, or only when a large upload is given up.
 UNSEEN = {
-    "aws": {"sagemaker:AddTags", "iam:PassRole", "s3:AbortMultipartUpload"},
+    "aws": {
+        "sagemaker:AddTags",
+        "iam:PassRole",
+        "s3:AbortMultipartUpload",
+        "s3:PutObjectRetention",  # PutObject with a lock
+        "s3:GetObjectVersion",  # GetObject with a version
+    },
     "azure": {f"{ML}models/read", f"{ML}models/write"},  # the container of a model's versions
     "gcp": {"iam.serviceAccounts.actAs"},
 }
@@ -117,6 +126,7 @@ QUIET = {
         "PutBlockList",
         "DeleteBlob",
         "BatchBlobs",
+        "GetContainerProperties",
     ),
     "gcp": (
         "Predict",
@@ -177,7 +187,8 @@ def permissions(name: str) -> set[str]:
             actions |= {found} if isinstance(found, str) else set(found)
         return actions
     if name == "azure":
-        return {*blocks["azure-role"]["Actions"], *blocks["azure-blob-role"]["DataActions"]}
+        blobs = blocks["azure-blob-role"]
+        return {*blocks["azure-role"]["Actions"], *blobs["Actions"], *blobs["DataActions"]}
     return set(blocks["gcp-role"]["includedPermissions"])
 
 
@@ -200,6 +211,11 @@ def drive(name: str, settings: Any, sandbox: RunningSandbox, sealed: Path) -> No
     assert cloud.invoke(model, rows, slot=second.slot).slot == second.slot
     until = datetime.now(UTC) + timedelta(minutes=1)
     assert eventually(lambda: cloud.measure(model, until - timedelta(minutes=10), until))
+    archive = cloud.archive()
+    assert archive is not None
+    archive.protection()
+    assert archive.create(f"{model}/1", b"copied", until + timedelta(days=1))
+    assert archive.read(f"{model}/1") == b"copied"
     settings.connect(name).observe(model)  # a process that has not seen the slots before
     cloud.set_traffic(model, TrafficSplit.all_to(first.slot))
     cloud.retire(model, second.slot)

@@ -64,7 +64,7 @@ def test_a_copy_holds_every_entry_and_is_checked_by_its_own_tiles(size: int) -> 
     report = copied(ledger, archive)
     assert (report.before, report.size) == (None, size)
     assert report.written == len(archive.objects)
-    assert rebuilt(archive, ledger) == ledger.leaves
+    assert rebuilt(archive, ledger) == ledger.entries
     assert archive.writes[-1] == checkpoint_name(size)
     check = compare(ledger, archive)
     assert check.holds
@@ -85,7 +85,7 @@ def test_nothing_is_ever_written_twice_as_the_ledger_grows() -> None:
         copied(ledger, archive)
     assert len(archive.writes) == len(set(archive.writes))
     assert archive.tampered("") == ()
-    assert rebuilt(archive, ledger) == ledger.leaves
+    assert rebuilt(archive, ledger) == ledger.entries
     assert compare(ledger, archive).checkpoints == 40
 
 
@@ -126,7 +126,7 @@ def test_an_unreachable_cloud_is_named_and_caught_up_later() -> None:
         copy(ledger, good, bad)
     bad.fail_after = None
     assert [(report.before, report.size) for report in copy(ledger, good, bad)] == [(9, 9), (None, 9)]
-    assert rebuilt(bad, ledger) == rebuilt(good, ledger) == ledger.leaves
+    assert rebuilt(bad, ledger) == rebuilt(good, ledger) == ledger.entries
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["before-the-write", "after-the-write"])
@@ -145,7 +145,7 @@ def test_killed_at_any_object_the_next_copy_goes_on(objects: int, answers: bool)
     archive.die_after = None
     ledger.append(*entries(5, start=303))  # life went on before the next copy
     copied(ledger, archive)
-    assert rebuilt(archive, ledger) == ledger.leaves
+    assert rebuilt(archive, ledger) == ledger.entries
     assert len(archive.writes) == len(set(archive.writes))
     assert compare(ledger, archive).holds
 
@@ -168,7 +168,7 @@ def test_any_history_of_appends_and_kills_ends_in_a_whole_copy(steps: list[tuple
     archive.die_after = None
     ledger.append(b"{}")
     copied(ledger, archive)
-    assert rebuilt(archive, ledger) == ledger.leaves
+    assert rebuilt(archive, ledger) == ledger.entries
     assert archive.tampered("") == ()
     assert compare(ledger, archive).holds
 
@@ -221,7 +221,7 @@ def test_a_rolled_back_ledger_that_went_on_is_noticed() -> None:
 def test_an_edited_entry_is_noticed_though_the_stored_tree_was_left_alone() -> None:
     ledger, archive = ledger_of(10), MemoryArchive()
     copied(ledger, archive)
-    ledger.leaves[4] = b'{"entry":"edited"}'
+    ledger.entries[4] = b'{"entry":"edited"}'
     ledger.append(b"{}")
     error = refusal(ledger, archive)
     assert isinstance(error, ProofError)
@@ -254,7 +254,7 @@ def test_a_copy_that_was_overwritten_or_deleted_says_so_and_keeps_its_first_vers
     assert check.first_bad is None
     ledger.append(*entries(2, start=3))
     assert copied(ledger, archive).before == 3
-    assert rebuilt(archive, ledger) == ledger.leaves
+    assert rebuilt(archive, ledger) == ledger.entries
 
 
 def test_damaged_and_missing_tiles_are_named() -> None:
@@ -312,4 +312,4 @@ def test_what_an_earlier_attempt_left_of_many_is_listed_not_asked_for() -> None:
     assert archive.reads == 0
     assert left >= 30
     assert report.written == len(archive.objects) - left
-    assert rebuilt(archive, ledger) == ledger.leaves
+    assert rebuilt(archive, ledger) == ledger.entries

@@ -60,7 +60,7 @@ def test_a_proof_that_proves_nothing_is_refused() -> None:
 @given(SIZES)
 def test_the_tree_computed_anew_is_the_ledgers_own(size: int) -> None:
     ledger = ledger_of(size)
-    count, read = recompute(leaf_hash(entry) for entry in ledger.leaves)
+    count, read = recompute(leaf_hash(entry) for entry in ledger.entries)
     assert count == size
     for each in range(size + 1):
         assert root(each, read) == root(each, ledger.read_node)
