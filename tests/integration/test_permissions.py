@@ -94,7 +94,7 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "ListOperations": ("aiplatform.operations.list",),
         "GetOperation": ("aiplatform.operations.list",),
         "ListTimeSeries": ("monitoring.timeSeries.list",),
-        "storage.buckets.get": ("storage.objects.list",),  # what the XML API's listing of a bucket is called there
+        "storage.buckets.get": ("storage.buckets.get",),
         "storage.objects.list": ("storage.objects.list",),
         "storage.objects.get": ("storage.objects.get",),
         "storage.objects.insert": ("storage.objects.create",),
