@@ -104,6 +104,8 @@ class JsonApi:
     def identify(self, request: Request) -> tuple[str, str]:
         """Operation as the discovery document names it, and the `bucket/object` that it is about."""
         operation, names = _match(request)
+        if operation == "storage.objects.insert" and "name" in request.args:
+            names["name"] = request.args["name"]
         return operation, "/".join(names[n] for n in ("bucket", "name") if n in names)
 
     def respond(self, request: Request, operation: str) -> Response:

@@ -71,7 +71,7 @@ class GcsArchive(Archive):
 
     def _create(self, name: str, content: bytes, retain_until: datetime) -> bool:
         checksum = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
-        metadata: JsonObject = {"name": self._folder + name, "md5Hash": checksum}
+        metadata: JsonObject = {"md5Hash": checksum}
         if self._locks():
             until = retain_until.astimezone(UTC).isoformat(timespec="seconds")
             metadata["retention"] = {"mode": "Locked", "retainUntilTime": until}
@@ -91,7 +91,7 @@ class GcsArchive(Archive):
                     "POST",
                     f"{self._storage}/upload/storage/v1/b/{self._bucket}/o",
                     content=body,
-                    query={"uploadType": "multipart", "ifGenerationMatch": 0},
+                    query={"uploadType": "multipart", "name": self._folder + name, "ifGenerationMatch": 0},
                     headers={"Content-Type": f"multipart/related; boundary={boundary}"},
                     repeatable=True,  # the condition lets only one of two succeed
                 )
