@@ -14,6 +14,7 @@ from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo
 from blocks.vertex import VertexCloud
 from lockstep.clouds.base import Cloud
 from lockstep.config import Config, FleetSettings, ModelSettings, MonitorSettings, RolloutSettings
+from lockstep.stores.key_settings import KeySettings
 from lockstep.stores.ledger import AnyLedger, LedgerSettings
 
 CloudBlock = SageMakerCloud | AzureMLCloud | VertexCloud
@@ -59,6 +60,16 @@ class Fleet(Block):
         AnyLedger,
         Field(description="The record of what was done; paths are absolute, as workers run in folders of their own."),
     ] = LedgerSettings()
+    keys_folder: Annotated[
+        str,
+        Field(
+            description="Folder of the keys that sign the ledger and the versions; the keys themselves are not saved "
+            "here: a worker has the folder, or the keys in its environment."
+        ),
+    ] = ".lockstep/keys"
+    verifiers: Annotated[
+        tuple[str, ...], Field(description="Verifier keys of the ledger that are trusted besides those in the folder.")
+    ] = ()
     fleet_name: Annotated[str, Field(min_length=1, description="Name of this fleet in lockstep.yaml.")] = "default"
     models: Annotated[
         dict[str, ModelSettings],
@@ -92,6 +103,7 @@ class Fleet(Block):
         return Config(
             mlflow=self.mlflow.settings(),
             ledger=self.ledger,
+            keys=KeySettings(folder=self.keys_folder, verifiers=self.verifiers),
             clouds=clouds,
             fleets={self.fleet_name: settings},
             models={name: model.model_copy(update={"fleet": self.fleet_name}) for name, model in self.models.items()},

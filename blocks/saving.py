@@ -72,6 +72,8 @@ def blocks_of(config: Config, folder: Path) -> WantedBlocks:
             rollout=settings.rollout,
             monitor=settings.monitor,
             ledger=config.ledger.placed(folder),
+            keys_folder=_absolute(config.keys.folder, folder),
+            verifiers=config.keys.verifiers,
             fleet_name=name,
             models={
                 model: _with_absolute_paths(given, folder)

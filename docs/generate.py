@@ -59,6 +59,7 @@ SECTIONS: Final = (
     ("Top level", "", "Config"),
     ("mlflow", "The canonical version store.", "MlflowSettings"),
     ("ledger", "See [the ledger](production.md#the-ledger).", "LedgerSettings"),
+    ("keys", "See [keys](production.md#keys).", "KeySettings"),
     ("clouds: kind sagemaker", "See [clouds](clouds.md#amazon-sagemaker).", "SageMakerSettings"),
     ("clouds: kind azureml", "See [clouds](clouds.md#azure-machine-learning).", "AzureMLSettings"),
     ("clouds: kind vertex", "See [clouds](clouds.md#google-vertex-ai).", "VertexSettings"),

@@ -15,6 +15,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from lockstep.commands.history import at, decision, log
+from lockstep.commands.keys import keys
 from lockstep.commands.options import options
 from lockstep.commands.serving import deploy, monitor, rollback, status
 from lockstep.commands.setup import check, demo, init, schema
@@ -46,6 +47,7 @@ COMMANDS: Final[tuple[Callable[..., None], ...]] = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(keys, name="keys")
 
 
 def interrupt(*_: object) -> NoReturn:

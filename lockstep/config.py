@@ -22,6 +22,7 @@ from lockstep.clouds.vertex import VertexSettings
 from lockstep.errors import ConfigError, NotFoundError
 from lockstep.rules.judge import Limits
 from lockstep.rules.limits import ServiceLimits
+from lockstep.stores.key_settings import KeySettings
 from lockstep.stores.ledger import AnyLedger, LedgerSettings
 from lockstep.stores.outcomes import AnyOutcomes, FileOutcomes
 
@@ -134,6 +135,7 @@ class Config(_Part):
     ledger: Annotated[
         AnyLedger, Field(description="The record of what was done: a mapping, or its database alone as text.")
     ] = LedgerSettings()
+    keys: KeySettings = KeySettings()
     clouds: Annotated[Mapping[str, AnyCloud], Field(min_length=1, description="Clouds by name.")]
     fleets: Annotated[Mapping[str, FleetSettings], Field(min_length=1, description="Fleets by name.")]
     models: Annotated[Mapping[str, ModelSettings], Field(description="Models by their name in MLflow.")] = {}
@@ -197,7 +199,8 @@ def _placed(config: Config, folder: Path) -> Config:
             model = model.model_copy(update={"outcomes": placed(outcomes, ("path", "requests"))})
         models[name] = model
     clouds = {name: placed(cloud, FILES) for name, cloud in config.clouds.items()}
-    return config.model_copy(update={"ledger": config.ledger.placed(folder), "clouds": clouds, "models": models})
+    ledger, keys = config.ledger.placed(folder), placed(config.keys, ("folder",))
+    return config.model_copy(update={"ledger": ledger, "keys": keys, "clouds": clouds, "models": models})
 
 
 def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lockstep.commands.keys import make_keys
 from lockstep.commands.options import (
     AsJson,
     emit,
@@ -64,11 +65,11 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Save lockstep.yaml to a Prefect server as blocks and deployments; shows the difference first."""
+    """Make the keys that are missing, then save lockstep.yaml to a Prefect server; shows the difference first."""
     import os
 
     options.json = as_json
-    load_config()  # a mistake in the file is told before anything is started
+    make_keys(load_config())  # a mistake in the file is told before anything is started
     chosen = options.config or Path(os.environ.get("LOCKSTEP_CONFIG", "lockstep.yaml"))
     run_module("flows.init", "--config", str(chosen), *(["--yes"] if yes else []), *(["--json"] if as_json else []))
 

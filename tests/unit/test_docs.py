@@ -116,7 +116,11 @@ def test_shell_is_well_formed_and_its_lockstep_commands_exist(snippet: Snippet) 
         if not words:
             continue
         assert words[1] in commands, line
-        known = {name for parameter in commands[words[1]].params for name in parameter.opts + parameter.secondary_opts}
+        command = commands[words[1]]
+        if nested := getattr(command, "commands", {}):
+            assert words[2] in nested, line
+            command = nested[words[2]]
+        known = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known | {"--help"}, line
 
 
