@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import stat
 import threading
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from lockstep.stores.keys import (
     rotate_signing_key,
 )
 from lockstep.stores.private_files import create_file, locked_folder
+from tests.docs_snippets import snippets
 from tests.unit.test_config import GOOD
 
 ORIGIN = "lockstep/ledger"
@@ -355,6 +357,14 @@ def test_commands_create_show_and_rotate_beside_the_configuration(config: Path) 
     assert shown[1] == f"ledger    {signer.verifier.vkey}  (old)"
     assert shown[3] == f"versions  sha256:{first}  (old)"
     assert "PRIVATE" not in run(config, "show") + run(config, "show", "--json")
+
+
+def test_the_commands_of_the_page_run(config: Path) -> None:
+    (snippet,) = (one for one in snippets(Path("docs/production.md")) if one.mark == "keys")
+    ran = [shlex.split(line, comments=True) for line in snippet.text.splitlines()]
+    assert [words[:2] for words in ran] == [["lockstep", "keys"]] * len(ran)
+    for words in ran:
+        run(config, *words[2:])
 
 
 def test_the_official_library_takes_the_signing_key(settings: KeySettings, folder: Path, tmp_path: Path) -> None:
