@@ -34,7 +34,7 @@ def show(as_json: AsJson = False) -> None:
 
     options.json = as_json
     config = load_config()
-    found = load_keys(config.keys, origin_of(config))
+    found = load_keys(config.keys, config.ledger.origin)
     verifiers = [verifier.vkey for verifier in found.verifiers]
     if as_json:
         emit(
@@ -69,7 +69,7 @@ def rotate(
     if signing:
         new = f"sha256:{fingerprint(rotate_signing_key(config.keys))}"
     else:
-        new = rotate_ledger_key(config.keys, origin_of(config)).vkey
+        new = rotate_ledger_key(config.keys, config.ledger.origin).vkey
     if as_json:
         emit({"new": new})
     else:
@@ -80,14 +80,7 @@ def make_keys(config: Config) -> tuple[Path, ...]:
     """Make what is missing, saying so on standard error; returns the new files."""
     from lockstep.stores.keys import create_keys
 
-    made = create_keys(config.keys, origin_of(config))
+    made = create_keys(config.keys, config.ledger.origin)
     for path in made:
         sys.stderr.write(f"created {path}\n")
     return made
-
-
-def origin_of(config: Config) -> str:
-    """The ledger's name in its checkpoints, which is its keys' name too."""
-    from lockstep.rules.checkpoint import DEFAULT_ORIGIN
-
-    return DEFAULT_ORIGIN

@@ -14,6 +14,7 @@ from lockstep.errors import NotFoundError
 from lockstep.operations.running import Job, Outcome, Runner, ThreadRunner
 from lockstep.rules.state import FleetState
 from lockstep.stores.artifacts import Replicas
+from lockstep.stores.keys import Keys, load_keys
 from lockstep.stores.ledger import Ledger, open_ledger
 from lockstep.stores.outcomes import OutcomeSource
 from lockstep.stores.registry import Registry
@@ -37,7 +38,10 @@ Observer = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Fleet:
-    """A model with its clouds in rollout order. `actor` is who or what asked, for the ledger."""
+    """A model with its clouds in rollout order. `actor` is who or what asked, for the ledger.
+
+    `keys` are those that there are to sign and to check with; none are needed to roll back.
+    """
 
     model: str
     clouds: tuple[Cloud, ...]
@@ -49,6 +53,7 @@ class Fleet:
     runner: Runner = field(default_factory=ThreadRunner)
     observer: Observer = lambda event: None
     actor: str = ""
+    keys: Keys = field(default_factory=Keys)
 
     def cloud(self, name: str) -> Cloud:
         """The cloud of that name; raises NotFoundError listing those of the fleet."""
@@ -107,17 +112,19 @@ def open_fleet(
     adapters = [given.get(name) or config.clouds[name].connect(name) for name in settings.clouds]
     if settings.order == "cheapest":
         adapters.sort(key=lambda cloud: cloud.price_per_hour)  # stable: equal prices stay as listed
+    keys = load_keys(config.keys, config.ledger.origin)
     return Fleet(
         model=model,
         clouds=tuple(adapters),
         registry=Registry(config.mlflow.tracking_uri, config.mlflow.timeout),
-        ledger=open_ledger(config.ledger),
+        ledger=open_ledger(config.ledger, keys.ledger, keys.verifiers),
         settings=settings,
         outcomes=model_settings.outcomes,
         probe=model_settings.probe,
         runner=runner or ThreadRunner(),
         observer=observer or (lambda event: None),
         actor=actor or default_actor(),
+        keys=keys,
     )
 
 

@@ -16,7 +16,6 @@ from lockstep.errors import NoteError
 from lockstep.rules.merkle import check_hash
 from lockstep.rules.note import Signer, Verifier, decode_base64, open_note, sign
 
-DEFAULT_ORIGIN: Final = "lockstep/ledger"
 SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")  # decimal without leading zeros, below 2**63
 
 
