@@ -1,6 +1,6 @@
 """Reading keys: from the settings, the environment, or the folder that `stores/keys.py` describes.
 
-Everything here raises LockstepError that names the place and never holds any of a private key.
+Everything here raises ConfigError that names the place and never holds any of a private key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import SecretStr
 
-from lockstep.errors import LockstepError, RefusedError
+from lockstep.errors import ConfigError, RefusedError
 from lockstep.rules.note import Signer, Verifier, parse_private, parse_vkey
 from lockstep.stores.key_settings import (
     LEDGER_KEY,
@@ -50,12 +50,12 @@ def read_ledger_key(settings: KeySettings, origin: str, environment: Mapping[str
     try:
         signer = parse_private(given or _read(path, "key of the ledger").decode("ascii", "replace").strip())
     except RefusedError as error:
-        raise LockstepError(
+        raise ConfigError(
             f"the ledger's key in {where} cannot be used: {error.problem}",
-            hint="put the right one there, or move it away and " + CREATE,
+            hint="put the right one there, or a new one in its place: `lockstep keys rotate`",
         ) from error
     if signer.name != origin:
-        raise LockstepError(
+        raise ConfigError(
             f"the ledger's key in {where} is for {signer.name!r}, not for {origin!r}",
             hint="set the ledger's origin to the key's, or use a key of this ledger",
         )
@@ -73,9 +73,9 @@ def read_signing_key(settings: KeySettings, environment: Mapping[str, str]) -> e
     except (ValueError, TypeError, UnsupportedAlgorithm):  # whose text may hold parts of the key
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise LockstepError(
+        raise ConfigError(
             f"the key in {where} is no unencrypted EC P-256 private key in PEM",
-            hint="put the right one there, or move it away and " + CREATE,
+            hint="put the right one there, or a new one in its place: `lockstep keys rotate --signing`",
         )
     return key
 
@@ -94,7 +94,7 @@ def read_verifier(line: str) -> Verifier:
     try:
         return parse_vkey(line)
     except RefusedError as error:
-        raise LockstepError(
+        raise ConfigError(
             f"{line!r} is no verifier key: {error.problem}", hint=f"mend it in {LEDGER_VKEYS} or keys.verifiers"
         ) from error
 
@@ -113,7 +113,7 @@ def read_public(path: Path) -> bytes:
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise LockstepError(f"{path} is no EC public key in PEM", hint="restore it; " + CREATE)
+        raise ConfigError(f"{path} is no EC public key in PEM", hint="restore it; " + CREATE)
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -121,9 +121,9 @@ def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise LockstepError(f"there is no {what} at {path}", hint=CREATE) from error
+        raise ConfigError(f"there is no {what} at {path}", hint=CREATE) from error
     except OSError as error:
-        raise LockstepError(f"{path} cannot be read: {error.strerror}", hint="check its owner and mode") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check its owner and mode") from error
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from lockstep.cli import app
-from lockstep.errors import BusyError, LockstepError, NotFoundError, RefusedError
+from lockstep.commands import setup
+from lockstep.errors import BusyError, ConfigError, LockstepError, NotFoundError, RefusedError
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from lockstep.rules.note import Signer, parse_private, parse_vkey
 from lockstep.stores.key_settings import LEDGER_VARIABLE, SIGNING_VARIABLE
@@ -357,6 +358,27 @@ def test_commands_create_show_and_rotate_beside_the_configuration(config: Path) 
     assert shown[1] == f"ledger    {signer.verifier.vkey}  (old)"
     assert shown[3] == f"versions  sha256:{first}  (old)"
     assert "PRIVATE" not in run(config, "show") + run(config, "show", "--json")
+
+
+def test_init_makes_the_keys_before_it_turns_to_prefect(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def turn_to_prefect(*_: str) -> None:
+        seen.append(sorted(contents(config.parent / ".lockstep" / "keys")))
+
+    monkeypatch.setattr(setup, "run_module", turn_to_prefect)
+    for _ in range(2):
+        ended = CliRunner().invoke(app, ["--config", str(config), "init"], catch_exceptions=False)
+        assert ended.exit_code == 0
+    assert seen == [NAMES, NAMES]
+
+
+def test_a_damaged_key_is_an_error_of_the_configuration(settings: KeySettings, folder: Path) -> None:
+    create_keys(settings, ORIGIN, {})
+    (folder / "ledger.key").write_text("nonsense")
+    with pytest.raises(ConfigError) as caught:
+        create_keys(settings, ORIGIN, {})
+    assert "keys rotate" in caught.value.hint
 
 
 def test_the_commands_of_the_page_run(config: Path) -> None:
