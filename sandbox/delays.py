@@ -20,6 +20,7 @@ SECONDS: Final[Mapping[str, tuple[float, float, float]]] = {
     "aws.endpoint.update": (0.0, 1.0, 300.0),
     "aws.endpoint.weights": (0.0, 0.5, 15.0),  # assumed: no duration is published
     "aws.endpoint.delete": (0.0, 0.2, 30.0),
+    "aws.capture.flush": (0.0, 1.0, 120.0),  # "a couple of minutes"
     "azure.endpoint.create": (0.0, 0.5, 90.0),
     "azure.endpoint.traffic": (0.0, 0.6, 20.0),
     "azure.endpoint.delete": (0.0, 0.3, 60.0),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep.clouds.archive import Archive
 from lockstep.errors import LockstepError
-from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
+from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -158,6 +158,18 @@ class Cloud(ABC):
         with self._translated(f"invoke {model}"):
             return self._invoke(model, rows, slot, request_id)
 
+    def captured(
+        self, model: str, request_id: str, since: datetime, until: datetime
+    ) -> tuple[CapturedRequest, ...] | None:
+        """Requests with this id between two aware times, as the cloud itself captured them, oldest first.
+
+        None says that there is nothing to look through: this cloud captures nothing, by its settings or because the
+        endpoint does not (yet). Captures come minutes late, and a share of the requests may be captured only, so that
+        none is found proves nothing. Raises RefusedError when the time holds too much to look through.
+        """
+        with self._translated(f"look for a captured request of {model}"):
+            return self._captured(model, request_id, since, until)
+
     # -- changing ----------------------------------------------------------------------------------------------
 
     def register(self, version: Version) -> NativeVersion:
@@ -206,6 +218,12 @@ class Cloud(ABC):
 
     @abstractmethod
     def _invoke(self, model: str, rows: Sequence[Row], slot: str | None, request_id: str) -> Answer: ...
+
+    def _captured(
+        self, model: str, request_id: str, since: datetime, until: datetime
+    ) -> tuple[CapturedRequest, ...] | None:
+        """A cloud that can capture overrides this."""
+        return None
 
     @abstractmethod
     def _register(self, version: Version) -> NativeVersion: ...

@@ -124,6 +124,8 @@ def _show_decision(found: Decision) -> None:
         typer.echo(
             f"by {found.basis.value}: one of these versions can have answered ({found.interval.certainty.value})"
         )
+    if found.source:
+        typer.echo(f"captured in: {found.source}")
     typer.echo(f"ledger entries: {', '.join(map(str, found.entries)) or 'none'}")
     for note in found.notes:
         typer.echo(f"note: {note}")
@@ -139,6 +141,7 @@ def describe_decision(found: Decision) -> dict[str, object]:
         "time": show_moment(found.moment),
         "request_id": found.request_id or None,
         "basis": found.basis.value,
+        "captured_in": found.source or None,
         "sure": found.sure,
         "versions": [_candidate(each) for each in found.candidates],
         "interval": _interval(found.interval),

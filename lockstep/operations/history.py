@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
-from lockstep.errors import NotFoundError, RefusedError
+from lockstep.clouds.base import Cloud
+from lockstep.errors import LockstepError, NotFoundError, RefusedError
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.decision import Candidate, Decision, Sighting, candidates, decide
 from lockstep.rules.deeds import Deed, read_deeds
@@ -16,8 +18,10 @@ from lockstep.rules.moments import show_moment
 from lockstep.stores.ledger import Entry
 
 ALL: Final = 2**62  # entries: as many as there are
-#: Requests with this id that the cloud captured between two times (Unix seconds).
-CapturedSource = Callable[[float, float, str], Sequence[Sighting]]
+#: Seconds around a given time in which a captured request is looked for: clocks differ, and people remember hours.
+AROUND: Final = 3600.0
+#: Requests with this id that the cloud captured between two times (Unix seconds); None where it captures nothing.
+CapturedSource = Callable[[float, float, str], Sequence[Sighting] | None]
 
 
 @dataclass(frozen=True)
@@ -86,34 +90,59 @@ def decision(
 ) -> Decision:
     """The sealed version(s) that can have answered a request on `cloud`, by its id, its time, or both.
 
-    `captured` looks requests up in what the cloud captured; with one, a time is not needed. Raises RefusedError when
-    neither can tell when the request was, NotFoundError when the ledger does not reach back so far.
+    What the cloud captured (`captured`, else the cloud itself) needs no time and outweighs the ledger's intervals;
+    where it cannot be looked through, the answer by the time says so. Raises RefusedError when neither can tell when
+    the request was, NotFoundError when the ledger does not reach back so far.
     """
-    fleet.cloud(cloud)
+    source = captured or captured_by(fleet.cloud(cloud), fleet.model)
     history = history_of(fleet)
     if moment is not None:
         _refuse_future(moment)
-    sighting = None
-    if request_id and captured is not None:
-        sighting = _sighted(captured, history, moment, request_id)
+    sighting, without = None, ""
+    if request_id:
+        try:
+            sighting, without = _sighted(source, history, moment, request_id)
+        except LockstepError as error:
+            if moment is None:
+                raise
+            without = f"what {cloud} captured could not be looked through: {error.reason}"
     if sighting is not None:
         return decide(fleet.model, history, cloud, sighting.at, sighting)
     if moment is None:
-        kept = "no captured request has this id there" if captured is not None else "it keeps no captured requests"
         raise RefusedError(
-            f"{cloud}: nothing tells when the request {request_id!r} was: {kept}"
+            f"{cloud}: nothing tells when the request {request_id!r} was: {without}"
             if request_id
             else "a decision is found by its time or by its request's id",
             hint=f"name the time: lockstep decision {fleet.model} --cloud {cloud} --time {show_moment(time.time())}",
         )
-    return decide(fleet.model, history, cloud, moment, request_id=request_id)
+    found = decide(fleet.model, history, cloud, moment, request_id=request_id)
+    return replace(found, notes=(*found.notes, without)) if without else found
 
 
-def _sighted(captured: CapturedSource, history: History, moment: float | None, request_id: str) -> Sighting | None:
-    """The captured request nearest to the time, if one was given."""
-    since, until = (history.began, time.time()) if moment is None else (moment - 3600.0, moment + 3600.0)
-    found = [one for one in captured(since, until, request_id) if one.request_id == request_id]
-    return min(found, key=lambda one: abs(one.at - (moment or one.at)), default=None)
+def captured_by(cloud: Cloud, model: str) -> CapturedSource:
+    """What a cloud captured of a model's requests, as decisions ask for it."""
+
+    def look(since: float, until: float, request_id: str) -> tuple[Sighting, ...] | None:
+        begin, end = (datetime.fromtimestamp(moment, UTC) for moment in (since, until))
+        found = cloud.captured(model, request_id, begin, end)
+        if found is None:
+            return None
+        return tuple(Sighting(one.at.timestamp(), one.request_id, one.slot, source=one.source) for one in found)
+
+    return look
+
+
+def _sighted(
+    captured: CapturedSource, history: History, moment: float | None, request_id: str
+) -> tuple[Sighting | None, str]:
+    """The captured request, the nearest to the time if one was given; else why there is none."""
+    since, until = (history.began, time.time()) if moment is None else (moment - AROUND, moment + AROUND)
+    found = captured(since, until, request_id)
+    if found is None:
+        return None, "it captures no requests"
+    named = [one for one in found if one.request_id == request_id]
+    chosen = min(named, key=lambda one: abs(one.at - (moment or one.at)), default=None)
+    return chosen, "" if chosen else "no captured request has this id (captures come minutes late, or as a sample)"
 
 
 def _refuse_future(moment: float) -> None:

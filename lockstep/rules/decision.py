@@ -22,13 +22,17 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True)
 class Sighting:
-    """One request as its cloud captured it: when (Unix seconds), its id, and what answered, as far as it was kept."""
+    """One request as its cloud captured it: when (Unix seconds), its id, and what answered, as far as it was kept.
+
+    `source` is where the capture stands.
+    """
 
     at: float
     request_id: str
     slot: str
     label: str = ""
     digest: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Decision:
     interval: Interval
     notes: tuple[str, ...]
     contested: bool = False  # a cloud's own word contradicts the ledger about this interval
+    source: str = ""  # where the captured request stands
 
     @property
     def sure(self) -> bool:
@@ -107,6 +112,7 @@ def decide(
         (Candidate(slot, sealed, weights),),
         interval,
         tuple(notes),
+        source=sighting.source,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,17 @@ class NativeVersion:
     cloud: str
     resource: str
     console_url: str
+
+
+@dataclass(frozen=True)
+class CapturedRequest:
+    """One request as its cloud kept it: the slot that answered, the caller's id, and when (aware).
+
+    `source` is what proves it: the object or the table's row where it stands.
+    """
+
+    cloud: str
+    slot: str
+    request_id: str
+    at: datetime
+    source: str

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.aws.capture import summary
 from sandbox.aws.deployment import Deployer, DeploymentError, Placed, Wanted
 from sandbox.aws.documents import endpoint_document, pending_summary, refuse_deployment_config
 from sandbox.aws.errors import invalid
@@ -32,6 +33,7 @@ class Live:
     name: str
     config: str
     placed: tuple[Placed, ...] = ()
+    capture: Document | None = None
     created: Any = field(default_factory=now)
     last_deployment: Document | None = None
 
@@ -50,6 +52,12 @@ class Endpoints:
         live = self._live.get(name)
         return live.placed if live is not None and live.placed else None
 
+    def capturing(self, name: str) -> Document | None:
+        """The DataCaptureConfig in force; None when the endpoint captures nothing."""
+        live = self._live.get(name)
+        found = live.capture if live is not None else None
+        return found if found is not None and found["EnableCapture"] else None
+
     def create(self, given: Document) -> Document:
         """CreateEndpoint."""
         name, endpoint = given["EndpointName"], arn("endpoint", given["EndpointName"])
@@ -58,6 +66,7 @@ class Endpoints:
             if name in self._state.now.endpoints:
                 raise invalid(f'Cannot create already existing endpoint "{endpoint}".')
             wanted = self._wanted(given["EndpointConfigName"])
+            captures = self._captures(given["EndpointConfigName"])
             if self._ignored("CreateEndpoint", name):
                 return {"EndpointArn": endpoint}
             self._state.tag(endpoint, given.get("Tags"))
@@ -74,7 +83,7 @@ class Endpoints:
                 self._show(live, "Failed", reason=str(error))
                 return
             self._wait("aws.endpoint.create", extra, began)
-            live.placed = placed
+            live.placed, live.capture = placed, captures
             self._switched(live, began)
             self._show(live, "InService")
 
@@ -92,6 +101,7 @@ class Endpoints:
             live = self._ready(name)
             wanted = self._retained(given, live, self._wanted(given["EndpointConfigName"]))
             refuse_zero_weights([variant.weight for variant in wanted])
+            captures = self._captures(given["EndpointConfigName"])
             if self._ignored("UpdateEndpoint", name):
                 return {"EndpointArn": arn("endpoint", name)}
             self._show(live, "Updating", pending=(given["EndpointConfigName"], wanted))
@@ -112,7 +122,7 @@ class Endpoints:
                 self._retire(live, placed, kept=old)
                 self._show(live, "InService")
                 return
-            live.placed, live.config = placed, given["EndpointConfigName"]
+            live.placed, live.config, live.capture = placed, given["EndpointConfigName"], captures
             live.last_deployment = given.get("DeploymentConfig", live.last_deployment)
             self._switched(live, began)
             self._world.stop.wait(float(policy.get("TerminationWaitInSeconds", 0)))
@@ -222,6 +232,11 @@ class Endpoints:
             for variant in variants
         )
 
+    def _captures(self, config: str) -> Document | None:
+        """A configuration's DataCaptureConfig. It is no variant property, so an update never retains the old one."""
+        found: Document | None = find_config(self._state.now.configs, config).get("DataCaptureConfig")
+        return found
+
     @staticmethod
     def _retained(given: Document, live: Live, wanted: Sequence[Wanted]) -> tuple[Wanted, ...]:
         """Carry weights and counts over from the variants that run, where the request asks for it."""
@@ -286,6 +301,9 @@ class Endpoints:
     ) -> None:
         document = endpoint_document(live.name, live.config, status, live.placed, desired)
         document["CreationTime"] = live.created
+        captures = summary(live.capture)
+        if captures is not None:
+            document["DataCaptureConfig"] = captures
         if live.last_deployment:
             document["LastDeploymentConfig"] = live.last_deployment
         if reason:

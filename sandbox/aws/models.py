@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sandbox.aws import capture
 from sandbox.aws.errors import invalid, not_implemented
 from sandbox.aws.listing import page
 from sandbox.aws.moto_host import MotoHost
@@ -24,7 +25,6 @@ CONTAINER_UNSUPPORTED: Final = (
     "ContainerMetricsConfig",
 )
 CONFIG_UNSUPPORTED: Final = (
-    "DataCaptureConfig",
     "AsyncInferenceConfig",
     "ExplainerConfig",
     "ShadowProductionVariants",
@@ -114,6 +114,7 @@ class Definitions:
             raise invalid("Production variant names must be unique within an endpoint configuration.")
         refuse_zero_weights([float(variant["InitialVariantWeight"]) for variant in variants])
         config = arn("endpoint-config", name)
+        captured = {"DataCaptureConfig": capture.checked(given["DataCaptureConfig"])} if _captures(given) else {}
         with self._state.lock:
             if name in self._state.now.configs:
                 raise invalid(f'Cannot create already existing endpoint configuration "{config}".')
@@ -122,6 +123,7 @@ class Definitions:
             self._state.tag(config, given.get("Tags"))
             self._state.now.configs[name] = {
                 **given,
+                **captured,
                 "ProductionVariants": variants,
                 "EndpointConfigArn": config,
                 "CreationTime": now(),
@@ -190,6 +192,10 @@ class Definitions:
                 raise invalid(f'{name} is required for production variant "{variant["VariantName"]}".')
         refuse_no_instance(int(variant["InitialInstanceCount"]), variant["VariantName"])
         return {"InitialVariantWeight": 1.0, **variant}
+
+
+def _captures(given: Document) -> bool:
+    return given.get("DataCaptureConfig") is not None
 
 
 def find_model(models: Mapping[str, Document], name: str) -> Document:

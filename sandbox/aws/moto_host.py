@@ -81,6 +81,10 @@ class MotoHost:
             for place, key in enumerate(reversed(known.getlist(name))):
                 yield key, place == 0
 
+    def put(self, bucket: str, key: str, value: bytes) -> None:
+        """Write an object as a service of the account does; the bucket must exist."""
+        self._s3.put_object(bucket, key, value)
+
     def corrupt(self, suffix: str, offset: int) -> str:
         """Flip one byte of the newest object whose key ends with `suffix`; ETag and checksums stay as they were.
 

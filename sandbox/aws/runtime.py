@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from werkzeug.wrappers import Request, Response
 
+from sandbox.aws.capture import Capture
 from sandbox.aws.deployment import Placed
 from sandbox.aws.endpoints import Endpoints
 from sandbox.aws.errors import AwsError, not_implemented
@@ -40,8 +41,9 @@ NAMESPACE: Final = "AWS/SageMaker"
 class Runtime:
     """Answers invocations and publishes the variants' metrics."""
 
-    def __init__(self, world: World, endpoints: Endpoints, metrics: CloudWatch) -> None:
+    def __init__(self, world: World, endpoints: Endpoints, metrics: CloudWatch, capture: Capture) -> None:
         self._endpoints = endpoints
+        self._capture = capture
         self._metrics = metrics
         self._random = random.Random(world.seed)  # noqa: S311 - a draw between variants, repeatable
 
@@ -91,6 +93,10 @@ class Runtime:
             problem = problem or reply.body.decode(errors="replace")
         self._publish(endpoint, placed.name, reply.status, model_seconds, time.perf_counter() - began - model_seconds)
         if response is not None:
+            given = (headers["Content-Type"], body)
+            answered = (response.content_type or "", reply.body)
+            capturing = self._endpoints.capturing(endpoint)
+            self._capture.record(capturing, endpoint, placed.name, headers.get(INFERENCE_ID), given, answered)
             return response
         raise _model_error(endpoint, placed, reply.status, problem)
 

@@ -6,6 +6,7 @@ import hashlib
 from typing import Final
 
 from sandbox.aws import operations
+from sandbox.aws.capture import Capture
 from sandbox.aws.deployment import Deployer
 from sandbox.aws.endpoints import Endpoints
 from sandbox.aws.metrics import CloudWatch
@@ -56,7 +57,7 @@ class AwsServers:
             self._moto,
             S3(self._world, self._moto),
             SageMaker(self._world, self._state, packages, definitions, endpoints),
-            Runtime(self._world, endpoints, metrics),
+            Runtime(self._world, endpoints, metrics, Capture(self._world, self._moto)),
         )
         self._server = WebServer(FaultyApp(aws, self._world.faults, self._world.calls, self._world.stop), threads=32)
 

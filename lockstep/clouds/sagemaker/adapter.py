@@ -12,6 +12,7 @@ from lockstep.clouds.archive import Archive
 from lockstep.clouds.base import Cloud, Row, StoreAddress
 from lockstep.clouds.sagemaker.archive import S3Archive
 from lockstep.clouds.sagemaker.attest import attest_package, attest_slot
+from lockstep.clouds.sagemaker.capture import destination, find_captured
 from lockstep.clouds.sagemaker.clients import Clients
 from lockstep.clouds.sagemaker.definitions import Definitions
 from lockstep.clouds.sagemaker.endpoints import describe_state, read_endpoint
@@ -23,7 +24,7 @@ from lockstep.clouds.sagemaker.settings import SageMakerSettings
 from lockstep.clouds.sagemaker.slots import Slots
 from lockstep.clouds.sagemaker.traffic import Traffic
 from lockstep.errors import CredentialsError, LockstepError, RefusedError
-from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
+from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -169,6 +170,21 @@ class SageMaker(Cloud):
             request_id=request_id or answer["ResponseMetadata"].get("RequestId", ""),
             latency=latency,
         )
+
+    def _captured(
+        self, model: str, request_id: str, since: datetime, until: datetime
+    ) -> tuple[CapturedRequest, ...] | None:
+        name = self.endpoint(model)
+        live = read_endpoint(self._clients.sagemaker, name)
+        capturing = live.capture if live is not None else ""
+        # What was captured before it was turned off is looked through, too.
+        places = dict.fromkeys(place for place in (capturing, destination(self._settings)) if place)
+        found = [
+            one
+            for place in places
+            for one in find_captured(self._clients.s3, self.name, place, name, request_id, since, until)
+        ]
+        return tuple(found) if found or capturing else None
 
     def _retire(self, model: str, slot: str) -> None:
         self._slots.retire(self.endpoint(model), slot)

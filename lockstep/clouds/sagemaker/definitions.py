@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from lockstep.clouds.sagemaker.capture import capture_config, destination
 from lockstep.clouds.sagemaker.clients import Clients
 from lockstep.clouds.sagemaker.endpoints import Endpoint
 from lockstep.clouds.sagemaker.errors import is_existing, is_missing
@@ -118,6 +119,18 @@ class Definitions:
         variants = [self._as_now(variant, endpoint) for variant in described["ProductionVariants"]]
         carried = {key: described[key] for key in CARRIED if described.get(key)}
         return {"ProductionVariants": variants, **carried}
+
+    def with_capture(self, content: Content) -> dict[str, Any]:
+        """The content of a configuration for a new slot, capturing as the settings say.
+
+        Capture by somebody else, to another place, stays as it is: an endpoint has one.
+        """
+        here = content.get("DataCaptureConfig")
+        if here is not None and here["DestinationS3Uri"] != destination(self._settings):
+            return dict(content)
+        wanted = capture_config(self._settings)
+        rest = {key: value for key, value in content.items() if key != "DataCaptureConfig"}
+        return rest if wanted is None else {**rest, "DataCaptureConfig": wanted}
 
     def variant(self, version: Version, model: str, weight: float) -> dict[str, Any]:
         """A new slot's part of a configuration."""

@@ -52,6 +52,7 @@ class Endpoint:
     variants: tuple[Variant, ...]
     pending: str
     pending_slots: frozenset[str]
+    capture: str = ""  # where it captures requests to, "" when it does not
 
     @property
     def busy(self) -> bool:
@@ -118,6 +119,7 @@ def read_endpoint(sagemaker: Any, name: str) -> Endpoint | None:
             return None
         raise
     pending = answer.get("PendingDeploymentSummary") or {}
+    capture = answer.get("DataCaptureConfig") or {}
     return Endpoint(
         name=answer["EndpointName"],
         arn=answer["EndpointArn"],
@@ -128,6 +130,7 @@ def read_endpoint(sagemaker: Any, name: str) -> Endpoint | None:
         variants=tuple(_variant(given) for given in answer.get("ProductionVariants") or ()),
         pending=pending.get("EndpointConfigName", ""),
         pending_slots=frozenset(given["VariantName"] for given in pending.get("ProductionVariants") or ()),
+        capture=capture["DestinationS3Uri"] if capture.get("CaptureStatus") == "Started" else "",
     )
 
 

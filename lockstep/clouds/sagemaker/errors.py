@@ -43,7 +43,8 @@ UNAVAILABLE: Final = frozenset(
 #: IAM actions of the calls that go to other services than SageMaker.
 ACTIONS: Final = {
     "HeadObject": "s3:GetObject and s3:ListBucket",
-    "GetObject": "s3:GetObjectVersion",
+    "ListObjectsV2": "s3:ListBucket",
+    "GetObject": "s3:GetObject (s3:GetObjectVersion in the archive)",
     "PutObject": "s3:PutObject and s3:PutObjectRetention",
     "ListObjectVersions": "s3:ListBucketVersions",
     "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",

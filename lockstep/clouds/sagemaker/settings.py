@@ -27,6 +27,14 @@ class SageMakerSettings(CloudSettings):
         str, Field(min_length=20, description="ARN of the role that SageMaker assumes to read the bucket and image.")
     ]
     instance_type: Annotated[str, Field(description="Instance type of a slot.", pattern=r"^ml\.")] = "ml.m5.large"
+    capture_percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="Per cent of requests that new deployments capture, rows and answers, beside the versions.",
+        ),
+    ] = 0
     endpoint_url: Annotated[
         str | None, Field(description="Address of every AWS service; empty for the real ones of the region.")
     ] = None

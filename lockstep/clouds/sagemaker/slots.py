@@ -75,7 +75,9 @@ class Slots:
         from botocore.exceptions import ClientError
 
         model = self._definitions.ensure_model(version, name)
-        content = {"ProductionVariants": [self._definitions.variant(version, model, 100.0)]}
+        content = self._definitions.with_capture(
+            {"ProductionVariants": [self._definitions.variant(version, model, 100.0)]}
+        )
         config = self._definitions.ensure_config(name, content, {version.slot: version.digest})
         try:
             self._changes.create(name, config, version.model)
@@ -103,7 +105,7 @@ class Slots:
                 hint="retire one that is no longer needed",
             )
         model = self._definitions.ensure_model(version, live.name)
-        content = self._definitions.content(live)
+        content = self._definitions.with_capture(self._definitions.content(live))
         content["ProductionVariants"].append(self._definitions.variant(version, model, 0.0))
         digests = {**self._definitions.digests(live), version.slot: version.digest}
         config = self._definitions.ensure_config(live.name, content, digests)
