@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_captured_requests_name_the_slot_that_answered(capturing: Subject) -> No
         assert answer.request_id == request_id
         sent[request_id] = answer.slot
     for request_id, slot in sent.items():
-        assert eventually(lambda wanted=request_id: found(capturing, wanted))
+        assert eventually(partial(found, capturing, request_id))
         (one,) = found(capturing, request_id)
         assert (one.cloud, one.slot, one.request_id) == (capturing.cloud.name, slot, request_id)
         assert began <= one.at <= datetime.now(UTC)

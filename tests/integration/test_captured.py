@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from lockstep.rules.measurement import Answer
 from lockstep.rules.moments import show_moment
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
@@ -30,14 +33,14 @@ def test_a_decision_is_found_by_its_request_alone(deployed: Deployed, name: str)
     cloud.prepare(deployed.v3)
     split = TrafficSplit.canary(deployed.v2.slot, deployed.v3.slot, 50)
     cloud.set_traffic(model, split)
-    answers = {}
+    answers: dict[str, Answer] = {}
     while len({answer.slot for answer in answers.values()}) < 2:
         request_id = str(uuid.uuid4())
         answers[request_id] = cloud.invoke(model, probe_rows(deployed), request_id=request_id)
 
     for request_id, answer in answers.items():
         asked = ("decision", model, "--cloud", name, "--request-id", request_id)
-        assert eventually(lambda asked=asked: lockstep(*asked, config=config).status == 0)
+        assert eventually(partial(answered, *asked, config=config))
         told = lockstep(*asked, "--json", config=config).document
         assert (told["basis"], told["sure"]) == ("the cloud's captured request", True)
         (version,) = told["versions"]
@@ -61,6 +64,10 @@ def test_a_decision_is_found_by_its_request_alone(deployed: Deployed, name: str)
         told = lockstep(*unknown, "--time", show_moment(time.time()), "--json", config=config).document
     assert told["basis"] == "the ledger's intervals"
     assert any("could not be looked through" in note for note in told["notes"])
+
+
+def answered(*asked: str, config: Path) -> bool:
+    return lockstep(*asked, config=config).status == 0
 
 
 def probe_rows(deployed: Deployed) -> tuple[dict[str, object], ...]:

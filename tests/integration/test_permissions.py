@@ -216,6 +216,7 @@ def drive(name: str, settings: Any, sandbox: RunningSandbox, sealed: Path) -> No
     archive.protection()
     assert archive.create(f"{model}/1", b"copied", until + timedelta(days=1))
     assert archive.read(f"{model}/1") == b"copied"
+    cloud.captured(model, secrets.token_hex(8), until - timedelta(minutes=10), until)
     settings.connect(name).observe(model)  # a process that has not seen the slots before
     cloud.set_traffic(model, TrafficSplit.all_to(first.slot))
     cloud.retire(model, second.slot)

@@ -118,6 +118,9 @@ def _times(content: bytes, request_id: str) -> Iterator[datetime]:
     for line in content.splitlines():
         if not line.strip() or needle not in line:
             continue
-        metadata = json.loads(line).get("eventMetadata") or {}
+        try:
+            metadata = json.loads(line)["eventMetadata"]
+        except (ValueError, KeyError, TypeError):
+            continue  # no line of the service's
         if metadata.get("inferenceId") == request_id:
             yield datetime.fromisoformat(metadata["inferenceTime"]).astimezone(UTC)

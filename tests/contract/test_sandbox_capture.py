@@ -1,0 +1,103 @@
+"""What the sandbox's clouds capture of requests, by the vendors' own clients alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.contract.aws_account import Account
+from tests.contract.clouds import breast_cancer_rows, eventually
+from tests.model_files import ModelVersion
+from tests.sandbox_control import RunningSandbox
+
+
+@pytest.fixture(scope="module")
+def aws(sandbox: RunningSandbox) -> Iterator[Account]:
+    if "aws" not in sandbox.settings:
+        pytest.skip("the sandbox runs without AWS")
+    account = Account(sandbox.settings["aws"])
+    yield account
+    account.clean()
+
+
+def capture_config(account: Account, prefix: str, percent: object = 100, **more: object) -> dict[str, object]:
+    return {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": percent,
+        "DestinationS3Uri": f"s3://{account.bucket}/{prefix}",
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        **more,
+    }
+
+
+def captured(account: Account, prefix: str) -> dict[str, list[dict[str, Any]]]:
+    listed = account.s3.list_objects_v2(Bucket=account.bucket, Prefix=f"{prefix}/").get("Contents", [])
+    found = {}
+    for item in listed:
+        content = account.s3.get_object(Bucket=account.bucket, Key=item["Key"])["Body"].read()
+        found[item["Key"].removeprefix(f"{prefix}/")] = [json.loads(line) for line in content.splitlines()]
+    return found
+
+
+def test_sagemaker_writes_lines_by_variant_and_hour(
+    aws: Account, model_versions: tuple[ModelVersion, ModelVersion], sandbox: RunningSandbox
+) -> None:
+    sealed = model_versions[0]
+    model = aws.model(aws.upload(sealed.folder, sealed.digest), sealed.digest)
+    prefix = aws.name("captures")
+    json_too = {"CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]}}
+    capturing = aws.config(("v1", model, 1.0), DataCaptureConfig=capture_config(aws, prefix, **json_too))
+    described = aws.sm.describe_endpoint_config(EndpointConfigName=capturing)["DataCaptureConfig"]
+    assert described["InitialSamplingPercentage"] == 100
+    endpoint = aws.endpoint(capturing)
+    assert aws.settled(endpoint)["DataCaptureConfig"]["CaptureStatus"] == "Started"
+    body = json.dumps({"instances": breast_cancer_rows(1)}).encode()
+
+    def send(**more: str) -> None:
+        aws.runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="application/json", **more)
+
+    before = sandbox.control.delays({})
+    sandbox.control.delays({"aws.capture.flush": 0.5})
+    try:
+        send(InferenceId="request-1")
+        send()
+        assert captured(aws, prefix) == {}, "captures come late"
+        assert eventually(lambda: captured(aws, prefix))
+    finally:
+        sandbox.control.delays({"aws.capture.flush": before["aws.capture.flush"]})
+    ((key, lines),) = captured(aws, prefix).items()
+    owner, variant, *hour, name = key.split("/")
+    assert (owner, variant, len(hour)) == (endpoint, "v1", 4)
+    assert name.endswith(".jsonl")
+    first, second = lines
+    assert first["eventMetadata"]["inferenceId"] == "request-1"
+    assert "inferenceId" not in second["eventMetadata"]
+    assert first["eventMetadata"]["inferenceTime"][:13] == "-".join(hour[:3]) + "T" + hour[3]
+    given, answered = first["captureData"]["endpointInput"], first["captureData"]["endpointOutput"]
+    assert (given["mode"], given["encoding"], given["data"]) == ("INPUT", "JSON", body.decode())
+    assert (answered["mode"], "predictions" in answered["data"]) == ("OUTPUT", True)
+
+    # The configuration that is put in place decides, whatever else the update retains.
+    silent = aws.config(("v1", model, 1.0))
+    aws.sm.update_endpoint(EndpointName=endpoint, EndpointConfigName=silent, RetainAllVariantProperties=True)
+    assert "DataCaptureConfig" not in aws.settled(endpoint)
+    send(InferenceId="request-2")
+    assert len(captured(aws, prefix)) == 1
+
+
+def test_sagemaker_takes_no_capture_that_it_does_not_emulate(
+    aws: Account, model_versions: tuple[ModelVersion, ModelVersion]
+) -> None:
+    sealed = model_versions[0]
+    model = aws.model(aws.upload(sealed.folder, sealed.digest), sealed.digest)
+    for config, status in (
+        (capture_config(aws, "x", KmsKeyId="alias/key"), 501),
+        (capture_config(aws, "x", percent=101), 400),
+    ):
+        with pytest.raises(ClientError) as raised:
+            aws.config(("v1", model, 1.0), DataCaptureConfig=config)
+        assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
