@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from typing import Final, Protocol
 
 from lockstep.clouds.archive import Archive, Protection
 from lockstep.errors import DigestMismatchError, ForkError, LockstepError, NoteError, ProofError, RetryLaterError
-from lockstep.operations.running import Job, ThreadRunner
+from lockstep.operations.running import Job, Outcome, ThreadRunner, attempt
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint
 from lockstep.rules.merkle import HASH_SIZE, NodeReader, consistency_proof, leaf_hash, root
 from lockstep.rules.note import Verifier
@@ -95,15 +96,14 @@ def copy_ledger(
 ) -> tuple[CopyReport, ...]:
     """Bring every cloud's copy up to the ledger's newest checkpoint, all at the same time; never raises LockstepError.
 
-    Nothing new is begun after `seconds`; the next call goes on from there. Each request is bounded by the cloud's
-    `call_timeout`.
+    Returns within `seconds`, whatever a cloud does; the next call goes on from where this one was. Each request is
+    bounded by the cloud's `call_timeout`.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     until = datetime.now(UTC) + retention
     jobs = [_job(cloud, lambda archive: _Copy(archive, ledger, until, deadline).bring_up()) for cloud in clouds]
-    return tuple(
-        outcome.value or CopyReport(outcome.cloud, error=outcome.error) for outcome in ThreadRunner().run(jobs)
-    )
+    outcomes = ThreadRunner().run(jobs) if deadline is None else _run_until(deadline, jobs)
+    return tuple(outcome.value or CopyReport(outcome.cloud, error=outcome.error) for outcome in outcomes)
 
 
 def checkpoint_name(size: int) -> str:
@@ -131,6 +131,38 @@ def _job(cloud: Keeper, bring_up: Callable[[Archive], CopyReport]) -> Job[CopyRe
         return CopyReport(cloud.name) if archive is None else bring_up(archive)
 
     return Job(cloud.name, f"{cloud.name}: copy the ledger", call, retries=0)
+
+
+def _run_until(deadline: float, jobs: Sequence[Job[CopyReport]]) -> tuple[Outcome[CopyReport], ...]:
+    """Outcomes at `deadline` at the latest. What is still waiting then ends by itself, or with this process.
+
+    A copy may be killed at any point, so nobody, the end of the process included, has to wait for its threads.
+    """
+    done: list[Outcome[CopyReport] | None] = [None] * len(jobs)
+    faults: list[Exception] = []
+
+    def work(place: int, job: Job[CopyReport]) -> None:
+        try:
+            done[place] = attempt(job)
+        except Exception as fault:  # a programming error belongs to the caller, as with any other runner
+            faults.append(fault)
+
+    threads = [Thread(target=work, args=each, name=each[1].name, daemon=True) for each in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if faults:
+        raise faults[0]
+    return tuple(
+        outcome or Outcome(job.cloud, job.name, 0.0, error=_late(job.cloud, "it does not answer in time"))
+        for outcome, job in zip(done, jobs, strict=True)
+    )
+
+
+def _late(cloud: str, why: str) -> RetryLaterError:
+    hint = "the next operation goes on with it, `lockstep ledger copy` at once"
+    return RetryLaterError(f"the ledger's copy is not complete yet: {why}", cloud=cloud, hint=hint)
 
 
 class _Copy:
@@ -220,11 +252,7 @@ class _Copy:
 
     def _write(self, name: str, content: bytes, checkpoint: Checkpoint | None = None) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
-            raise RetryLaterError(
-                f"the copy in {self._archive.place} is not complete yet",
-                cloud=self._archive.cloud,
-                hint="the next operation goes on with it, and `lockstep ledger copy` at once",
-            )
+            raise _late(self._archive.cloud, "there was more to write than there was time")
         if self._archive.create(name, content, self._until):
             self._written += 1
             return

@@ -6,6 +6,7 @@ import getpass
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from lockstep.clouds.base import Cloud, Row
@@ -41,6 +42,7 @@ class Fleet:
     """A model with its clouds in rollout order. `actor` is who or what asked, for the ledger.
 
     `keys` are those that there are to sign and to check with; none are needed to roll back.
+    `retention` is how long the clouds' copies of the ledger are kept from change.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Fleet:
     observer: Observer = lambda event: None
     actor: str = ""
     keys: Keys = field(default_factory=Keys)
+    retention: timedelta = timedelta(days=400)
 
     def cloud(self, name: str) -> Cloud:
         """The cloud of that name; raises NotFoundError listing those of the fleet."""
@@ -125,6 +128,7 @@ def open_fleet(
         observer=observer or (lambda event: None),
         actor=actor or default_actor(),
         keys=keys,
+        retention=timedelta(days=config.ledger.retention_days),
     )
 
 

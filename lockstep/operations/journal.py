@@ -2,6 +2,7 @@
 
 An operation leaves `<operation>.intent` and `<operation>.outcome`; one that was refused before it began leaves
 `<operation>.refused`. Entries of steps inside an operation (each shift of traffic, each verdict) name it in `within`.
+When an operation has ended the clouds' copies of the ledger are brought up to it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from contextvars import ContextVar
 from typing import Final
 
 from lockstep.errors import LockstepError
+from lockstep.operations.copies import copy_ledger
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.ledger import Entry
 
+COPY_SECONDS: Final = 5.0  # that an operation's end waits for the copies
 #: Event of the operation that this thread of control is inside of, empty outside of any.
 _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 
@@ -46,7 +49,10 @@ def record(fleet: Fleet, operation: str, version: Version | None, **intent: obje
     finally:
         _WITHIN.reset(before)
         result = {**subject, **outcome, "intent": event, "error": error}
-        fleet.ledger.append(f"{event}/outcome", f"{operation}.outcome", fleet.model, fleet.actor, result)
+        entry = fleet.ledger.append(f"{event}/outcome", f"{operation}.outcome", fleet.model, fleet.actor, result)
+        # Not within another operation, where the next step may be urgent; and not of what waits in the spool.
+        if not _WITHIN.get() and entry.number >= 0:
+            keep_copies(fleet)
 
 
 @contextlib.contextmanager
@@ -63,6 +69,20 @@ def refusals(fleet: Fleet, operation: str, version: Version | None, **asked: obj
 def note(fleet: Fleet, kind: str, body: Mapping[str, object]) -> Entry:
     """One entry by itself, of something that has no beginning and end: a verdict, a refusal."""
     return fleet.ledger.append(str(uuid.uuid4()), kind, fleet.model, fleet.actor, {**_outer(), **body})
+
+
+def keep_copies(fleet: Fleet) -> None:
+    """Bring the clouds' copies up to the ledger; what could not be copied now is told, and caught up next time."""
+    try:
+        if fleet.ledger.checkpoint() is None:
+            return
+        reports = copy_ledger(fleet.clouds, fleet.ledger, fleet.retention, COPY_SECONDS)
+    except Exception as error:  # whatever it is, it may not turn an operation that was done into one that failed
+        fleet.say(f"the ledger was not copied: {error}")
+        return
+    for report in reports:
+        if report.error is not None:
+            fleet.say(f"the ledger was not copied: {report.error.reason}", report.cloud)
 
 
 def traffic(state: FleetState) -> Mapping[str, object]:

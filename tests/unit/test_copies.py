@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockstep.clouds.archive import Archive
+from lockstep.clouds.archive import Archive, Protection
 from lockstep.errors import DigestMismatchError, ForkError, ProofError, RetryLaterError, UnreachableError
 from lockstep.operations.comparison import CopyCheck, compare_copies
 from lockstep.operations.copies import CopiedLedger, CopyReport, checkpoint_name, copy_ledger
@@ -179,6 +180,29 @@ def test_time_up_is_no_failure_for_good() -> None:
     assert isinstance(report.error, RetryLaterError)
     assert not archive.objects
     assert copied(ledger, archive).size == 300
+
+
+class SilentArchive(MemoryArchive):
+    """Answers once `answer` is set."""
+
+    def __init__(self) -> None:
+        super().__init__("silent")
+        self.answer = threading.Event()
+
+    def _protection(self) -> Protection:
+        self.answer.wait()
+        return super()._protection()
+
+
+def test_a_silent_cloud_is_waited_for_no_longer_than_asked() -> None:
+    ledger, silent, good = ledger_of(3), SilentArchive(), MemoryArchive()
+    first, second = copy(ledger, silent, good, seconds=0.2)
+    assert isinstance(first.error, RetryLaterError)
+    assert "lockstep ledger copy" in first.error.hint
+    assert (second.error, second.size) == (None, 3)
+    assert not silent.objects
+    silent.answer.set()
+    assert copied(ledger, silent).size == 3
 
 
 def test_a_forged_history_signed_with_the_real_key_is_exposed() -> None:
