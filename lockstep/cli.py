@@ -16,6 +16,7 @@ import typer
 
 from lockstep.commands.history import at, decision, log
 from lockstep.commands.keys import keys
+from lockstep.commands.ledger import ledger
 from lockstep.commands.options import options
 from lockstep.commands.serving import deploy, monitor, rollback, status
 from lockstep.commands.setup import check, demo, init, schema
@@ -48,6 +49,7 @@ COMMANDS: Final[tuple[Callable[..., None], ...]] = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(keys, name="keys")
+app.add_typer(ledger, name="ledger")
 
 
 def interrupt(*_: object) -> NoReturn:

@@ -37,6 +37,7 @@ def configure(sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, **
     data = {
         "mlflow": {"tracking_uri": mlflow, "timeout": 10},
         "ledger": str(folder / "ledger.db"),
+        "keys": {"folder": str(folder / "keys")},
         "clouds": clouds,
         "fleets": {
             "default": {
