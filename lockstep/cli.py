@@ -14,6 +14,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from lockstep.commands.audit import audit
 from lockstep.commands.history import at, decision, log
 from lockstep.commands.keys import keys
 from lockstep.commands.ledger import ledger
@@ -43,7 +44,7 @@ def common(
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(register, versions, replicate, deploy, status, monitor, rollback),
-    *(log, at, decision),
+    *(log, at, decision, audit),
     *(image, check, schema, init, demo),
 )
 for command in COMMANDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,20 +95,30 @@ def decision(
     cloud: Annotated[str, typer.Option(help="Cloud that answered the request.")],
     request_id: Annotated[str | None, typer.Option(help="The request's id, as the cloud captured it.")] = None,
     moment: Annotated[str | None, typer.Option("--time", help=f"When it answered. {TIME_HELP}")] = None,
+    proof: Annotated[
+        Path | None,
+        typer.Option(help="File for a proof that is checked offline: `lockstep audit verify FILE`.", dir_okay=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which sealed version made a decision, and whether the cloud's capture or the ledger says so."""
     from lockstep.operations.history import decision as ask
+    from lockstep.operations.proof import write_decision_proof
 
     if not request_id and not moment:
         raise typer.BadParameter("name the request: --request-id ID, --time TIME, or both")
     instant = moment_of(moment, "--time") if moment else None
     with opened(model, as_json) as fleet:
         found = ask(fleet, cloud, moment=instant, request_id=request_id or "")
+        if proof is not None:
+            ledger = fleet.ledger
+            write_decision_proof(fleet, ledger, ledger.verifiers, describe_decision(found), found, proof)
     if as_json:
-        emit(describe_decision(found))
+        emit({**describe_decision(found), "proof": str(proof) if proof else None})
         return
     _show_decision(found)
+    if proof is not None:
+        typer.echo(f"proof: {proof} (check it anywhere: lockstep audit verify {proof})")
 
 
 def _show_decision(found: Decision) -> None:

@@ -6,6 +6,7 @@ signed by the ledger's key, so whoever checks one compares that key with the one
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -67,9 +68,9 @@ def prove(log: Log, indices: Iterable[int]) -> tuple[bytes, tuple[Proven, ...]]:
             f"the newest signed checkpoint covers {size} entries, but entry {wanted[-1]} is to be proven",
             hint="the ledger's key cannot be read: see `lockstep keys show`",
         )
+    read = functools.cache(log.read_node)  # the proofs of one tree share most of their hashes
     return note, tuple(
-        Proven(index, log.leaf(index), make_proof(index, inclusion_proof(index, size, log.read_node), note))
-        for index in wanted
+        Proven(index, log.leaf(index), make_proof(index, inclusion_proof(index, size, read), note)) for index in wanted
     )
 
 

@@ -21,6 +21,7 @@ from demo.model import Data, load_data
 from lockstep.config import Config, parse
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet, open_fleet
+from lockstep.stores.keys import create_keys
 from tests.sandbox_control import RunningSandbox
 
 ROLLOUT = {"steps": [50, 100], "step_seconds": 0, "patience": 20, "look_every": 0.2, "min_requests": 24}
@@ -51,7 +52,9 @@ def configure(sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, **
     }
     text = yaml.safe_dump(data, sort_keys=False)
     (folder / "lockstep.yaml").write_text(text)
-    return parse(text, "lockstep.yaml", {})
+    config = parse(text, "lockstep.yaml", {})
+    create_keys(config.keys, config.ledger.origin, {})
+    return config
 
 
 def unique(name: str) -> str:

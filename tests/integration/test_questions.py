@@ -1,8 +1,10 @@
-"""What the ledger answers about a fleet that really served: log, at, decision."""
+"""What the ledger answers about a fleet that really served: log, at, decision, audit, and the page's commands."""
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,11 @@ from lockstep.operations.history import decision
 from lockstep.operations.rollback import rollback
 from lockstep.rules.decision import Basis, Sighting
 from lockstep.rules.moments import show_moment
+from lockstep.rules.note import Signer
+from tests.docs_snippets import snippets
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import Traffic
+from tests.integration.test_docs import run
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -94,3 +99,34 @@ def test_a_refusal_is_in_the_log(deployed: Deployed) -> None:
     (newest,) = lockstep("log", deployed.model, "-n", "1", "--json", config=deployed.config).document
     assert (newest["operation"], newest["ending"], newest["digest"]) == ("canary_deploy", "refused", deployed.v3.digest)
     assert "it was wrong" in newest["error"]
+
+
+def test_the_audit_page_s_commands_run(deployed: Deployed, tmp_path: Path) -> None:
+    rollback(deployed.fleet, to=deployed.v1, reason="alert 4711")
+    for snippet in snippets(Path("docs/audit.md")):
+        if snippet.language == "bash" and snippet.mark == "audit":
+            text = re.sub(r"\btumour\b", deployed.model, snippet.text)
+            printed = run(snippet, text, tmp_path, {"LOCKSTEP_CONFIG": str(deployed.config)})
+            assert f"report holds: {len(list((tmp_path / 'report' / 'entries').iterdir()))} entries proven" in printed
+            assert "decision.json holds" in printed
+        elif snippet.mark == "report":
+            printed = run(snippet, snippet.text, tmp_path / "report", {})
+            assert "entries/" in printed
+
+
+def test_a_report_is_checked_without_configuration_and_by_the_right_key(deployed: Deployed, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    ended = lockstep("audit", deployed.model, "--out", report, "--json", config=deployed.config)
+    assert (ended.status, ended.document["holds"]) == (0, True)
+    (key,) = ended.document["keys"]
+    nowhere = tmp_path / "nowhere.yaml"
+    assert lockstep("audit", "verify", report, "--key", key, config=nowhere).status == 0
+    other = Signer("lockstep/ledger", bytes(32)).verifier.vkey
+    assert lockstep("audit", "verify", report, "--key", other, config=nowhere).status == 3
+    page = report / "index.html"
+    page.write_text(page.read_text().replace(deployed.v2.digest, deployed.v1.digest))
+    ended = lockstep("audit", "verify", report, "--json", config=nowhere)
+    assert (ended.status, list(ended.document["problems"])) == (3, ["index.html"])
+    assert lockstep("audit", "verify", tmp_path / "gone").status == 4
+    assert lockstep("audit", deployed.model, "--from", "noon", "--out", report, config=deployed.config).status == 2
+    assert lockstep("audit", deployed.model, "--out", tmp_path, config=deployed.config).status == 3

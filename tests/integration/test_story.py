@@ -7,13 +7,20 @@ from pathlib import Path
 import pytest
 
 from lockstep.errors import VerdictError
+from lockstep.operations.audit.checks import ledger_checks
+from lockstep.operations.audit.collect import collect
+from lockstep.operations.audit.folder import write_report
+from lockstep.operations.audit.verify import verify
 from lockstep.operations.canary import CONDEMNED_TAG, canary_deploy
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.journal import record, sealed
 from lockstep.operations.monitor import monitor
 from lockstep.operations.register import register
 from lockstep.operations.replicate import missing_replicas, replicate
 from lockstep.operations.rollback import rollback
 from lockstep.operations.status import status
 from lockstep.rules.judge import Decision
+from lockstep.rules.state import Version
 from tests.integration.fleets import Traffic, configure, opened, save_model, unique, wait_for_requests
 from tests.sandbox_control import RunningSandbox
 
@@ -25,7 +32,7 @@ def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: s
     fleet = opened(configure(sandbox, mlflow_server, tmp_path, model), model)
     clouds = {cloud.name for cloud in fleet.clouds}
 
-    v1 = register(fleet.registry, model, save_model(tmp_path / "v1"))
+    v1 = _registered(fleet, save_model(tmp_path / "v1"))
     assert set(missing_replicas(fleet, v1)) == clouds
     records = replicate(fleet, v1)
     assert {record.cloud for record in records} == clouds
@@ -39,7 +46,7 @@ def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: s
     with Traffic(fleet, tmp_path / "outcomes.csv").flowing() as traffic:
         wait_for_requests(traffic, 30)
 
-        v2 = register(fleet.registry, model, save_model(tmp_path / "v2", scale=0.01))
+        v2 = _registered(fleet, save_model(tmp_path / "v2", scale=0.01))
         replicate(fleet, v2)
         with pytest.raises(VerdictError, match="bad outcomes"):
             canary_deploy(fleet, v2)
@@ -50,7 +57,7 @@ def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: s
             assert cloud.slot(v2.slot) is None
             assert str(cloud.split) == f"{v1.slot} 100 %"
 
-        v3 = register(fleet.registry, model, save_model(tmp_path / "v3", regularisation=0.5))
+        v3 = _registered(fleet, save_model(tmp_path / "v3", regularisation=0.5))
         replicate(fleet, v3)
         promoted = canary_deploy(fleet, v3)
         assert [report.verdict.decision for report in promoted.stages] == [Decision.PASS] * len(promoted.stages)
@@ -78,6 +85,32 @@ def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: s
     assert {proof.cloud: {answer.digest for answer in proof.answers} for proof in proven.proofs} == {
         cloud: {v1.digest} for cloud in clouds
     }
+    _check_the_audit(fleet, tmp_path / "report")
     kinds = [entry.kind for entry in fleet.ledger.entries(model)]
     assert kinds.count("rollback.intent") == kinds.count("rollback.outcome") == 1
     assert kinds.count("canary_deploy.intent") == kinds.count("canary_deploy.outcome") == 3
+
+
+def _registered(fleet: Fleet, source: str) -> Version:
+    """As the command and the flow do it: with an entry in the ledger."""
+    with record(fleet, "register", None, source=source) as outcome:
+        version = register(fleet.registry, fleet.model, source)
+        outcome.update(sealed(version, fleet.registry.manifest(version)))
+    return version
+
+
+def _check_the_audit(fleet: Fleet, folder: Path) -> None:
+    """The story as an auditor reads it, from the ledger alone."""
+    audit = collect(fleet, fleet.ledger, checks=ledger_checks(fleet))
+    write_report(fleet, fleet.ledger, fleet.ledger.verifiers, audit, folder)
+    assert verify(folder, fleet.ledger.verifiers).problems == {}
+    told = audit.document
+    assert [one["holds"] for one in told["checks"] if "copy" not in one["what"]] == [True] * 6
+    assert [(one["what"], one["left"]) for one in told["incidents"]] == [("canary taken back", "2"), ("rollback", "3")]
+    assert all(one["seconds"] is not None and set(one["clouds"]) for one in told["incidents"])
+    for cloud, now in told["serving"].items():
+        assert [(one["version"], one["weights"]) for one in now["versions"]] == [("1", [100])], cloud
+    first = fleet.clouds[0].name  # where a canary is tried first
+    weights = [split for one in told["timeline"][first] if one["certainty"] == "certain" for split in one["splits"]]
+    assert [sorted(split.values()) for split in weights if split] == [[100], [50, 50], [100], [50, 50], [100], [100]]
+    assert [one["sealed_by_entry"] is None for one in told["versions"]] == [False] * 3

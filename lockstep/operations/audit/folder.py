@@ -21,7 +21,7 @@ from typing import Final
 
 from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.audit.collect import Audit
-from lockstep.operations.audit.page import render
+from lockstep.operations.audit.page import draw, render
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import note
 from lockstep.operations.proof import Log, prove
@@ -29,6 +29,8 @@ from lockstep.rules.note import Verifier
 
 PAGE: Final = "index.html"
 DOCUMENT: Final = "audit.json"
+TIMELINE: Final = "timeline.svg"
+CHANGES: Final = "changes.svg"
 SUMS: Final = "SHA256SUMS"
 CHECKPOINT: Final = "checkpoint"
 KEYS: Final = "keys.txt"
@@ -53,6 +55,7 @@ def write_report(fleet: Fleet, log: Log, verifiers: Iterable[Verifier], audit: A
     check_place(folder)
     content = {
         PAGE: render(audit).encode(),
+        **{name: draw(audit, to_scale=name == TIMELINE, standalone=True).encode() for name in (TIMELINE, CHANGES)},
         DOCUMENT: (json.dumps(audit.document, indent=2, ensure_ascii=False) + "\n").encode(),
         KEYS: "".join(f"{verifier.vkey}\n" for verifier in verifiers).encode(),
         **{entry_file(index): leaf for index, leaf in audit.leaves.items()},

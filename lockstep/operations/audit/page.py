@@ -52,11 +52,15 @@ def render(audit: Audit) -> str:
         lineage=lineage,
     )
     # The pictures' own texts are escaped by what draws them; nothing else is taken as it is.
-    scale, steps = (
-        Markup(draw_timeline(audit.history, audit.incidents, audit.since, audit.until, to_scale=to_scale))  # noqa: S704
-        for to_scale in (True, False)
-    )
+    scale, steps = (Markup(draw(audit, to_scale=to_scale)) for to_scale in (True, False))  # noqa: S704
     return environment.get_template(TEMPLATE).render(a=audit.document, scale=scale, steps=steps)
+
+
+def draw(audit: Audit, *, to_scale: bool, standalone: bool = False) -> str:
+    """One of its pictures, as SVG."""
+    return draw_timeline(
+        audit.history, audit.incidents, audit.since, audit.until, to_scale=to_scale, standalone=standalone
+    )
 
 
 def lineage(manifest: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -23,6 +23,8 @@ COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e0
 INK: Final = "#010203"  # stands for the text's colour until the SVG is written
 UNKNOWN: Final = "#999999"
 INCIDENT: Final = "#d62728"
+TRANSITION_HATCH: Final = "////"
+UNKNOWN_HATCH: Final = "xxxx"
 MOST_STEPS: Final = 80  # changes in a picture that is not to scale
 SETTINGS: Final[Any] = {
     "svg.hashsalt": "lockstep",
@@ -151,7 +153,7 @@ def _draw_interval(axis: Axes, interval: Interval, begin: float, end: float, col
     """Shares on top of each other; where it is not certain, faint and hatched over everything that may have been."""
     certain = interval.certainty is Certainty.CERTAIN
     if not certain:
-        hatch = "////" if interval.certainty is Certainty.UNKNOWN else "...."
+        hatch = UNKNOWN_HATCH if interval.certainty is Certainty.UNKNOWN else TRANSITION_HATCH
         known = [split for split in interval.splits if split is not None]
         if known or interval.certainty is Certainty.TRANSITION:
             axis.axvspan(begin, end, facecolor="none", edgecolor=UNKNOWN, hatch=hatch, linewidth=0)
@@ -182,9 +184,9 @@ def _legend(figure: object, history: History, colours: Mapping[str, str], *, dra
         handles.append(Patch(color=colour, label=name))
     drawn = {one.certainty for row in history.intervals.values() for one in row if one.splits}
     if Certainty.TRANSITION in drawn:
-        handles.append(Patch(facecolor="none", edgecolor=UNKNOWN, hatch="....", label="in transition"))
+        handles.append(Patch(facecolor="none", edgecolor=UNKNOWN, hatch=TRANSITION_HATCH, label="in transition"))
     if Certainty.UNKNOWN in drawn:
-        handles.append(Patch(facecolor="none", edgecolor=UNKNOWN, hatch="////", label="not known"))
+        handles.append(Patch(facecolor="none", edgecolor=UNKNOWN, hatch=UNKNOWN_HATCH, label="not known"))
     if drawn_incidents:
         handles.append(Line2D([], [], color=INCIDENT, linewidth=1.4, label="incident"))
     if handles:
