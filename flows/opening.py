@@ -53,6 +53,7 @@ def open_in_flow(block: blocks.Fleet, model: str, operation: str) -> Fleet:
         runner=runner_for(config),
         observer=FlowObserver(operation),
         actor=actor(),
+        via=flow_run_name(),
     )
 
 
@@ -72,13 +73,27 @@ def load_fleet(name: str) -> blocks.Fleet:
 
 
 def actor() -> str:
-    """Who or what asked, for the ledger: this flow run, and the person or automation that made it."""
+    """Who or what asked, for the ledger: the alert, the schedule, the person, else this flow run."""
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
-    if run is None:
+    if context is None or run is None:
         return default_actor()
+    alert = parameters().get("alert")
+    if alert:
+        return f"alert:{alert}"
     created = run.created_by.display_value if run.created_by is not None else None
-    return f"Prefect flow run {run.name} ({run.id})" + (f", created by {created}" if created else "")
+    if run.created_by is not None and run.created_by.type == "AUTOMATION":
+        return f"alert:{created or run.created_by.id}"
+    if run.auto_scheduled:
+        return f"schedule:{context.flow.name if context.flow else run.deployment_id}"
+    return created or f"flow:{run.name}"
+
+
+def flow_run_name() -> str:
+    """Name and id of this flow run, empty outside of one."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return "" if run is None else f"Prefect flow run {run.name} ({run.id})"
 
 
 def parameters() -> Mapping[str, Any]:

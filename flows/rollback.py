@@ -22,7 +22,12 @@ def _run_name() -> str:
 @flow(name="lockstep-rollback", flow_run_name=_run_name)
 @explained
 def rollback(
-    model: str, to: str | None = None, reason: str = "", fleet: str = "default", dry_run: bool = False
+    model: str,
+    to: str | None = None,
+    reason: str = "",
+    fleet: str = "default",
+    dry_run: bool = False,
+    alert: str = "",
 ) -> Rollback | None:
     """Put every cloud on the last known-good version, or on a named one, and prove that it answers.
 
@@ -35,6 +40,7 @@ def rollback(
         reason: Why, in a sentence; kept in the ledger and on the version that is left.
         fleet: Name of the Fleet block.
         dry_run: Only say what would be changed.
+        alert: Id of the alert that asks, if one does; kept in the ledger.
     """
     opened = open_in_flow(load_fleet(fleet), model, "rollback")
     named = opened.registry.find(model, to) if to else None

@@ -39,4 +39,4 @@ def open_configured(config: Config) -> Ledger:
     from lockstep.stores.ledger import open_ledger
 
     keys = load_keys(config.keys, config.ledger.origin)
-    return open_ledger(config.ledger, keys.ledger, keys.verifiers)
+    return open_ledger(config.ledger, keys)

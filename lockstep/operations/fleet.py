@@ -39,7 +39,10 @@ Observer = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Fleet:
-    """A model with its clouds in rollout order. `actor` is who or what asked, for the ledger.
+    """A model with its clouds in rollout order.
+
+    `actor` is who or what asked, for the ledger: a person's name (kept apart from the entries, which hold a pseudonym),
+    or `schedule:…`, `alert:…`, `flow:…`, `machine:…`. `via` is what carries it out for them.
 
     `keys` are those that there are to sign and to check with; none are needed to roll back.
     `retention` is how long the clouds' copies of the ledger are kept from change.
@@ -55,6 +58,7 @@ class Fleet:
     runner: Runner = field(default_factory=ThreadRunner)
     observer: Observer = lambda event: None
     actor: str = ""
+    via: str = ""
     keys: Keys = field(default_factory=Keys)
     retention: timedelta = timedelta(days=400)
 
@@ -103,6 +107,7 @@ def open_fleet(
     runner: Runner | None = None,
     observer: Observer | None = None,
     actor: str = "",
+    via: str = "",
 ) -> Fleet:
     """The fleet of a model as configured; opens no connection to a cloud yet.
 
@@ -120,13 +125,14 @@ def open_fleet(
         model=model,
         clouds=tuple(adapters),
         registry=Registry(config.mlflow.tracking_uri, config.mlflow.timeout),
-        ledger=open_ledger(config.ledger, keys.ledger, keys.verifiers),
+        ledger=open_ledger(config.ledger, keys),
         settings=settings,
         outcomes=model_settings.outcomes,
         probe=model_settings.probe,
         runner=runner or ThreadRunner(),
         observer=observer or (lambda event: None),
         actor=actor or default_actor(),
+        via=via,
         keys=keys,
         retention=timedelta(days=config.ledger.retention_days),
     )
@@ -139,7 +145,7 @@ def open_replicas(cloud: Cloud) -> Replicas:
 
 
 def default_actor() -> str:
-    """Who runs this process, for the ledger."""
+    """Who runs this process, for the ledger: $LOCKSTEP_ACTOR (an alert: `alert:4711`), else the account's name."""
     try:
         return os.environ.get("LOCKSTEP_ACTOR") or getpass.getuser()
     except (OSError, KeyError):

@@ -3,11 +3,15 @@
 An operation leaves `<operation>.intent` and `<operation>.outcome`; one that was refused before it began leaves
 `<operation>.refused`. Entries of steps inside an operation (each shift of traffic, each verdict) name it in `within`.
 When an operation has ended the clouds' copies of the ledger are brought up to it.
+
+An operation whose intent cannot be written is refused before it changes anything. Not so what takes a bad version away,
+and nothing that has begun: there the entry waits in the ledger's spool, and the work goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -22,6 +26,8 @@ from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.ledger import Entry
 
 COPY_SECONDS: Final = 5.0  # that an operation's end waits for the copies
+#: Operations that go on without the ledger: what restores service waits for no disk.
+GOES_ON: Final = ("rollback", "monitor")
 #: Event of the operation that this thread of control is inside of, empty outside of any.
 _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 
@@ -30,11 +36,14 @@ _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 def record(fleet: Fleet, operation: str, version: Version | None, **intent: object) -> Iterator[dict[str, object]]:
     """Write the intent, run the block, write the outcome: what the block put into the dictionary, and any error.
 
-    A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows.
+    A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows. Raises
+    LockstepError, without running the block, when the intent of an operation that can wait cannot be written.
     """
     event = str(uuid.uuid4())
     subject = {**_subject(version), **_outer()}
-    fleet.ledger.append(f"{event}/intent", f"{operation}.intent", fleet.model, fleet.actor, {**subject, **intent})
+    via = {"via": fleet.via} if fleet.via else {}
+    waits = operation not in GOES_ON and not _WITHIN.get()
+    _append(fleet, f"{event}/intent", f"{operation}.intent", {**subject, **via, **intent}, refuse=waits)
     outcome: dict[str, object] = {}
     error = ""
     before = _WITHIN.set(event)
@@ -49,7 +58,7 @@ def record(fleet: Fleet, operation: str, version: Version | None, **intent: obje
     finally:
         _WITHIN.reset(before)
         result = {**subject, **outcome, "intent": event, "error": error}
-        entry = fleet.ledger.append(f"{event}/outcome", f"{operation}.outcome", fleet.model, fleet.actor, result)
+        entry = _append(fleet, f"{event}/outcome", f"{operation}.outcome", result)
         # Not within another operation, where the next step may be urgent; and not of what waits in the spool.
         if not _WITHIN.get() and entry.number >= 0:
             keep_copies(fleet)
@@ -67,8 +76,11 @@ def refusals(fleet: Fleet, operation: str, version: Version | None, **asked: obj
 
 
 def note(fleet: Fleet, kind: str, body: Mapping[str, object]) -> Entry:
-    """One entry by itself, of something that has no beginning and end: a verdict, a refusal."""
-    return fleet.ledger.append(str(uuid.uuid4()), kind, fleet.model, fleet.actor, {**_outer(), **body})
+    """One entry by itself, of something that has no beginning and end: a verdict, a refusal.
+
+    Its number is below 0 while the ledger cannot be written.
+    """
+    return _append(fleet, str(uuid.uuid4()), kind, {**_outer(), **body})
 
 
 def keep_copies(fleet: Fleet) -> None:
@@ -110,6 +122,21 @@ def slots(*versions: Version, state: FleetState | None = None) -> Mapping[str, M
 def sealed(version: Version, manifest: Manifest) -> Mapping[str, str]:
     """What the outcome of a registration says: the version, and the digests by which it can be known again."""
     return {**_subject(version), "content": manifest.content, "run_id": version.run_id}
+
+
+def _append(fleet: Fleet, event_id: str, kind: str, body: Mapping[str, object], *, refuse: bool = False) -> Entry:
+    """Append, and tell what went wrong; with `refuse` an entry that cannot be written is an error."""
+    known = len(fleet.ledger.problems)
+    try:
+        entry = fleet.ledger.append(event_id, kind, fleet.model, fleet.actor, body, spool=not refuse)
+    except LockstepError as error:
+        if refuse:
+            raise
+        fleet.say(f"nothing can hold the entry {kind}: {error.reason}")
+        entry = Entry(-1, event_id, time.time(), kind, fleet.model, fleet.actor, body)
+    for problem in fleet.ledger.problems[known:]:
+        fleet.say(f"ledger: {problem}")
+    return entry
 
 
 def _subject(version: Version | None) -> dict[str, str]:

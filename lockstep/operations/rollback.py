@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from lockstep.errors import DeploymentFailedError, RefusedError, SplitError
+from lockstep.errors import DeploymentFailedError, LockstepError, RefusedError, SplitError
 from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, refusals, slots, traffic
@@ -127,7 +127,11 @@ def _condemn(fleet: Fleet, way: Way, reason: str) -> None:
 
 def _arrived(fleet: Fleet) -> str:
     """Digest that the newest move of traffic, if it is a rollback of the last minutes, leads or led to."""
-    newest = fleet.ledger.entries(fleet.model, last=200)  # a rollout leaves several entries a step
+    try:
+        newest = fleet.ledger.entries(fleet.model, last=200)  # a rollout leaves several entries a step
+    except LockstepError as error:  # a ledger that cannot be read holds no rollback up
+        fleet.say(f"whether a rollback has just arrived is not known: {error.reason}")
+        return ""
     moves = [one for one in newest if one.kind.removesuffix(".outcome").removesuffix(".intent") in MOVES]
     if not moves or not moves[-1].kind.startswith("rollback.") or moves[-1].at < time.time() - JUST_NOW:
         return ""

@@ -91,7 +91,10 @@ def _difference(desired: DesiredState, split: TrafficSplit | None) -> str:
 
 def _unfinished(fleet: Fleet) -> list[str]:
     """Intents of the newest operations that have no outcome: running now, or killed."""
-    entries = fleet.ledger.entries(fleet.model, last=200)
+    try:
+        entries = fleet.ledger.entries(fleet.model, last=200)
+    except LockstepError as error:
+        return [f"cannot be told: {error.reason}"]
     closed = {str(entry.body.get("intent")) for entry in entries if entry.kind.endswith(".outcome")}
     return [
         f"{entry.kind.removesuffix('.intent')} of version {entry.body.get('version')} by {entry.actor}"

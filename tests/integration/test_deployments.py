@@ -160,7 +160,8 @@ def test_init_and_runs_of_what_it_deployed(
 
         ask(prefect_server, "POST", "/events", [alert])
         rollback = ended(prefect_server, _run_of(prefect_server, "rollback"))
-    assert rollback["parameters"] == {"model": model, "reason": "alert 4711", "fleet": "default"}
+    expected = {"model": model, "reason": "alert 4711", "fleet": "default", "alert": alert["id"]}
+    assert rollback["parameters"] == expected
     assert rollback["state_type"] == "FAILED"
     assert "no known-good version" in rollback["state"]["message"]
     assert "what to do" in rollback["state"]["message"]

@@ -149,8 +149,9 @@ def test_the_life_of_a_model_by_flows(here: Place) -> None:
     assert {tag for task in tasks for tag in task.tags} >= set(clouds)
     assert any("traffic" in task.name for task in tasks)
     (entry,) = fleet.ledger.entries(model, "rollback.outcome")
-    assert str(run.id) in entry.actor
-    assert run.name in entry.actor
+    assert entry.actor == f"flow:{run.name}"
+    intent = fleet.ledger.entries(model, "rollback.intent")[-1]
+    assert str(run.id) in str(intent.body["via"])
 
 
 def test_no_second_rollout_of_a_model_but_of_another(here: Place) -> None:

@@ -122,7 +122,7 @@ class _Auditor:
         for number in range(start, stop):
             self._entry(number, rows.get(number), stored)
             for checkpoint in self._opened(number + 1, notes.get(number + 1)):
-                self._compare(checkpoint, f"the signed checkpoint of {number + 1} entries", rows)
+                self._compare(checkpoint, f"the signed checkpoint of {number + 1} entries", rows, own=True)
             for place, checkpoint in elsewhere.get(number + 1, ()):
                 self._compare(checkpoint, f"the checkpoint of {number + 1} entries in {place}", rows)
             if len(self.flaws) >= MOST:
@@ -181,10 +181,10 @@ class _Auditor:
             return
         yield checkpoint
 
-    def _compare(self, checkpoint: Checkpoint, what: str, rows: Mapping[int, _Row]) -> None:
+    def _compare(self, checkpoint: Checkpoint, what: str, rows: Mapping[int, _Row], *, own: bool = False) -> None:
         computed = root(checkpoint.size, reader(self.edge))
         if computed == checkpoint.root:
-            if checkpoint.size > self.signed:
+            if own:
                 self.signed, self.newest = checkpoint.size, checkpoint
             return
         if self.rooted:

@@ -259,6 +259,8 @@ class Ledger:
             raise
         self._pause = None
         self._spool.remove(taken)
+        if self._signer is None and self.verifiers:
+            self._problem("the ledger's key cannot be read, so entries are signed later: see `lockstep keys show`")
         if contradiction:
             self._problem(f"{contradiction}: run `lockstep ledger verify`")
         elif newest is not None:

@@ -1,0 +1,198 @@
+"""A ledger that cannot be written keeps its entries and appends them later; a process may be killed at any moment."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lockstep.errors import LockstepError
+from lockstep.stores.ledger import Ledger
+from tests.ledger_places import CHILD, SIGNER, Place, fill
+
+LOOP = (
+    CHILD
+    + """
+print("ready", flush=True)
+number = int(sys.argv[4])
+while True:
+    entry = ledger.append(f"e{number}", "test.intent", "tumour", "ann", {"number": number})
+    print(f"{entry.number} e{number}", flush=True)
+    number += 1
+"""
+)
+
+
+@pytest.fixture(autouse=True)
+def folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders that are tried when the spool's own cannot be written."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def ledger_at(path: Path | str, **options: object) -> Ledger:
+    return Ledger(path, origin=SIGNER.name, signer=SIGNER, **options)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_written_waits_and_is_appended_in_order_and_marked(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.write_text("a file in the place of the folder")
+    now = iter(range(1_000, 2_000))
+    ledger = ledger_at(folder / "ledger.db", spool=tmp_path / "ledger.spool", clock=lambda: float(next(now)))
+    kept = [ledger.append(f"e{number}", "rollback.intent", "tumour", "ann", {"n": number}) for number in range(12)]
+    assert {entry.number for entry in kept} == {-1}
+    assert [entry.event_id for entry in kept] == [f"e{number}" for number in range(12)]
+    (problem,) = ledger.problems
+    assert "cannot be opened" in problem
+    assert str(tmp_path / "ledger.spool") in problem
+    with pytest.raises(LockstepError, match="cannot be opened"):
+        ledger.append("other", "replicate.intent", "tumour", "ann", {}, spool=False)
+    folder.unlink()
+    assert ledger.append("last", "rollback.outcome", "tumour", "ann", {}).number == 12
+    entries = ledger.entries()
+    assert [entry.event_id for entry in entries] == [*(f"e{number}" for number in range(12)), "last"]
+    assert [entry.late for entry in entries] == [True] * 12 + [False]
+    assert [entry.at for entry in entries[:12]] == [entry.at for entry in kept]
+    assert [entry.body for entry in entries[:12]] == [entry.body for entry in kept]
+    assert ledger.verify().flaws == ()
+    assert list((tmp_path / "ledger.spool").iterdir()) == []
+
+
+def test_another_process_appends_what_waits(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_text("")
+    for number in range(3):
+        ledger_at(tmp_path / "disk" / "ledger.db", spool=tmp_path / "spool").append(f"e{number}", "x", "", "ann", {})
+    (tmp_path / "disk").unlink()
+    fill(ledger_at(tmp_path / "disk" / "ledger.db", spool=tmp_path / "spool"), 1, start=3)
+    assert [entry.event_id for entry in ledger_at(tmp_path / "disk" / "ledger.db").entries()] == [
+        "e0",
+        "e1",
+        "e2",
+        "e3",
+    ]
+
+
+def test_a_disk_that_takes_nothing_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").write_text("")
+    ledger = ledger_at(tmp_path / "disk" / "ledger.db")
+    entry = ledger.append("e0", "rollback.intent", "tumour", "ann", {})
+    assert entry.number == -1
+    assert str(tmp_path / "state") in ledger.problems[0], "the user's state folder is tried next"
+    (tmp_path / "state" / "x").touch()
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "disk"))
+    with pytest.raises(LockstepError, match="neither can its spool"):
+        ledger_at(tmp_path / "disk" / "ledger.db").append("e1", "rollback.intent", "tumour", "ann", {})
+
+
+def test_a_file_that_holds_no_entry_is_told_and_left(tmp_path: Path) -> None:
+    spool = tmp_path / "ledger.spool"
+    spool.mkdir()
+    (spool / "0.jsonl").write_text("{half")
+    ledger = ledger_at(tmp_path / "ledger.db", spool=spool)
+    assert ledger.append("e", "x", "", "ann", {}).number == 0
+    assert any("0.jsonl" in problem for problem in ledger.problems)
+    assert (spool / "0.jsonl").exists()
+
+
+def test_what_waits_and_stands_already_is_not_doubled(tmp_path: Path) -> None:
+    """As after a kill between the append of what waits and its removal."""
+    (tmp_path / "disk").write_text("")
+    ledger = ledger_at(tmp_path / "disk" / "ledger.db", spool=tmp_path / "spool")
+    ledger.append("e0", "x", "", "ann", {})
+    shutil.copytree(tmp_path / "spool", tmp_path / "copy")
+    (tmp_path / "disk").unlink()
+    ledger.append("e1", "x", "", "ann", {})
+    shutil.rmtree(tmp_path / "spool")
+    shutil.copytree(tmp_path / "copy", tmp_path / "spool")
+    ledger.append("e2", "x", "", "ann", {})
+    assert [entry.event_id for entry in ledger.entries()] == ["e0", "e1", "e2"]
+
+
+def test_a_writer_that_holds_the_database_is_not_waited_for_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockstep.stores.ledger.database.WAIT", 2)
+    ledger = ledger_at(tmp_path / "ledger.db")
+    ledger.append("e0", "x", "", "ann", {})
+    ledger.close()
+    ledger = ledger_at(tmp_path / "ledger.db")
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert ledger.append("e1", "x", "", "ann", {}).number == -1
+        began = time.monotonic()
+        assert ledger.append("e2", "x", "", "ann", {}).number == -1
+        assert time.monotonic() - began < 1
+    ledger_at(tmp_path / "ledger.db").append("e3", "x", "", "ann", {})
+    assert [entry.event_id for entry in ledger.entries()] == ["e0", "e1", "e2", "e3"]
+
+
+def test_postgresql_that_is_down_is_not_waited_for(tmp_path: Path) -> None:
+    address = "postgresql+psycopg://ledger@127.0.0.1:1/none"
+    ledger = ledger_at(address, spool=tmp_path / "spool")
+    began = time.monotonic()
+    assert ledger.append("e0", "rollback.intent", "tumour", "ann", {}).number == -1
+    assert time.monotonic() - began < 5
+    assert "127.0.0.1" in ledger.problems[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_process_loses_nothing_and_doubles_nothing(place: Place, seed: int) -> None:
+    dice = random.Random(seed)
+    acknowledged: list[str] = []
+    for _ in range(3):
+        acknowledged += killed_after(place, LOOP, len(acknowledged), dice.uniform(0.0, 0.3))
+    check(place, acknowledged)
+
+
+def test_a_process_killed_while_it_fills_the_spool(tmp_path: Path) -> None:
+    """Half of the time there is no database; whatever was acknowledged stands in the end, in order."""
+    place = Place(str(tmp_path / "disk" / "ledger.db"), tmp_path / "spool")
+    dice = random.Random(11)
+    acknowledged: list[str] = []
+    for turn in range(4):
+        if turn % 2 == 0:
+            if (tmp_path / "disk").exists():
+                (tmp_path / "disk").rename(tmp_path / "aside")
+            (tmp_path / "disk").write_text("")
+        acknowledged += killed_after(place, LOOP, len(acknowledged), dice.uniform(0.0, 0.3))
+        if turn % 2 == 0:
+            (tmp_path / "disk").unlink()
+            if (tmp_path / "aside").exists():
+                (tmp_path / "aside").rename(tmp_path / "disk")
+    check(place, acknowledged)
+
+
+def killed_after(place: Place, script: str, first: int, seconds: float) -> list[str]:
+    """Run `script` until that long after its first entry, kill it, and give the event ids that it acknowledged."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *place.arguments, str(first)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    lines = [process.stdout.readline()]
+    time.sleep(seconds)  # the moment of the kill is what is tested
+    process.kill()
+    lines += process.stdout.readlines()
+    process.wait()
+    process.stdout.close()
+    return [line.split()[1] for line in lines if line.endswith("\n")]
+
+
+def check(place: Place, acknowledged: list[str]) -> None:
+    ledger = place.open()
+    ledger.append("end", "test.outcome", "tumour", "ann", {})
+    found = [entry.event_id for entry in ledger.entries(last=100_000)]
+    # An entry whose acknowledgement was cut off by the kill stands as well, and is appended again by the next process.
+    assert found == [*(f"e{number}" for number in range(len(found) - 1)), "end"]
+    assert set(acknowledged) <= set(found)
+    assert len(found) - 1 - len(acknowledged) <= 4
+    assert [entry.number for entry in ledger.entries(last=100_000)] == list(range(len(found)))
+    assert ledger.verify().flaws == ()
