@@ -26,7 +26,13 @@ class MemoryLog:
     nodes: dict[tuple[int, int], bytes] = field(default_factory=dict)
     now: float = 0.0
 
-    def append(self, event_id: str, kind: str, model: str, actor: str, body: Mapping[str, object]) -> LeafLine:
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
+    def append(
+        self, event_id: str, kind: str, model: str, actor: str, body: Mapping[str, object], *, spool: bool = True
+    ) -> LeafLine:
         at = datetime.fromtimestamp(self.now, UTC).isoformat(timespec="microseconds")
         content = {"format": "lockstep/entry/v1", "event_id": event_id, "at": at, "kind": kind, "model": model}
         leaf = rfc8785.dumps({**content, "actor": actor, "body": json.loads(json.dumps(body))})
