@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import rfc8785
-import yaml
 
-from lockstep.errors import NotFoundError, RefusedError
+from lockstep.errors import ConfigError, DigestMismatchError, NotFoundError, RefusedError
+from lockstep.operations.lock import DEFAULT_PLATFORM, check_platform, find_lock
+from lockstep.operations.model_folder import check_signature, read_mlmodel, read_needs
 from lockstep.operations.origin import Origin, Progress, find_origin, ignore_progress, upload
-from lockstep.rules import manifest as sealed
-from lockstep.rules.manifest import FileEntry, Manifest, Tracking, number_text
-from lockstep.rules.requirements import HASH, bare, requirement_lines, unpinned
+from lockstep.operations.provenance import read_code, read_data
+from lockstep.rules.manifest import (
+    SHA256,
+    Environment,
+    FileEntry,
+    Manifest,
+    Tracking,
+    case_clashes,
+    number_text,
+)
 from lockstep.rules.state import Version
+from lockstep.stores.captures import SIGNATURE, Capture
 from lockstep.stores.folders import measure_files
+from lockstep.stores.keys import Keys
 from lockstep.stores.mlflow_server import ONLY_IN_DOWNLOADS
+from lockstep.stores.model_signature import sign_manifest, verify_signature
 from lockstep.stores.registry import Registry
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from mlflow.entities import Run
 
 # The narrowest of the clouds' rules: an Azure ML endpoint is named after the model.
 MODEL_NAME: Final = re.compile(r"(?=.{3,32}$)[A-Za-z](?:-?[A-Za-z0-9])*")
 EXPERIMENT: Final = "lockstep"
-PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What the model was trained with: the interpreter's version and the lines of its requirements file."""
-
-    python: str
-    requirements: tuple[str, ...]
 
 
 def register(
@@ -44,46 +49,64 @@ def register(
     model: str,
     source: str,
     *,
+    keys: Keys,
+    code: Path | None = None,
+    data: Sequence[str] = (),
+    parents: Sequence[str] = (),
+    lock: Path | None = None,
+    images: Mapping[str, str] | None = None,
+    platform: str = DEFAULT_PLATFORM,
     experiment: str = EXPERIMENT,
     progress: Progress = ignore_progress,
 ) -> Version:
     """Register a trained model as a sealed version of `model`, and return it.
 
     `source` is `runs:/<run_id>/<path>`, a logged model `models:/m-<id>`, or a local folder in MLflow's format, for
-    which a run in `experiment` is made that holds the files. The same source gives the same version each time;
-    `progress` is told so, as it is of everything that takes a while: text, bytes done, bytes in all (0: unknown).
+    which a run in `experiment` is made that holds the files. `code` is a folder in the git repository that trained it;
+    `data` paths, or `uri[@snapshot]=path` for copies of what lies elsewhere; `parents` versions that it was made
+    from, as digests or as whatever `Registry.find` takes of this model; `lock` its hash-pinned requirements where the
+    model does not bring its own; `images` the serving image by cloud. The same facts give the same version each time,
+    also after a call that was killed; `progress` is told so, as it is of everything that takes a while: text, bytes
+    done, bytes in all (0: unknown).
 
     Raises RefusedError, naming what to change, for a model that cannot be served or built again elsewhere: a name
-    that a cloud does not take, no signature, requirements that do not name exact versions. Nothing is changed then.
+    that a cloud does not take, no signature, requirements that do not name exact versions, no lock. Raises
+    ConfigError without a key to sign with. Nothing is changed then.
     """
     check_model_name(model)
+    check_platform(platform)
+    signing = signing_key(keys)
+    ancestors = _parents(registry, model, parents)
     origin = find_origin(registry, source)
     with _files_of(registry, origin, progress) as folder:
         description = read_mlmodel(folder, source)
         check_signature(description, source)
-        environment = read_environment(folder, description, source, local=origin.folder is not None)
+        needs = read_needs(folder, description, source, local=origin.folder is not None)
+        locked = find_lock(folder, lock, source, model, needs.python, platform)
         files = _measure(folder, model, progress)
+        before = _run(registry, origin.run_id)
+        datasets = read_data(data, before, progress)
+        trained = read_code(code, before.data.tags if before is not None else {}, progress)
+        draft = Manifest(  # whatever cannot be sealed is refused before anything is uploaded
+            name=model,
+            files=files,
+            code=trained.code,
+            data=datasets,
+            signature_sha256=hashlib.sha256(rfc8785.dumps(description["signature"])).hexdigest(),
+            parents=ancestors,
+            env=Environment(needs.python, platform, hashlib.sha256(locked).hexdigest(), dict(images or {})),
+        )
         if origin.folder is not None or not origin.run_id:
             content = hashlib.sha256(repr((model, origin.uri, files)).encode()).hexdigest()
             origin = upload(registry, model, origin, files, content, experiment, progress)
-    parameters, metrics = _training(registry, origin.run_id)
-    manifest = Manifest(
-        name=model,
-        files=files,
-        mlflow=Tracking(
-            run_id=origin.run_id,
-            model_id=origin.uri.removeprefix("models:/") if origin.uri.startswith("models:/m-") else "",
-            source=origin.uri,
-            mlflow_version=str(description.get("mlflow_version") or ""),
-        ),
-        params=parameters,
-        metrics=metrics,
-        signature_sha256=hashlib.sha256(rfc8785.dumps(description["signature"])).hexdigest(),
-        env=sealed.Environment(python=environment.python),
-    )
-    known = _known(registry, model)
-    version = registry.seal(manifest, origin.uri, origin.run_id)
+        manifest = _with_run(registry, draft, origin, str(description.get("mlflow_version") or ""))
+        known = _known(registry, model)
+        signature = _signature(registry, manifest, origin.run_id, keys, signing)
+        capture = Capture(manifest, folder, locked, trained.patch, signature)
+        version = registry.seal(capture, origin.uri, origin.run_id, progress)
     registry.manifest(version)  # read back: what was written is what was meant
+    for paths in case_clashes(files):
+        progress(f"{version}: {' and '.join(paths)} are one file where upper and lower case are", 0, 0)
     verb = "was already registered" if version in known else "registered"
     progress(f"{version} {verb}", manifest.size, manifest.size)
     return version
@@ -99,76 +122,15 @@ def check_model_name(model: str) -> None:
         )
 
 
-def read_mlmodel(folder: Path, source: str) -> Mapping[str, Any]:
-    """The folder's MLmodel document; refuses a folder that is not a model, or not one that MLflow can serve."""
-    path = folder / "MLmodel"
-    if not any(folder.iterdir()):
-        raise RefusedError(
-            f"{source} is empty", hint="log the model again: mlflow.<flavor>.log_model(model, name=...) inside a run"
+def signing_key(keys: Keys) -> EllipticCurvePrivateKey:
+    """The key that signs versions; raises ConfigError with the command that makes one."""
+    if keys.signing is None:
+        why = f": {'; '.join(keys.problems)}" if keys.problems else ""
+        raise ConfigError(
+            f"there is no key to sign a version with{why}",
+            hint="make it once with `lockstep keys create`, or set keys.signing_key in lockstep.yaml",
         )
-    if not path.is_file():
-        raise RefusedError(
-            f"{source} is not an MLflow model: it has no MLmodel file",
-            hint="name the folder that mlflow.<flavor>.save_model or log_model wrote, not one above or below it",
-        )
-    try:
-        description = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{source}: its MLmodel file is not YAML: {error}", hint="save the model again") from error
-    flavors = description.get("flavors") if isinstance(description, dict) else None
-    if not isinstance(flavors, dict) or "python_function" not in flavors:
-        raise RefusedError(
-            f"{source} cannot be served: its MLmodel file has no python_function flavor",
-            hint="save it with a flavor that has one, or wrap it: mlflow.pyfunc.log_model(python_model=...)",
-        )
-    return dict(description)
-
-
-def check_signature(description: Mapping[str, Any], source: str) -> None:
-    """Refuse a model that does not say which columns it takes: a wrong request could not be told from a right one."""
-    signature = description.get("signature")
-    if not isinstance(signature, dict) or not signature.get("inputs"):
-        raise RefusedError(
-            f"{source} has no signature",
-            hint=f"mlflow.{_flavor(description)}.log_model(..., signature=mlflow.models.infer_signature(X, "
-            "model.predict(X))), or mlflow.models.set_signature(<model URI>, signature) for one that is logged",
-        )
-
-
-def read_environment(folder: Path, description: Mapping[str, Any], source: str, *, local: bool) -> Environment:
-    """Interpreter and requirements of the model; refuses missing files and lines that leave the version open."""
-    fix = _pin_hint(description, (), local=local)
-    for name in ("requirements.txt", "python_env.yaml"):
-        if not (folder / name).is_file():
-            raise RefusedError(f"{source} has no {name}, so nobody can build its environment again", hint=fix)
-    try:
-        lines = requirement_lines((folder / "requirements.txt").read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise RefusedError(f"{source}: its requirements.txt is not UTF-8 text", hint=fix) from error
-    open_ended = tuple(bare(line) for line in unpinned(lines))
-    if open_ended or not lines:
-        raise RefusedError(
-            f"{source}: requirements without one exact version: {', '.join(open_ended) or 'the file is empty'}",
-            hint=_pin_hint(description, lines, local=local),
-        )
-    hashed = [line for line in lines if HASH.search(line)]
-    if hashed and len(hashed) != len(lines):
-        raise RefusedError(
-            f"{source}: some requirements carry hashes and some do not: "
-            f"{', '.join(line for line in lines if line not in hashed)}",
-            hint="pip takes all or none: pip-compile --generate-hashes -o requirements.txt requirements.in",
-        )
-    try:
-        described = yaml.safe_load((folder / "python_env.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{source}: its python_env.yaml is not YAML: {error}", hint=fix) from error
-    python = described.get("python", "") if isinstance(described, dict) else ""
-    if not re.fullmatch(r"3\.\d+(\.\d+)?", str(python)):
-        raise RefusedError(
-            f"{source}: its python_env.yaml names no Python version, but {python!r}",
-            hint=f"write there: python: {description['flavors']['python_function'].get('python_version', '3.11.7')}",
-        )
-    return Environment(str(python), lines)
+    return keys.signing
 
 
 @contextlib.contextmanager
@@ -193,11 +155,46 @@ def _measure(folder: Path, model: str, progress: Progress) -> tuple[FileEntry, .
     return tuple(entry for entry in measure_files(folder, read) if entry.path != ONLY_IN_DOWNLOADS)
 
 
-def _training(registry: Registry, run_id: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Parameters and last metrics of the run, as text."""
+def _run(registry: Registry, run_id: str) -> Run | None:
+    """The run that a model was logged in; a folder's does not exist yet, and tells nothing about training."""
+    if not run_id:
+        return None
     with registry.translated(f"read the run {run_id}"):
-        data = registry.client.get_run(run_id).data
-    return dict(data.params), {name: number_text(value) for name, value in data.metrics.items()}
+        return registry.client.get_run(run_id)
+
+
+def _with_run(registry: Registry, draft: Manifest, origin: Origin, mlflow_version: str) -> Manifest:
+    """The manifest with where MLflow has the model, and the parameters and last metrics of its run, as text."""
+    run = _run(registry, origin.run_id)
+    assert run is not None  # every origin has one by now
+    return replace(
+        draft,
+        mlflow=Tracking(
+            run_id=origin.run_id,
+            model_id=origin.uri.removeprefix("models:/") if origin.uri.startswith("models:/m-") else "",
+            source=origin.uri,
+            mlflow_version=mlflow_version,
+        ),
+        params=dict(run.data.params),
+        metrics={name: number_text(value) for name, value in run.data.metrics.items()},
+    )
+
+
+def _signature(
+    registry: Registry, manifest: Manifest, run_id: str, keys: Keys, signing: EllipticCurvePrivateKey
+) -> bytes:
+    """The signature that is kept already, if it holds: replicas have the same one."""
+    kept = registry.kept(run_id, manifest.digest, SIGNATURE)
+    if kept is not None:
+        with contextlib.suppress(DigestMismatchError):
+            verify_signature(kept, manifest, keys.signing_public, manifest.name)
+            return kept
+    return sign_manifest(manifest, signing)
+
+
+def _parents(registry: Registry, model: str, given: Sequence[str]) -> tuple[str, ...]:
+    found = (text if SHA256.fullmatch(text) else registry.find(model, text).digest for text in given)
+    return tuple(dict.fromkeys(found))
 
 
 def _known(registry: Registry, model: str) -> tuple[Version, ...]:
@@ -205,32 +202,6 @@ def _known(registry: Registry, model: str) -> tuple[Version, ...]:
         return registry.versions(model)
     except NotFoundError:
         return ()
-
-
-def _flavor(description: Mapping[str, Any]) -> str:
-    return next((name for name in description["flavors"] if name != "python_function"), "pyfunc")
-
-
-def _pin_hint(description: Mapping[str, Any], lines: tuple[str, ...], *, local: bool) -> str:
-    pinned = [line if not unpinned((line,)) else f"{_name(line)}=={_installed(_name(line))}" for line in lines]
-    listed = ", ".join(f'"{line}"' for line in pinned) or '"<package>==<version>", ...'
-    write = "save_model" if local else "log_model"
-    hint = f"mlflow.{_flavor(description)}.{write}(..., pip_requirements=[{listed}])"
-    if local:
-        hint += ", or pin the file in place: pip-compile requirements.in -o requirements.txt"
-    return hint
-
-
-def _name(line: str) -> str:
-    found = PLAIN_NAME.match(line)
-    return found[0] if found else "<package>"
-
-
-def _installed(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return "<version>"
 
 
 def _suggested(model: str) -> str:

@@ -2,9 +2,11 @@
 
 Layout under the cloud's prefix, with natural paths since serving containers read it as a folder:
 
-    models/<model>/<manifest digest>/files/…        the MLflow model
-    models/<model>/<manifest digest>/manifest.json  written once, after every file has been read back and hashed
-    models/<model>/<manifest digest>/COMMIT         written once, last: the replica is whole
+    models/<model>/<manifest digest>/files/…            the MLflow model
+    models/<model>/<manifest digest>/requirements.lock  its environment, hash-pinned
+    models/<model>/<manifest digest>/model.sig          its signature (OpenSSF), for anybody to check
+    models/<model>/<manifest digest>/manifest.json      written once, after every file has been read back and hashed
+    models/<model>/<manifest digest>/COMMIT             written once, last: the replica is whole
 
 A copy that was killed leaves no COMMIT; the next one goes on from what is there. Nothing is ever overwritten once
 COMMIT stands, except by `repair`, which puts back the bytes that the digest names.
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from lockstep.errors import CredentialsError, DigestMismatchError, LockstepError
 from lockstep.rules.manifest import FileEntry, Manifest
 from lockstep.rules.state import Version
+from lockstep.stores.captures import LOCK, SIGNATURE, TRAVELS
 from lockstep.stores.store_errors import is_absent, translated
 
 if TYPE_CHECKING:
@@ -89,7 +92,7 @@ class Replicas:
         return self._read(f"{version.prefix}/{COMMIT}", f"look for {version}") == version.digest.encode()
 
     def copy_in(self, version: Version, manifest: Manifest, folder: Path, progress: Progress, *, repair: bool) -> None:
-        """Bring the version here from `folder` (with `files/`), verified byte for byte; does nothing twice.
+        """Bring the version here from `folder` (with `files/` and what else travels), verified; does nothing twice.
 
         Raises DigestMismatchError when a committed replica was changed and `repair` is off, or when the bytes that
         arrived are not those that were sent.
@@ -101,7 +104,8 @@ class Replicas:
                 cloud=self._name,
                 hint=f"find out who wrote there, then: lockstep replicate {version.model} {version.label} --repair",
             )
-        strays = sorted(set(check.problems) - {file.path for file in manifest.files} - {MANIFEST})
+        beside = {f"/{name}" for name in TRAVELS}
+        strays = sorted(set(check.problems) - {file.path for file in manifest.files} - {MANIFEST} - beside)
         if repair:
             self._remove_strays(version, manifest)
         elif strays:
@@ -124,11 +128,17 @@ class Replicas:
                     cloud=self._name,
                     hint="run the same command again; if it repeats, look for a proxy that rewrites uploads",
                 )
+        for name in TRAVELS:
+            if (folder / name).is_file():
+                self._write_once(version, name, (folder / name).read_bytes(), repair=repair)
         self._write_once(version, MANIFEST, manifest.to_bytes(), repair=repair)
         self._write_once(version, COMMIT, version.digest.encode(), repair=repair)
 
     def check(self, version: Version, manifest: Manifest, progress: Progress) -> ReplicaCheck:
-        """Read every byte of the replica and compare digests; changes nothing."""
+        """Read every byte of the replica and compare digests; changes nothing.
+
+        What lies beside the files is named with a slash before it. Who signed is not looked at.
+        """
         committed = self.is_committed(version)
         problems: dict[str, str] = {}
         done = 0
@@ -144,7 +154,15 @@ class Replicas:
         sealed = self._read(f"{version.prefix}/{MANIFEST}", f"read the manifest of {version}")
         if committed and (sealed is None or hashlib.sha256(sealed).hexdigest() != version.digest):
             problems[MANIFEST] = "does not have the version's digest"
+        if committed and (wanted := manifest.env.lock_sha256):
+            lock = self._read(f"{version.prefix}/{LOCK}", f"read the lock of {version}")
+            if lock is None or hashlib.sha256(lock).hexdigest() != wanted:
+                problems[f"/{LOCK}"] = "is missing" if lock is None else "is not the sealed one"
         return ReplicaCheck(committed, problems)
+
+    def signature(self, version: Version) -> bytes | None:
+        """The replica's signature (OpenSSF bundle), unchecked; None where there is none."""
+        return self._read(f"{version.prefix}/{SIGNATURE}", f"read the signature of {version}")
 
     def _problem(self, version: Version, file: FileEntry, present: Mapping[str, int]) -> str | None:
         size = present.get(file.path)

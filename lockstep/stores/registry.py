@@ -1,27 +1,24 @@
 """MLflow as the canonical store of versions: what there is, what it is made of, and which of it should serve.
 
 A version is sealed when its MLflow version carries its manifest's digest as a tag and the manifest itself lies in its
-run, as `lockstep/<digest>/manifest.json`. MLflow guards neither: tags and artifacts can be changed by anybody who may
-edit the run. So nothing read here is believed before it hashes to the digest that was asked for.
+run, with all that registration captured (`captures.py`). MLflow guards neither: tags and artifacts can be changed by
+anybody who may edit the run. So nothing read here is believed before it hashes to the digest that was asked for.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from lockstep.errors import DigestMismatchError, NotFoundError, RefusedError
-from lockstep.rules.manifest import SCHEMAS, SHA256, Manifest, read_manifest
+from lockstep.rules.manifest import SCHEMAS, SHA256, Manifest
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, DesiredState, Version
-from lockstep.stores.folders import FILES, MANIFEST, check_file, verify_files
+from lockstep.stores.captures import Capture, Progress
 from lockstep.stores.mlflow_errors import already_exists
-from lockstep.stores.mlflow_server import MlflowServer, pages
-from lockstep.stores.signature import example_rows
+from lockstep.stores.mlflow_server import pages
+from lockstep.stores.sealed_files import SealedFiles, ignore
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -30,11 +27,10 @@ DIGEST_TAG: Final = "lockstep.digest"
 FORMAT_TAG: Final = "lockstep.format"
 RESERVED: Final = (DIGEST_TAG, FORMAT_TAG)
 DIGEST_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
-SCRATCH: Final = ".fetch-"
 LABEL: Final = re.compile(r"v?([0-9]+)")
 
 
-class Registry(MlflowServer):
+class Registry(SealedFiles):
     """The versions on one MLflow server; every method is one or a few short calls, and safe to repeat."""
 
     # -- looking -----------------------------------------------------------------------------------------------
@@ -118,63 +114,17 @@ class Registry(MlflowServer):
             return f"models:/{version.model}/{version.label}"
         return f"{self.address}/#/models/{quote(version.model, safe='')}/versions/{version.label}"
 
-    def example_rows(self, version: Version) -> tuple[Mapping[str, object], ...]:
-        """One row that the version's signature accepts, for a probe; empty for a model that takes no named columns."""
-        entry = next((file for file in self.manifest(version).files if file.path == "MLmodel"), None)
-        if entry is None:
-            return ()
-        action = f"give the MLmodel file of {version}"
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
-            with self.translated(action):
-                uri = self.client.get_model_version_download_uri(version.model, version.label)
-            files = self.download(f"{uri.rstrip('/')}/{entry.path}", Path(scratch), action)
-            check_file(files, entry, str(version))
-            return example_rows(files.read_text(encoding="utf-8"))
-
-    # -- bytes -------------------------------------------------------------------------------------------------
-
-    def manifest(self, version: Version) -> Manifest:
-        """The version's manifest; raises DigestMismatchError unless it hashes to the digest and names this version."""
-        return read_own_manifest(self._sealed_bytes(version), version)
-
-    def fetch(self, version: Version, folder: Path) -> Path:
-        """Download the version to `folder/files` and `folder/manifest.json`, checked byte for byte; returns `folder`.
-
-        A folder that already holds exactly this version is left as it is, an older version in it is replaced. Raises
-        DigestMismatchError naming the first file that differs, is missing or is too many; nothing is left then.
-        """
-        sealed = self._sealed_bytes(version)
-        manifest = read_own_manifest(sealed, version)
-        if _holds(folder, sealed, manifest, version):
-            return folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(f"{SCRATCH}*"):
-            shutil.rmtree(left_over)
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
-            action = f"give the files of {version}"
-            with self.translated(action):
-                uri = self.client.get_model_version_download_uri(version.model, version.label)
-            try:
-                files = self.download(uri, Path(scratch), action)
-            except NotFoundError:  # some stores say so, others give an empty folder
-                (files := Path(scratch) / FILES).mkdir(exist_ok=True)
-            verify_files(files, manifest, str(version))
-            # In this order a process that is killed leaves a folder that the next call knows for its own.
-            (folder / MANIFEST).write_bytes(sealed)
-            shutil.rmtree(folder / FILES, ignore_errors=True)
-            files.rename(folder / FILES)
-        return folder
-
     # -- changing ----------------------------------------------------------------------------------------------
 
-    def seal(self, manifest: Manifest, source: str, run_id: str) -> Version:
-        """Make the manifest a version of its model: kept in the run, then one MLflow version with its digest.
+    def seal(self, capture: Capture, source: str, run_id: str, progress: Progress = ignore) -> Version:
+        """Make what was captured a version of its model: kept in the run, then one MLflow version with its digest.
 
         `source` is where MLflow has the files: `models:/m-<id>`, `runs:/<run_id>/<path>` or an artifact URI. The same
         manifest gives the same version however often and from however many processes it is sealed, also after a call
         that was killed half-way.
         """
-        self._keep(manifest, run_id)
+        manifest = capture.manifest
+        self.keep(capture, run_id, progress)
         existing = self._twins(manifest, source, run_id)
         if existing:
             return existing[0]
@@ -265,28 +215,6 @@ class Registry(MlflowServer):
             )
         return raw
 
-    def _sealed_bytes(self, version: Version) -> bytes:
-        run_id = self._current(version).run_id or ""
-        path = _manifest_path(version.digest)
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
-            try:
-                return self.download(
-                    f"runs:/{run_id}/{path}", Path(scratch), f"give the manifest of {version}"
-                ).read_bytes()
-            except (NotFoundError, OSError) as error:
-                raise DigestMismatchError(
-                    f"{version} has no manifest in MLflow (expected {path} in run {run_id or 'none'})",
-                    hint="its run was deleted or its tags were changed; register its files again",
-                ) from error
-
-    def _keep(self, manifest: Manifest, run_id: str) -> None:
-        """Store the manifest in the run. Written each time: the same bytes, and it mends one that was changed."""
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
-            path = Path(scratch) / MANIFEST
-            path.write_bytes(manifest.to_bytes())
-            with self.translated(f"keep the manifest of {manifest.name} in run {run_id}"):
-                self.client.log_artifact(run_id, str(path), _manifest_path(manifest.digest).rpartition("/")[0])
-
     def _twins(self, manifest: Manifest, source: str, run_id: str) -> list[Version]:
         """Versions that are this manifest, oldest first: the tag alone could have been put on any version."""
         return [
@@ -296,42 +224,12 @@ class Registry(MlflowServer):
         ]
 
 
-def read_own_manifest(sealed: bytes, version: Version) -> Manifest:
-    """Parse the manifest of `version`; raises DigestMismatchError when it is changed or another model's."""
-    manifest = read_manifest(sealed, version.digest)
-    if manifest.name != version.model:
-        raise DigestMismatchError(
-            f"{version} carries the manifest of the model {manifest.name!r}",
-            hint=f"its tag {DIGEST_TAG} was changed by hand; register its files again",
-        )
-    return manifest
-
-
-def _holds(folder: Path, sealed: bytes, manifest: Manifest, version: Version) -> bool:
-    """Whether the folder is this version already; refuses a folder that holds something that is not ours."""
-    if not folder.exists() or all(path.name.startswith(SCRATCH) for path in folder.iterdir()):
-        return False
-    if not (folder / MANIFEST).is_file():
-        raise RefusedError(f"{folder} is not empty and holds no {MANIFEST}", hint="name an empty or a new folder")
-    if (folder / MANIFEST).read_bytes() != sealed:
-        return False
-    try:
-        verify_files(folder / FILES, manifest, str(version))
-    except DigestMismatchError:
-        return False
-    return True
-
-
 def _is_sealed(raw: ModelVersion) -> bool:
     return raw.tags.get(FORMAT_TAG) in SCHEMAS and bool(SHA256.fullmatch(raw.tags.get(DIGEST_TAG, "")))
 
 
 def _version(raw: ModelVersion) -> Version:
     return Version(raw.name, str(raw.version), raw.tags[DIGEST_TAG], raw.run_id or "")
-
-
-def _manifest_path(digest: str) -> str:
-    return f"lockstep/{digest}/{MANIFEST}"
 
 
 def _unsealed_alias(model: str, alias: str, label: str) -> RefusedError:
