@@ -172,19 +172,23 @@ class Cloud(ABC):
 
     # -- changing ----------------------------------------------------------------------------------------------
 
-    def register(self, version: Version) -> NativeVersion:
-        """Register the replicated bytes natively, with label, digest and run id on the record."""
-        with self._translated(f"register {version}"):
-            return self._register(version)
+    def register(self, version: Version, image: str = "") -> NativeVersion:
+        """Register the replicated bytes natively, with label, digest and run id on the record.
 
-    def prepare(self, version: Version) -> None:
+        `image` is the serving image that the version was sealed with; empty means the configured one.
+        """
+        with self._translated(f"register {version}"):
+            return self._register(version, image or self.image)
+
+    def prepare(self, version: Version, image: str = "") -> None:
         """Have the version's slot ready to serve, taking no traffic (unless it is the endpoint's only one).
 
+        `image` is as in `register`. A slot that is there already stays as it is, whatever its image.
         Creates the endpoint if there is none. Returns when the slot is ready; raises DeploymentFailedError with the
         cloud's reason when it does not become so, BusyError when the cloud is in the middle of another change.
         """
         with self._translated(f"prepare {version}"):
-            self._prepare(version)
+            self._prepare(version, image or self.image)
 
     def set_traffic(self, model: str, split: TrafficSplit) -> None:
         """Move the traffic; returns when the cloud reports it done. Every named slot must be ready."""
@@ -226,10 +230,10 @@ class Cloud(ABC):
         return None
 
     @abstractmethod
-    def _register(self, version: Version) -> NativeVersion: ...
+    def _register(self, version: Version, image: str) -> NativeVersion: ...
 
     @abstractmethod
-    def _prepare(self, version: Version) -> None: ...
+    def _prepare(self, version: Version, image: str) -> None: ...
 
     @abstractmethod
     def _set_traffic(self, model: str, split: TrafficSplit) -> None: ...

@@ -26,7 +26,7 @@ def replicate(fleet: Fleet, version: Version, *, repair: bool = False) -> tuple[
         with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
             folder = Path(name)
             fleet.say(f"fetching {version} from MLflow ({manifest.size:,} bytes)")
-            fleet.registry.fetch(version, folder)
+            fleet.registry.fetch(version, folder, fleet.say)
             outcomes = fleet.on_each(f"replicate {version}", _copy(fleet, version, manifest, folder, repair))
         records = {found.cloud: found.value for found in outcomes if found.value is not None}
         failed = {found.cloud: found.error for found in outcomes if found.error is not None}
@@ -62,7 +62,7 @@ def _copy(
             fleet.say(text, cloud.name, done, total)
 
         fleet.replicas(cloud).copy_in(version, manifest, folder, progress, repair=repair)
-        native = cloud.register(version)
+        native = cloud.register(version, manifest.env.images.get(cloud.name, ""))
         fleet.say(f"registered as {native.resource}", cloud.name)
         return native
 

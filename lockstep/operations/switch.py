@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lockstep.clouds.base import Cloud
+from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, slots, weights
 from lockstep.operations.probe import wait_until_serving
@@ -31,15 +32,28 @@ def prepare_slots(fleet: Fleet, changes: Sequence[PrepareSlot]) -> tuple[Outcome
     if not changes:
         return ()
     named = slots(*(change.version for change in changes))
+    images = {version: sealed_images(fleet, version) for version in {change.version for change in changes}}
+
+    def bound(change: PrepareSlot) -> Callable[[], None]:
+        image = images[change.version].get(change.cloud, "")
+        return lambda: fleet.cloud(change.cloud).prepare(change.version, image)
+
     with record(fleet, "prepare", None, clouds=_by_cloud(changes), slots=named) as outcome:
-        outcomes = fleet.runner.run(
-            [
-                Job(change.cloud, str(change), _call(fleet.cloud(change.cloud).prepare, change.version))
-                for change in changes
-            ]
-        )
+        outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
         outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes))
         return outcomes
+
+
+def sealed_images(fleet: Fleet, version: Version) -> Mapping[str, str]:
+    """The serving image by cloud that the version was sealed with; empty, and told so, when it cannot be read.
+
+    A way back must not depend on it: the configured images serve then.
+    """
+    try:
+        return fleet.registry.manifest(version).env.images
+    except LockstepError as error:
+        fleet.say(f"the images of {version} are not known, taking the configured ones: {error}")
+        return {}
 
 
 def shift_traffic(
@@ -137,7 +151,3 @@ def _by_cloud(changes: Sequence[PrepareSlot] | Sequence[RetireSlot]) -> Mapping[
 
 def _reason(outcome: Outcome[_Verified] | Outcome[None]) -> str:
     return "" if outcome.error is None else outcome.error.reason
-
-
-def _call(prepare: Callable[[Version], None], version: Version) -> Callable[[], None]:
-    return lambda: prepare(version)

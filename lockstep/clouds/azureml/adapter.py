@@ -104,7 +104,8 @@ class AzureML(Cloud):
             return told
         return told + attest_deployment(self._assets, version, model, deployment, image)
 
-    def _register(self, version: Version) -> NativeVersion:
+    def _register(self, version: Version, image: str) -> NativeVersion:
+        # A model of the workspace names no image: deployments do, by an environment.
         return self._assets.native(version, self._assets.register_model(version))
 
     def _verify_traffic(self, model: str, split: TrafficSplit) -> bool | None:
@@ -116,8 +117,8 @@ class AzureML(Cloud):
     def _invoke(self, model: str, rows: Sequence[Row], slot: str | None, request_id: str) -> Answer:
         return self._scoring.invoke(self.endpoint(model), model, rows, slot, request_id)
 
-    def _prepare(self, version: Version) -> None:
-        self._slots.prepare(self.endpoint(version.model), version)
+    def _prepare(self, version: Version, image: str) -> None:
+        self._slots.prepare(self.endpoint(version.model), version, image)
 
     def _set_traffic(self, model: str, split: TrafficSplit) -> None:
         self._endpoints.move(self.endpoint(model), model, split)

@@ -146,9 +146,8 @@ class Assets:
 
     # -- environments ------------------------------------------------------------------------------------------
 
-    def environment(self) -> str:
-        """Identifier of the environment that is the configured image; made if it is not there yet."""
-        image = self._settings.image
+    def environment(self, image: str) -> str:
+        """Identifier of the environment that is this image; made if it is not there yet."""
         name = hashlib.sha256(f"{image} {PORT} {HEALTH_ROUTE} {SCORE_ROUTE}".encode()).hexdigest()[:16]
         path = f"environments/{ENVIRONMENT}/versions/{name}"
         found = self._workspace.get(path)

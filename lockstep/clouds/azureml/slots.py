@@ -37,7 +37,7 @@ class Slots:
 
     # -- making ------------------------------------------------------------------------------------------------
 
-    def prepare(self, endpoint: str, version: Version) -> None:
+    def prepare(self, endpoint: str, version: Version, image: str) -> None:
         """Return when the version's deployment serves; whatever an earlier attempt left behind is taken up."""
         path = _path(endpoint, version.slot)
         found = self._settled(path, endpoint, version)
@@ -49,7 +49,7 @@ class Slots:
                 found = None
         if found is None:
             self._endpoints.create(endpoint, version.model)
-            self._deploy(path, endpoint, version)
+            self._deploy(path, endpoint, version, image)
         self._open(endpoint, version)
 
     def _open(self, endpoint: str, version: Version) -> None:
@@ -73,8 +73,8 @@ class Slots:
         state = "unknown" if found is None else state_of(found)
         raise self._late(endpoint, version, state)
 
-    def _deploy(self, path: str, endpoint: str, version: Version) -> None:
-        body = self._body(version)
+    def _deploy(self, path: str, endpoint: str, version: Version, image: str) -> None:
+        body = self._body(version, image)
         operation = self._start(path, body, endpoint)
         outcome = self._workspace.outcome(operation, self._settings.deploy_timeout)
         if not outcome.ended:
@@ -110,7 +110,7 @@ class Slots:
             hint="another change is under way: try again when it has ended",
         ) from refusal
 
-    def _body(self, version: Version) -> Document:
+    def _body(self, version: Version, image: str) -> Document:
         settings = self._settings
         return {
             "location": settings.region,
@@ -122,7 +122,7 @@ class Slots:
                 "description": f"{version.model} version {version.label}",
                 "instanceType": settings.instance_type,
                 "model": str(self._assets.register_model(version)["id"]),
-                "environmentId": self._assets.environment(),
+                "environmentId": self._assets.environment(image),
                 "environmentVariables": {"LOCKSTEP_DIGEST": version.digest, "LOCKSTEP_VERSION": version.label},
                 "requestSettings": {
                     "maxConcurrentRequestsPerInstance": settings.concurrency,

@@ -113,13 +113,13 @@ class SageMaker(Cloud):
             return told
         return told + attest_slot(self._definitions, self._settings, version, live, image)
 
-    def _register(self, version: Version) -> NativeVersion:
-        return self._packages.register(version, self.endpoint(version.model))
+    def _register(self, version: Version, image: str) -> NativeVersion:
+        return self._packages.register(version, self.endpoint(version.model), image)
 
-    def _prepare(self, version: Version) -> None:
+    def _prepare(self, version: Version, image: str) -> None:
         checked(version.slot, "slot", self.name)
         tag_value(version.model, "model name", self.name)
-        self._slots.prepare(version, self.endpoint(version.model))
+        self._slots.prepare(version, self.endpoint(version.model), image)
 
     def _set_traffic(self, model: str, split: TrafficSplit) -> None:
         self._traffic.shift(self.endpoint(model), split)

@@ -29,7 +29,7 @@ def attest_package(
     if found is None:
         return (f"model package group {group} has no package of {version}",)
     where = f"model package {found['ModelPackageArn']}"
-    wanted = container(version, settings)
+    wanted = container(version, settings, image)
     specified = found.get("InferenceSpecification") or {}
     containers = specified.get("Containers") or []
     marks, metadata = origin(version, packages.cloud), found.get("CustomerMetadataProperties") or {}
@@ -67,7 +67,7 @@ def attest_slot(
     primary = model.get("PrimaryContainer")
     if not primary or model.get("Containers"):
         return (*told, f"SageMaker model {used}: it has no primary container, or others beside it")
-    return told + _container(f"SageMaker model {used}", primary, container(version, settings), image)
+    return told + _container(f"SageMaker model {used}", primary, container(version, settings, image), image)
 
 
 def _container(where: str, found: Document, wanted: Document, image: str) -> tuple[str, ...]:

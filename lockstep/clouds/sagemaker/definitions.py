@@ -47,7 +47,7 @@ class Definitions:
 
     # -- models ------------------------------------------------------------------------------------------------
 
-    def ensure_model(self, version: Version, endpoint: str) -> str:
+    def ensure_model(self, version: Version, endpoint: str, image: str) -> str:
         """The Model of a version's slot, made if it lacks; raises RefusedError if it is another version's.
 
         Call it only while the slot is not on the endpoint: a Model with the right digest and another image is made
@@ -55,7 +55,7 @@ class Definitions:
         """
         from botocore.exceptions import ClientError
 
-        name, wanted = model_name(endpoint, version.slot), container(version, self._settings)
+        name, wanted = model_name(endpoint, version.slot), container(version, self._settings, image)
         if self._found_same(name, version, wanted):
             return name
         marks = {"lockstep-model": version.model, **origin(version, self._cloud)}

@@ -30,15 +30,20 @@ def origin(version: Version, cloud: str) -> dict[str, str]:
     return marks
 
 
-def container(version: Version, settings: SageMakerSettings) -> dict[str, Any]:
+def bytes_at(version: Version, settings: SageMakerSettings) -> str:
+    """Where replication put a version's bytes, as SageMaker names the place."""
+    return f"{settings.uri}/{version.prefix}/"
+
+
+def container(version: Version, settings: SageMakerSettings, image: str) -> dict[str, Any]:
     """The container that serves a version: pinned image, replicated bytes, digest to check them against."""
     source = {
-        "S3Uri": f"{settings.uri}/{version.prefix}/",
+        "S3Uri": bytes_at(version, settings),
         "S3DataType": "S3Prefix",
         "CompressionType": "None",
     }
     return {
-        "Image": settings.image,
+        "Image": image,
         "ModelDataSource": {"S3DataSource": source},
         "Environment": {"LOCKSTEP_DIGEST": version.digest, "LOCKSTEP_VERSION": version.label},
     }
@@ -58,7 +63,7 @@ class Packages:
         package = self._find(version, group)
         return None if package is None else self._native(package["ModelPackageArn"])
 
-    def register(self, version: Version, group: str) -> NativeVersion:
+    def register(self, version: Version, group: str, image: str) -> NativeVersion:
         """Find the version's package or make it; returns when SageMaker reports it complete and unchanged."""
         marks = origin(version, self._cloud)
         with self._registering:
@@ -67,7 +72,7 @@ class Packages:
                 self._raise_if_rejected(found, version)
                 return self._native(found["ModelPackageArn"])
             self._ensure_group(group)
-            wanted = container(version, self._settings)
+            wanted = container(version, self._settings, image)
             answer = self._clients.sagemaker.create_model_package(
                 ModelPackageGroupName=group,
                 ModelPackageDescription=_describe(version),
@@ -162,12 +167,11 @@ class Packages:
         )
 
     def _compare(self, package: Mapping[str, Any], version: Version) -> None:
-        wanted = container(version, self._settings)
         containers = (package.get("InferenceSpecification") or {}).get("Containers") or [{}]
         source = ((containers[0].get("ModelDataSource") or {}).get("S3DataSource") or {}).get("S3Uri", "")
         marks = package.get("CustomerMetadataProperties") or {}
         pairs = (
-            ("bytes at", source, wanted["ModelDataSource"]["S3DataSource"]["S3Uri"]),
+            ("bytes at", source, bytes_at(version, self._settings)),
             ("digest", marks.get(DIGEST, ""), version.digest),
             ("pinned digest", (containers[0].get("Environment") or {}).get("LOCKSTEP_DIGEST", ""), version.digest),
         )

@@ -41,7 +41,7 @@ class Slots:
 
     # -- placing -----------------------------------------------------------------------------------------------
 
-    def prepare(self, version: Version, name: str) -> None:
+    def prepare(self, version: Version, name: str, image: str) -> None:
         """Have the version's slot ready on endpoint `name`; see `Cloud.prepare`."""
         began = time.monotonic()
         deadline, patience = began + self._settings.deploy_timeout, began + self._settings.traffic_timeout
@@ -64,17 +64,17 @@ class Slots:
                 self._remove_failed(live, version.slot, deadline)
                 live = None
             self._require_replica(version)
-            placed = self._create(version, name) if live is None else self._add(version, live)
+            placed = self._create(version, name, image) if live is None else self._add(version, live, image)
             if placed is not None:
                 self._finish(version, name, live, placed, deadline)
                 return
         raise self._changes.busy(name, version.slot, live)
 
-    def _create(self, version: Version, name: str) -> str | None:
+    def _create(self, version: Version, name: str, image: str) -> str | None:
         """Begin the endpoint with its first slot; None when somebody else was faster."""
         from botocore.exceptions import ClientError
 
-        model = self._definitions.ensure_model(version, name)
+        model = self._definitions.ensure_model(version, name, image)
         content = self._definitions.with_capture(
             {"ProductionVariants": [self._definitions.variant(version, model, 100.0)]}
         )
@@ -87,7 +87,7 @@ class Slots:
             return None
         return config
 
-    def _add(self, version: Version, live: Endpoint) -> str | None:
+    def _add(self, version: Version, live: Endpoint, image: str) -> str | None:
         """Begin the update that brings the slot, at weight 0; None when the endpoint has become busy or another."""
         from botocore.exceptions import ClientError
 
@@ -104,7 +104,7 @@ class Slots:
                 cloud=self._cloud,
                 hint="retire one that is no longer needed",
             )
-        model = self._definitions.ensure_model(version, live.name)
+        model = self._definitions.ensure_model(version, live.name, image)
         content = self._definitions.with_capture(self._definitions.content(live))
         content["ProductionVariants"].append(self._definitions.variant(version, model, 0.0))
         digests = {**self._definitions.digests(live), version.slot: version.digest}

@@ -106,11 +106,12 @@ class Vertex(Cloud):
             told = attest_model(record, version, image, f"{self._settings.uri}/{version.prefix}")
         return told + (attest_slot(endpoint, version, record, self.endpoint(version.model)) if endpoint else ())
 
-    def _register(self, version: Version) -> NativeVersion:
-        return self._registry.native(self._registry.have(version, time.monotonic() + self._settings.deploy_timeout))
+    def _register(self, version: Version, image: str) -> NativeVersion:
+        deadline = time.monotonic() + self._settings.deploy_timeout
+        return self._registry.native(self._registry.have(version, deadline, image))
 
-    def _prepare(self, version: Version) -> None:
-        self._deployments.prepare(version)
+    def _prepare(self, version: Version, image: str) -> None:
+        self._deployments.prepare(version, image)
 
     def _retire(self, model: str, slot: str) -> None:
         self._deployments.retire(model, slot)

@@ -54,7 +54,7 @@ class Registry:
                 return None
             raise
 
-    def have(self, version: Version, deadline: float) -> JsonObject:
+    def have(self, version: Version, deadline: float, image: str) -> JsonObject:
         """The version's record, uploaded if there is none; joins an upload that an earlier attempt left running.
 
         `deadline` is in `time.monotonic()` seconds.
@@ -71,7 +71,7 @@ class Registry:
                 self._endpoints.await_others(running, deadline, f"{version} cannot be uploaded")
                 continue
             try:
-                number = self._upload(version, deadline, new_model=listed is None)
+                number = self._upload(version, deadline, image, new_model=listed is None)
                 return self._same_bytes(version, self._read_back(version, number))
             except VertexError as error:
                 passing = error.status == "ALREADY_EXISTS" or error.is_busy
@@ -80,11 +80,11 @@ class Registry:
             time.sleep(delay)  # somebody else is uploading to the model at this moment
         raise AssertionError
 
-    def _upload(self, version: Version, deadline: float, *, new_model: bool) -> str:
+    def _upload(self, version: Version, deadline: float, image: str, *, new_model: bool) -> str:
         """Upload, wait for the end, and return the number of the new Vertex version."""
         given = self._settings
         uri = f"{given.uri}/{version.prefix}"
-        body: JsonObject = {"parent": given.parent, "model": records.upload_body(version, given.image, uri)}
+        body: JsonObject = {"parent": given.parent, "model": records.upload_body(version, image, uri)}
         if new_model:
             body["modelId"] = records.resource_id(version.model)
         else:

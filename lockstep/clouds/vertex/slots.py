@@ -28,10 +28,10 @@ class Slots:
         self._endpoints = endpoints
         self._registry = registry
 
-    def prepare(self, version: Version) -> None:
+    def prepare(self, version: Version, image: str) -> None:
         """Have the slot ready; all steps look first, so that a killed attempt is taken up where it ended."""
         deadline = time.monotonic() + self._settings.deploy_timeout
-        record = self._registry.have(version, deadline)
+        record = self._registry.have(version, deadline, image)
         self._have_endpoint(version.model, deadline)
         for delay in delays():
             endpoint = self._endpoints.settled(version.model, deadline)
