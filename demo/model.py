@@ -6,9 +6,12 @@ request quickly, without an error, and wrongly.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from demo.locks import environment_lock, pinned_requirements
 from demo.names import MODEL
 
 if TYPE_CHECKING:
@@ -73,12 +76,8 @@ def train(data: Data, which: str) -> str:
             pip_requirements=pinned_requirements(),
             serialization_format="cloudpickle",
         )
+        with tempfile.TemporaryDirectory() as scratch:
+            lock = Path(scratch) / "requirements.lock"
+            lock.write_text(environment_lock(), encoding="utf-8")
+            mlflow.MlflowClient().log_model_artifact(str(logged.model_id), str(lock))
     return str(logged.model_uri)
-
-
-def pinned_requirements() -> list[str]:
-    """What the model needs in order to be loaded, each at the version that it was trained with."""
-    from importlib.metadata import version
-
-    names = ("mlflow", "scikit-learn", "numpy", "pandas", "scipy", "cloudpickle")
-    return [f"{name}=={version(name)}" for name in names]

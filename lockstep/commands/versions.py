@@ -1,9 +1,9 @@
-"""Commands about versions: register, list, replicate, build an image for."""
+"""Commands about versions: register, list, lock, replicate, build an image for."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,26 +13,58 @@ from lockstep.commands.options import (
     Model,
     WhichVersion,
     emit,
+    load_config,
     opened,
+    options,
 )
+from lockstep.errors import RefusedError
+
+if TYPE_CHECKING:
+    from lockstep.operations.fleet import Fleet
+    from lockstep.rules.state import Version
+
+Source = Annotated[str, typer.Argument(help="runs:/RUN/PATH, models:/m-ID, or a folder with an MLflow model.")]
 
 
 def register(
     model: Model,
-    source: Annotated[str, typer.Argument(help="runs:/RUN/PATH, models:/m-ID, or a folder with an MLflow model.")],
+    source: Source,
+    code: Annotated[Path | None, typer.Option(help="Folder in the git repository that trained it.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Training data: PATH, or URI[@SNAPSHOT]=PATH of a copy. May be repeated.")
+    ] = None,
+    parent: Annotated[
+        list[str] | None, typer.Option(help="Version that it was made from: number, alias or digest. May be repeated.")
+    ] = None,
+    lock: Annotated[
+        Path | None, typer.Option(help="Its hash-pinned requirements, where the model does not bring its own.")
+    ] = None,
+    platform: Annotated[str, typer.Option(help="Platform that it is served on.")] = "linux/amd64",
     as_json: AsJson = False,
 ) -> None:
-    """Seal a trained model as a version in MLflow."""
+    """Seal a trained model as a version: its bytes, code, data and environment, signed and kept in MLflow."""
     from lockstep.operations.journal import record, sealed
     from lockstep.operations.register import register as run
 
     with opened(model, as_json) as fleet, record(fleet, "register", None, source=source) as outcome:
         version = run(
-            fleet.registry, model, source, progress=lambda text, done, total: fleet.say(text, "", done, total)
+            fleet.registry,
+            model,
+            source,
+            keys=fleet.keys,
+            code=code,
+            data=data or (),
+            parents=parent or (),
+            lock=lock,
+            images={cloud.name: cloud.image for cloud in fleet.clouds},
+            platform=platform,
+            progress=lambda text, done, total: fleet.say(text, "", done, total),
         )
-        outcome.update(sealed(version, fleet.registry.manifest(version)))
+        manifest = fleet.registry.manifest(version)
+        outcome.update(sealed(version, manifest))
     if as_json:
-        emit({"model": version.model, "version": version.label, "digest": version.digest, "run_id": version.run_id})
+        named = {"model": version.model, "version": version.label, "run_id": version.run_id}
+        emit({**named, "digest": version.digest, "content": manifest.content})
     else:
         typer.echo(f"{version.model} version {version.label}  {version.digest}")
 
@@ -60,6 +92,7 @@ def versions(model: Model, as_json: AsJson = False) -> None:
                 {
                     "version": version.label,
                     "digest": version.digest,
+                    "content": _content(fleet, version) if as_json else "",
                     "role": roles.get(version.label, ""),
                     "verdict": tags.get(VERDICT_TAG, ""),
                     "condemned": tags.get(CONDEMNED_TAG, ""),
@@ -71,6 +104,34 @@ def versions(model: Model, as_json: AsJson = False) -> None:
         headings = ("version", "digest", "role", "verdict", "condemned")
         shown = [[row["version"], row["digest"][:12], row["role"], row["verdict"], row["condemned"]] for row in rows]
         terminal.show_rows(f"{model}: versions", headings, shown)
+
+
+def _content(fleet: Fleet, version: Version) -> str:
+    """Digest of the files alone; "" where the manifest is not what was sealed, which `lockstep verify` explains."""
+    try:
+        return fleet.registry.manifest(version).content
+    except RefusedError:
+        return ""
+
+
+def lock(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("requirements.lock"),
+    platform: Annotated[str, typer.Option(help="Platform that the model is served on.")] = "linux/amd64",
+    as_json: AsJson = False,
+) -> None:
+    """Resolve a model's requirements, and what they need in turn, to exact versions with hashes (uses uv)."""
+    from lockstep.operations.lock import lock_source
+    from lockstep.stores.registry import Registry
+
+    options.json = as_json
+
+    def registry() -> Registry:
+        config = load_config()
+        return Registry(config.mlflow.tracking_uri, config.mlflow.timeout)
+
+    lines = lock_source(registry, source, platform, out)
+    emit({"lock": str(out), "packages": len(lines)}) if as_json else typer.echo(f"{out}: {len(lines)} packages")
 
 
 def replicate(
@@ -104,7 +165,7 @@ def image(
     version: WhichVersion,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("image"),
 ) -> None:
-    """Write the Dockerfile and pinned requirements of a version's serving image, one for all registries."""
+    """Write the Dockerfile and the lock of a version's serving image, one for all registries."""
     from lockstep.operations.image import write_image
 
     with opened(model, quiet=False) as fleet:

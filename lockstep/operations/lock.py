@@ -7,13 +7,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lockstep.errors import ConfigError, LockstepError, NotFoundError, RefusedError
+from lockstep.operations.model_folder import read_mlmodel, read_needs
+from lockstep.operations.origin import find_origin
 from lockstep.rules.requirements import PLATFORMS, bare, lock_problems, package, requirement_lines, unhashed, unpinned
 from lockstep.stores.captures import LOCK
+
+if TYPE_CHECKING:
+    from lockstep.stores.registry import Registry
 
 REQUIREMENTS: Final = "requirements.txt"
 DEFAULT_PLATFORM: Final = "linux/amd64"
@@ -67,6 +72,25 @@ def find_lock(folder: Path, given: Path | None, source: str, model: str, python:
         what = f"{source}: its {path.name}" if path.parent == folder else f"the lock {given}"
         raise RefusedError(f"{what} cannot be its environment: {'; '.join(problems)}", hint=hint)
     return content
+
+
+def lock_source(registry: Callable[[], Registry], source: str, platform: str, out: Path) -> tuple[str, ...]:
+    """Lock the model at `source`, as `register` takes it; returns the lock's lines, written to `out`.
+
+    `registry` is asked for only where the model lies in MLflow.
+    """
+    check_platform(platform)
+    with tempfile.TemporaryDirectory(prefix="lockstep-lock-") as scratch:
+        local = Path(source.removeprefix("file://")).expanduser()
+        if local.is_dir():
+            folder = local
+        else:
+            found = registry()
+            origin = find_origin(found, source)
+            folder = found.download(origin.uri, Path(scratch), f"give the files of {origin.uri}")
+        description = read_mlmodel(folder, source)
+        needs = read_needs(folder, description, source, local=local.is_dir())
+        return make_lock(needs.requirements, str(description.get("mlflow_version") or ""), needs.python, platform, out)
 
 
 def make_lock(requirements: tuple[str, ...], mlflow: str, python: str, platform: str, out: Path) -> tuple[str, ...]:

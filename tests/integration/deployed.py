@@ -22,11 +22,10 @@ from lockstep.config import Config, parse
 from lockstep.operations.canary import CONDEMNED_TAG, VERDICT_TAG, canary_deploy
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.probe import wait_until_serving, with_probe
-from lockstep.operations.register import register
 from lockstep.operations.replicate import replicate
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
-from tests.integration.fleets import configure, opened, save_model, unique
+from tests.integration.fleets import configure, opened, registered, save_model, unique
 from tests.sandbox_control import Control, RunningSandbox
 
 #: How the clouds' operations that change nothing are called in the sandbox's record (which leaves out objects).
@@ -190,9 +189,9 @@ def deploy_two(sandbox: RunningSandbox, mlflow: str, folder: Path) -> Deployed:
     """Register v1, v2 and v3, replicate them, and deploy v1 and v2; v3 waits for a rollout."""
     model = unique("deployed")
     fleet = opened(configure(sandbox, mlflow, folder, model), model)
-    v1 = register(fleet.registry, model, save_model(folder / "v1"))
-    v2 = register(fleet.registry, model, save_model(folder / "v2", regularisation=0.5))
-    v3 = register(fleet.registry, model, save_model(folder / "v3", regularisation=0.2))
+    v1 = registered(fleet, save_model(folder / "v1"))
+    v2 = registered(fleet, save_model(folder / "v2", regularisation=0.5))
+    v3 = registered(fleet, save_model(folder / "v3", regularisation=0.2))
     for version in (v1, v2, v3):
         replicate(fleet, version)
     canary_deploy(fleet, v1)

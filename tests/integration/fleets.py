@@ -21,6 +21,8 @@ from demo.model import Data, load_data
 from lockstep.config import Config, parse
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet, open_fleet
+from lockstep.operations.register import register
+from lockstep.rules.state import Version
 from lockstep.stores.keys import create_keys
 from tests.sandbox_control import RunningSandbox
 
@@ -70,7 +72,7 @@ def save_model(folder: Path, scale: float = 1.0, regularisation: float = 1.0) ->
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from demo.model import pinned_requirements
+    from demo.locks import environment_lock, pinned_requirements
 
     data = load_data()
     rows = data.train.assign(worst_area=data.train["worst_area"] * scale, mean_area=data.train["mean_area"] * scale)
@@ -83,6 +85,7 @@ def save_model(folder: Path, scale: float = 1.0, regularisation: float = 1.0) ->
         pip_requirements=pinned_requirements(),
         serialization_format="cloudpickle",
     )
+    (folder / "requirements.lock").write_text(environment_lock())
     return str(folder)
 
 
@@ -138,6 +141,12 @@ def wait_for_requests(traffic: Traffic, more: int, timeout: float = 60.0) -> Non
     while len(traffic.answers) < wanted:
         assert time.monotonic() < deadline, f"{len(traffic.answers)} of {wanted} requests after {timeout} s"
         time.sleep(0.05)
+
+
+def registered(fleet: Fleet, source: str, **facts: Any) -> Version:
+    """A version of the fleet's model, sealed as the command line does it."""
+    images = {cloud.name: cloud.image for cloud in fleet.clouds}
+    return register(fleet.registry, fleet.model, source, keys=fleet.keys, images=images, **facts)
 
 
 def opened(config: Config, model: str, **rest: Any) -> Fleet:

@@ -11,13 +11,12 @@ import pytest
 
 from lockstep.errors import LockstepError
 from lockstep.operations.canary import CONDEMNED_TAG
-from lockstep.operations.register import register
 from lockstep.operations.replicate import replicate
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
 from tests.integration.deployed import Deployed, Ended, lockstep
-from tests.integration.fleets import save_model
+from tests.integration.fleets import registered, save_model
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -169,7 +168,7 @@ def test_a_bucket_that_is_not_there_is_no_missing_version(deployed: Deployed, tm
 def unreplicated(two_versions: Deployed) -> Version:
     """A version that is in MLflow alone."""
     folder = save_model(two_versions.folder / "v4", regularisation=0.1)
-    return register(two_versions.fleet.registry, two_versions.model, folder)
+    return registered(two_versions.fleet, folder)
 
 
 def test_a_version_that_is_not_replicated(deployed: Deployed, unreplicated: Version) -> None:

@@ -17,16 +17,25 @@ from pathlib import Path
 import pytest
 import requests
 
+from demo.locks import environment_lock
 from lockstep.errors import ConfigError, DigestMismatchError, RefusedError
-from lockstep.operations.image import dockerfile, find_serving, server_requirements, write_image
-from lockstep.operations.register import register
-from lockstep.rules.requirements import unpinned
+from lockstep.operations.image import find_serving, write_image
+from lockstep.operations.lock import SERVER_PACKAGES
+from lockstep.operations.register import register as register_signed
+from lockstep.rules.requirements import bare, package, requirement_lines, unhashed, unpinned
 from lockstep.rules.state import Version
 from lockstep.stores.registry import Registry
 from tests.model_files import ModelVersion
+from tests.signing import signing_keys
 
-MODEL_PINS = (f"mlflow=={installed('mlflow')}", f"scikit-learn=={installed('scikit-learn')}")
+PACKAGES = ("mlflow", "scikit-learn")
+MODEL_PINS = tuple(f"{name}=={installed(name)}" for name in PACKAGES)
+KEYS = signing_keys()
 START_TIMEOUT = 150.0
+
+
+def register(registry: Registry, model: str, folder: Path) -> Version:
+    return register_signed(registry, model, str(folder), keys=KEYS)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +48,13 @@ def folder(model_versions: tuple[ModelVersion, ModelVersion], tmp_path_factory: 
     copy = tmp_path_factory.mktemp("saved") / "model"
     shutil.copytree(model_versions[0].folder / "files", copy)
     (copy / "requirements.txt").write_text("".join(f"{line}\n" for line in MODEL_PINS))
+    (copy / "requirements.lock").write_text(environment_lock(PACKAGES))
     return copy
 
 
 @pytest.fixture(scope="module")
 def version(registry: Registry, folder: Path) -> Version:
-    return register(registry, "imaged", str(folder))
+    return register(registry, "imaged", folder)
 
 
 def content(context: Path) -> dict[str, str]:
@@ -59,20 +69,19 @@ def test_the_context_is_complete_and_exact(registry: Registry, version: Version,
     context = tmp_path / "context"
     written = write_image(registry, version, context)
     assert {path.relative_to(context).as_posix() for path in written} == set(content(context))
-    lines = (context / "requirements.txt").read_text().splitlines()
-    assert not unpinned(tuple(lines))
-    packages = [line.partition("==")[0] for line in lines]
-    assert packages == sorted({"mlflow", "scikit-learn", "uvicorn", "fastapi", "google-cloud-storage"})
-    assert set(MODEL_PINS) < set(lines)
+    lines = requirement_lines((context / "requirements.lock").read_text())
+    assert not unpinned(lines)
+    assert not unhashed(lines)
+    assert {*MODEL_PINS, *(f"{name}=={installed(name)}" for name in SERVER_PACKAGES)} < {*map(bare, lines)}
     text = (context / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (\S+) ", text, re.MULTILINE)
-    assert copied == ["requirements.txt", "serving"]
+    assert copied == ["requirements.lock", "serving"]
     assert all((context / name).exists() for name in copied)
     python = registry.manifest(version).env.python
-    assert f"FROM python:{python}-slim\n" in text
+    assert f"FROM --platform=linux/amd64 python:{python}-slim\n" in text
     for line in ("USER 10001", "EXPOSE 8080", 'ENTRYPOINT ["python", "-m", "serving"]'):
         assert f"{line}\n" in text
-    assert "--require-hashes" not in text
+    assert "--require-hashes -r requirements.lock\n" in text
 
 
 def test_the_context_is_the_same_each_time(registry: Registry, version: Version, tmp_path: Path) -> None:
@@ -83,25 +92,32 @@ def test_the_context_is_the_same_each_time(registry: Registry, version: Version,
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
-def test_requirements_with_hashes_are_checked_by_pip(registry: Registry, folder: Path, tmp_path: Path) -> None:
+def test_requirements_with_hashes_are_their_own_lock(registry: Registry, folder: Path, tmp_path: Path) -> None:
     hashed = tmp_path / "hashed"
     shutil.copytree(folder, hashed)
-    pins = [f"{line} --hash=sha256:{number * 64}" for number, line in enumerate_hex(MODEL_PINS)]
-    (hashed / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins))
-    version = register(registry, "imaged-hashed", str(hashed))
+    (hashed / "requirements.lock").replace(hashed / "requirements.txt")
+    version = register(registry, "imaged-hashed", hashed)
     context = tmp_path / "context"
+    context.mkdir()
+    for name, text in {"Dockerfile": "# Serving image, written by `lockstep image`.\n", "requirements.txt": ""}.items():
+        (context / name).write_text(text)  # as an earlier release left it
     write_image(registry, version, context, base="registry.example/python:{python}")
-    assert (context / "requirements.txt").read_text().splitlines() == pins
-    own = (context / "requirements-serving.txt").read_text().splitlines()
-    assert [line.partition("==")[0] for line in own] == ["fastapi", "google-cloud-storage", "uvicorn"]
-    text = (context / "Dockerfile").read_text()
-    assert "--require-hashes -r requirements.txt\n" in text
-    assert "FROM registry.example/python:3." in text
-    assert all((context / name).exists() for name in re.findall(r"^COPY (\S+) ", text, re.MULTILINE))
+    assert (context / "requirements.lock").read_text() == environment_lock(PACKAGES)
+    assert not (context / "requirements.txt").exists()
+    assert "FROM --platform=linux/amd64 registry.example/python:3." in (context / "Dockerfile").read_text()
 
 
-def enumerate_hex(lines: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [("0123456789abcdef"[index], line) for index, line in enumerate(lines)]
+def test_a_lock_without_what_the_server_needs_gives_no_image(registry: Registry, folder: Path, tmp_path: Path) -> None:
+    bald = tmp_path / "bald"
+    shutil.copytree(folder, bald)
+    lines = requirement_lines((bald / "requirements.lock").read_text())
+    kept = [line for line in lines if package(line) not in ("uvicorn", "google-cloud-storage")]
+    (bald / "requirements.lock").write_text("".join(f"{line}\n" for line in kept))
+    version = register(registry, "imaged-bald", bald)
+    with pytest.raises(RefusedError, match="has no google-cloud-storage, uvicorn") as caught:
+        write_image(registry, version, tmp_path / "context")
+    assert "lockstep lock" in caught.value.hint
+    assert not (tmp_path / "context").exists()
 
 
 def test_a_folder_with_other_files_is_refused(registry: Registry, version: Version, tmp_path: Path) -> None:
@@ -120,12 +136,6 @@ def test_a_missing_serving_package_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     )
     with pytest.raises(ConfigError, match="serving package is not on the Python path"):
         find_serving()
-
-
-def test_the_models_own_pins_win() -> None:
-    lines = server_requirements(("FastAPI[standard]==0.140.13", "google_cloud.storage==3.0.0", "numpy==2.0"), "3.17.2")
-    assert lines == ("mlflow==3.17.2", f"uvicorn=={installed('uvicorn')}")
-    assert dockerfile("python:3.12-slim", hashed=False) == dockerfile("python:3.12-slim", hashed=False)
 
 
 def test_the_context_serves_the_fetched_version(registry: Registry, version: Version, tmp_path: Path) -> None:
@@ -182,7 +192,7 @@ def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> object:
 
 
 def test_a_tampered_version_gives_no_image(registry: Registry, folder: Path, tmp_path: Path) -> None:
-    version = register(registry, "imaged-tampered", str(folder))
+    version = register(registry, "imaged-tampered", folder)
     (tmp_path / "manifest.json").write_text("{}")
     registry.client.log_artifact(version.run_id, str(tmp_path / "manifest.json"), f"lockstep/{version.digest}")
     with pytest.raises(DigestMismatchError):

@@ -7,17 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from demo.locks import environment_lock
 from lockstep.errors import NotFoundError, RefusedError
-from lockstep.operations.register import check_model_name, register
+from lockstep.operations.register import check_model_name
+from lockstep.operations.register import register as register_signed
 from lockstep.rules.manifest import Tracking
+from lockstep.rules.state import Version
 from lockstep.stores.registry import Registry
 from tests.model_files import ModelVersion
+from tests.signing import signing_keys
 
-PINNED = (f"mlflow=={installed('mlflow')}", f"scikit-learn=={installed('scikit-learn')}")
+KEYS = signing_keys()
+LOCK = "requirements.lock"
+PACKAGES = ("mlflow", "scikit-learn")
+PINNED = tuple(f"{name}=={installed(name)}" for name in PACKAGES)
+
+
+def register(registry: Registry, model: str, source: str, **facts: Any) -> Version:
+    return register_signed(registry, model, source, **{"keys": KEYS, **facts})
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ def registry(mlflow_server: str) -> Registry:
 
 
 @pytest.fixture(scope="module")
-def trained(registry: Registry) -> Trained:
+def trained(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """As a data scientist does it: fluent MLflow, in the server's own run."""
     import mlflow.sklearn
     import pandas as pd
@@ -55,6 +67,9 @@ def trained(registry: Registry) -> Trained:
                 signature=infer_signature(frame, model.predict(frame)),
                 pip_requirements=list(PINNED),
             )
+        lock = tmp_path_factory.mktemp("lock") / LOCK
+        lock.write_text(environment_lock(PACKAGES))
+        registry.client.log_model_artifact(str(info.model_id), str(lock))
     finally:
         mlflow.set_tracking_uri(before)
     return Trained(run.info.run_id, str(info.model_id))
@@ -66,6 +81,7 @@ def saved(model_versions: tuple[ModelVersion, ModelVersion], tmp_path_factory: p
     folder = tmp_path_factory.mktemp("saved") / "model"
     shutil.copytree(model_versions[0].folder / "files", folder)
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in PINNED))
+    (folder / LOCK).write_text(environment_lock(PACKAGES))
     return folder
 
 
@@ -136,6 +152,14 @@ def with_some_hashes(folder: Path) -> None:
     (folder / "requirements.txt").write_text(f"a==1 \\\n    --hash=sha256:{'0' * 64}\nb==2\n")
 
 
+def without_lock(folder: Path) -> None:
+    (folder / LOCK).unlink()
+
+
+def with_another_lock(folder: Path) -> None:
+    (folder / LOCK).write_text(environment_lock(PACKAGES).replace(PINNED[1], "scikit-learn==1.0.0"))
+
+
 def with_nothing(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -144,6 +168,8 @@ def with_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problem", "fix"),
     [
+        (without_lock, "has no lock", "lockstep lock {source} -o requirements.lock"),
+        (with_another_lock, "requirements.lock cannot be its environment: .*scikit-learn", "--lock requirements.lock"),
         (without_signature, "has no signature", "infer_signature"),
         (without_server_flavor, "no python_function flavor", "mlflow.pyfunc.log_model"),
         (with_open_versions, r"exact version: mlflow>=3, scikit-learn, pandas==3\.\*, -c constr", "scikit-learn==1."),
@@ -166,7 +192,7 @@ def test_a_model_that_could_not_be_served_is_refused(
     spoil(folder)
     with pytest.raises(RefusedError, match=problem) as caught:
         register(registry, "refused", str(folder))
-    assert fix in caught.value.hint
+    assert fix.format(source=folder) in caught.value.hint
     assert "refused" not in registry.models()
 
 

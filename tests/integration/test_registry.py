@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -28,15 +29,20 @@ from lockstep.errors import (
     ThrottledError,
     UnreachableError,
 )
-from lockstep.rules.manifest import Manifest, Tracking
+from lockstep.operations.seal import check_seal
+from lockstep.rules.manifest import SCHEMA_V1, Environment, Manifest, Tracking
 from lockstep.rules.state import Version
 from lockstep.stores import mlflow_server as mlflow_server_module
-from lockstep.stores.folders import measure_files
-from lockstep.stores.registry import DIGEST_TAG, Registry
+from lockstep.stores.captures import Capture
+from lockstep.stores.folders import measure_files, sha256_of
+from lockstep.stores.keys import Keys
+from lockstep.stores.registry import DIGEST_TAG, FORMAT_TAG, Registry
 from lockstep.stores.signature import example_rows
 
 PATIENCE = 60.0  # a busy machine answers late; only the tests of silence are in a hurry
+BESIDE = {"files", "manifest.json", "requirements.lock", "model.sig"}
 numbers = itertools.count(1)
+LOCK = b"a==1 --hash=sha256:...\n"
 FILES = {"MLmodel": "flavors: {}\n", "model.bin": "weights", "deep/er.txt": "x"}
 
 
@@ -47,6 +53,12 @@ class Sealed:
     version: Version
     manifest: Manifest
     uri: str
+    folder: Path
+
+    @property
+    def capture(self) -> Capture:
+        """What is kept of it."""
+        return Capture(self.manifest, self.folder, lock=LOCK, signature=b"signed")
 
 
 class Workshop:
@@ -68,14 +80,27 @@ class Workshop:
             (folder / path).write_text(text)
         self.client.log_artifacts(run.info.run_id, str(folder), "model")
         uri = f"{run.info.artifact_uri}/model"
-        manifest = Manifest(model, measure_files(folder), mlflow=Tracking(run_id=run.info.run_id, source=uri))
-        return Sealed(self.registry.seal(manifest, uri, run.info.run_id), manifest, uri)
+        tracking = Tracking(run_id=run.info.run_id, source=uri)
+        env = Environment(lock_sha256=hashlib.sha256(LOCK).hexdigest())
+        manifest = Manifest(model, measure_files(folder), mlflow=tracking, env=env)
+        sealed = Sealed(Version(model, "", manifest.digest), manifest, uri, folder)
+        return replace(sealed, version=self.registry.seal(sealed.capture, uri, run.info.run_id))
 
-    def overwrite(self, sealed: Sealed, path: str, text: str) -> None:
+    def captured(self, sealed: Sealed) -> str:
+        """Where the version's capture lies."""
+        return f"{sealed.uri.removesuffix('/model')}/lockstep/{sealed.version.digest}"
+
+    def address(self, uri: str) -> str:
+        """Where the server serves an artifact, for anybody who knows it."""
+        return self.registry.address + uri.replace("mlflow-artifacts:/", "/api/2.0/mlflow-artifacts/artifacts/", 1)
+
+    def overwrite(self, uri: str, text: str) -> None:
         """As anybody can who knows the address: a plain PUT on the artifact."""
-        place = sealed.uri.replace("mlflow-artifacts:/", "/api/2.0/mlflow-artifacts/artifacts/", 1)
-        answer = requests.put(f"{self.registry.address}{place}/{path}", data=text.encode(), timeout=10)
-        answer.raise_for_status()
+        requests.put(self.address(uri), data=text.encode(), timeout=10).raise_for_status()
+
+    def delete(self, uri: str) -> None:
+        """The same with a plain DELETE."""
+        requests.delete(self.address(uri), timeout=10).raise_for_status()
 
 
 @pytest.fixture
@@ -100,7 +125,9 @@ def test_a_sealed_version_is_read_back_whole(workshop: Workshop, tmp_path: Path)
     folder = registry.fetch(version, tmp_path / "fetched")
     assert measure_files(folder / "files") == sealed.manifest.files
     assert (folder / "manifest.json").read_bytes() == sealed.manifest.to_bytes()
-    assert {path.name for path in folder.iterdir()} == {"files", "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == BESIDE
+    assert (folder / "requirements.lock").read_bytes() == LOCK == registry.lock(version)
+    assert (folder / "model.sig").read_bytes() == b"signed" == registry.signature(version)
     assert registry.url(version) == f"{registry.address}/#/models/{model}/versions/1"
 
 
@@ -109,9 +136,10 @@ def test_fetch_mends_its_own_folder_and_refuses_another(workshop: Workshop, tmp_
     folder = workshop.registry.fetch(sealed.version, tmp_path / "fetched")
     (folder / "files" / "model.bin").write_text("changed")
     (folder / "files" / "more").write_text("extra")
+    (folder / "requirements.lock").write_text("changed")
     (folder / ".fetch-killed" / "half").mkdir(parents=True)
     workshop.registry.fetch(sealed.version, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["files", "manifest.json"]
+    assert {path.name for path in folder.iterdir()} == BESIDE
     assert measure_files(folder / "files") == sealed.manifest.files
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "letter.txt").write_text("dear")
@@ -122,10 +150,11 @@ def test_fetch_mends_its_own_folder_and_refuses_another(workshop: Workshop, tmp_
 def test_sealing_again_gives_the_same_version_also_in_a_race(workshop: Workshop) -> None:
     sealed = workshop.seal(workshop.model())
     run_id = sealed.version.run_id
-    assert workshop.registry.seal(sealed.manifest, sealed.uri, run_id) == sealed.version
+    assert workshop.registry.seal(sealed.capture, sealed.uri, run_id) == sealed.version
     other = replace(sealed.manifest, params={"depth": "3"})
+    capture = replace(sealed.capture, manifest=other)
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: workshop.registry.seal(other, sealed.uri, run_id), range(4)))
+        made = list(pool.map(lambda _: workshop.registry.seal(capture, sealed.uri, run_id), range(4)))
     left = workshop.registry.versions(sealed.version.model)
     assert set(made) == set(left[1:])
     assert [version.digest for version in left] == [sealed.manifest.digest, other.digest]
@@ -136,7 +165,7 @@ def test_sealing_completes_what_was_killed_half_way(workshop: Workshop) -> None:
     unfinished = replace(sealed.manifest, name=workshop.model())
     workshop.client.create_registered_model(unfinished.name)  # and then the process died
     assert workshop.registry.versions(unfinished.name) == ()
-    made = workshop.registry.seal(unfinished, sealed.uri, sealed.version.run_id)
+    made = workshop.registry.seal(replace(sealed.capture, manifest=unfinished), sealed.uri, sealed.version.run_id)
     assert workshop.registry.versions(unfinished.name) == (made,)
 
 
@@ -216,19 +245,31 @@ def test_tags_can_be_added_but_not_the_identity(workshop: Workshop) -> None:
     ("path", "named"), [("model.bin", "model.bin has sha256"), ("deep/more.txt", "deep/more.txt is not in")]
 )
 def test_a_changed_or_added_file_is_found_and_named(workshop: Workshop, tmp_path: Path, path: str, named: str) -> None:
+    """The registered source may hold anything; a changed capture is told and replaced by it; both changed is an end."""
     sealed = workshop.seal(workshop.model())
-    workshop.overwrite(sealed, path, "poison")
-    with pytest.raises(DigestMismatchError, match=named) as caught:
-        workshop.registry.fetch(sealed.version, tmp_path / "fetched")
+    told: list[str] = []
+    workshop.overwrite(f"{sealed.uri}/{path}", "poison")
+    folder = workshop.registry.fetch(sealed.version, tmp_path / "fetched", told.append)
+    assert (measure_files(folder / "files"), told) == (sealed.manifest.files, [])
+    workshop.overwrite(f"{workshop.captured(sealed)}/files/{path}", "poison")
+    with pytest.raises(DigestMismatchError, match=f"captured at registration: .*{named}.*source .*{named}") as caught:
+        workshop.registry.fetch(sealed.version, tmp_path / "again", told.append)
     assert str(sealed.version) in str(caught.value)
-    assert list((tmp_path / "fetched").iterdir()) == []
+    assert list((tmp_path / "again").iterdir()) == []
+    workshop.delete(sealed.uri)
+    workshop.client.log_artifacts(sealed.version.run_id, str(sealed.folder), "model")
+    folder = workshop.registry.fetch(sealed.version, tmp_path / "again", told.append)
+    assert measure_files(folder / "files") == sealed.manifest.files
+    assert len(told) == 1
+    assert all(word in told[0] for word in (str(sealed.version), named, "took its registered source", sealed.uri))
 
 
 def test_files_that_are_gone_are_an_error_and_not_an_empty_folder(workshop: Workshop, tmp_path: Path) -> None:
     sealed = workshop.seal(workshop.model())
-    place = sealed.uri.replace("mlflow-artifacts:/", "/api/2.0/mlflow-artifacts/artifacts/", 1)
-    requests.delete(f"{workshop.registry.address}{place}", timeout=10).raise_for_status()
-    with pytest.raises(DigestMismatchError, match=r"all 3 files of .* are gone"):
+    workshop.delete(sealed.uri)
+    workshop.registry.fetch(sealed.version, tmp_path / "captured")
+    workshop.delete(f"{workshop.captured(sealed)}/files")
+    with pytest.raises(DigestMismatchError, match=r"all 3 files of .* are gone.*all 3 files of .* are gone"):
         workshop.registry.fetch(sealed.version, tmp_path / "fetched")
 
 
@@ -243,15 +284,58 @@ def test_a_spoofed_digest_tag_is_found(workshop: Workshop, tmp_path: Path) -> No
     assert champion is not None
     with pytest.raises(DigestMismatchError, match="no manifest"):
         registry.fetch(champion, tmp_path / "fetched")
-    assert registry.seal(good.manifest, good.uri, good.version.run_id) == good.version
+    assert registry.seal(good.capture, good.uri, good.version.run_id) == good.version
 
 
 def test_a_changed_manifest_is_found(workshop: Workshop) -> None:
     sealed = workshop.seal(workshop.model())
-    run = replace(sealed, uri=sealed.uri.removesuffix("/model"))
-    workshop.overwrite(run, f"lockstep/{sealed.version.digest}/manifest.json", "{}")
+    workshop.overwrite(f"{workshop.captured(sealed)}/manifest.json", "{}")
     with pytest.raises(DigestMismatchError, match="stored manifest"):
         workshop.registry.manifest(sealed.version)
+
+
+def test_a_changed_or_lost_lock_is_found(workshop: Workshop, tmp_path: Path) -> None:
+    sealed = workshop.seal(workshop.model())
+    for spoil, found in ((workshop.overwrite, "has sha256"), (lambda uri, _: workshop.delete(uri), "is gone")):
+        spoil(f"{workshop.captured(sealed)}/requirements.lock", "b==2\n")
+        for read in (workshop.registry.lock, lambda version: workshop.registry.fetch(version, tmp_path / "fetched")):
+            with pytest.raises(DigestMismatchError, match=f"the lock of .* {found}") as caught:
+                read(sealed.version)
+            assert "register" in caught.value.hint
+    own = workshop.seal(workshop.model(), **{"locks/mine.txt": LOCK.decode()})
+    workshop.delete(f"{workshop.captured(own)}/requirements.lock")
+    assert workshop.registry.lock(own.version) == LOCK  # the model brought it
+    folder = workshop.registry.fetch(own.version, tmp_path / "own")
+    assert (folder / "requirements.lock").read_bytes() == LOCK
+    assert workshop.registry.seal(sealed.capture, sealed.uri, sealed.version.run_id) == sealed.version
+    assert workshop.registry.lock(sealed.version) == LOCK
+
+
+def test_a_version_of_the_first_format_is_read_as_it_was(workshop: Workshop, tmp_path: Path) -> None:
+    """As an earlier release registered it: a manifest of its own form, and nothing captured."""
+    sealed, model = workshop.seal(workshop.model()), workshop.model()
+    files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in sealed.manifest.files]
+    lineage = {"run_id": sealed.version.run_id, "source": sealed.uri, "parameters": {}, "metrics": {"auc": 0.5}}
+    environment = {"python": "3.11.9", "requirements": ["a==1"]}
+    document = {"format": SCHEMA_V1, "model": model, "files": files, "environment": environment, "lineage": lineage}
+    (tmp_path / "manifest.json").write_text(json.dumps(document, sort_keys=True, separators=(",", ":")))
+    digest = sha256_of(tmp_path / "manifest.json")
+    workshop.client.log_artifact(sealed.version.run_id, str(tmp_path / "manifest.json"), f"lockstep/{digest}")
+    workshop.client.create_registered_model(model)
+    tags = {DIGEST_TAG: digest, FORMAT_TAG: SCHEMA_V1}
+    workshop.client.create_model_version(model, sealed.uri, sealed.version.run_id, tags=tags)
+    (version,) = workshop.registry.versions(model)
+    assert version.digest == digest
+    assert workshop.registry.manifest(version).content == sealed.manifest.content
+    folder = workshop.registry.fetch(version, tmp_path / "fetched")
+    assert {path.name for path in folder.iterdir()} == {"files", "manifest.json"}
+    assert workshop.registry.signature(version) is None
+    with pytest.raises(RefusedError, match="sealed without a lock"):
+        workshop.registry.lock(version)
+    workshop.registry.set_alias(version, "champion")
+    assert workshop.registry.desired(model).champion == version
+    seal = check_seal(workshop.registry, version, Keys())
+    assert (seal.holds, seal.schema, len(seal.doubts)) == (True, SCHEMA_V1, 1)
 
 
 def test_a_deleted_version_is_not_mistaken_for_another(workshop: Workshop, tmp_path: Path) -> None:

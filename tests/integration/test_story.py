@@ -15,13 +15,12 @@ from lockstep.operations.canary import CONDEMNED_TAG, canary_deploy
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, sealed
 from lockstep.operations.monitor import monitor
-from lockstep.operations.register import register
 from lockstep.operations.replicate import missing_replicas, replicate
 from lockstep.operations.rollback import rollback
 from lockstep.operations.status import status
 from lockstep.rules.judge import Decision
 from lockstep.rules.state import Version
-from tests.integration.fleets import Traffic, configure, opened, save_model, unique, wait_for_requests
+from tests.integration.fleets import Traffic, configure, opened, registered, save_model, unique, wait_for_requests
 from tests.sandbox_control import RunningSandbox
 
 pytestmark = pytest.mark.timeout(300)
@@ -94,7 +93,7 @@ def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: s
 def _registered(fleet: Fleet, source: str) -> Version:
     """As the command and the flow do it: with an entry in the ledger."""
     with record(fleet, "register", None, source=source) as outcome:
-        version = register(fleet.registry, fleet.model, source)
+        version = registered(fleet, source)
         outcome.update(sealed(version, fleet.registry.manifest(version)))
     return version
 
