@@ -348,7 +348,7 @@ def test_what_a_killed_attempt_left_broken_is_made_anew(bench: Bench) -> None:
     slots, path = bench.cloud._slots, f"onlineEndpoints/{first.model}/deployments/{second.slot}"
     where = f"{second.prefix}/files/MLmodel"
     bench.control.corrupt("azure", where)
-    operation = slots._start(path, slots._body(second), first.model)
+    operation = slots._start(path, slots._body(second, bench.cloud.image), first.model)
     assert bench.cloud._workspace.outcome(operation, 30).status == "Failed"
     bench.store.put(where, bench.files[1].objects()["files/MLmodel"])
     bench.cloud.prepare(second)
@@ -358,7 +358,7 @@ def test_what_a_killed_attempt_left_broken_is_made_anew(bench: Bench) -> None:
 def test_a_slot_or_record_of_other_bytes_is_refused(bench: Bench) -> None:
     first, second = bench.serving()
     slots, path = bench.cloud._slots, f"onlineEndpoints/{first.model}/deployments/{second.slot}"
-    body = slots._body(first)
+    body = slots._body(first, bench.cloud.image)
     assert bench.cloud._workspace.outcome(slots._start(path, body, first.model), 30).succeeded
     with pytest.raises(RefusedError, match=first.digest):
         bench.cloud.prepare(second)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -24,7 +20,6 @@ from lockstep.stores.model_signature import fingerprint, open_signature, sign_ma
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER = ec.generate_private_key(ec.SECP256R1())
-OFFICIAL = Path(sys.executable).with_name("model_signing")
 
 
 def public(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -43,49 +38,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def manifest(folder: Path) -> Manifest:
     return Manifest("tumour", measure_files(folder))
-
-
-def official(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [str(OFFICIAL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
-
-
-def test_the_official_tool_accepts_it_and_finds_a_changed_byte(folder: Path, manifest: Manifest) -> None:
-    signature, key = folder.parent / "model.sig", folder.parent / "signing.pub"
-    signature.write_bytes(sign_manifest(manifest, KEY))
-    key.write_bytes(public(KEY))
-    verify = ("verify", "key", folder, "--signature", signature, "--public_key", key)
-    done = official(*verify)
-    assert done.returncode == 0, done
-    (folder / "a/b.txt").write_text("c")
-    done = official(*verify)
-    assert done.returncode != 0
-    assert "a/b.txt" in done.stdout + done.stderr
-    (folder / "a/b.txt").write_text("b")
-    (folder / "more").touch()
-    assert official(*verify).returncode != 0
-
-
-def test_a_signature_of_the_official_tool_is_read(folder: Path, manifest: Manifest) -> None:
-    signature, key = folder.parent / "model.sig", folder.parent / "signing.key"
-    encoding, no_password = serialization.Encoding.PEM, serialization.NoEncryption()
-    key.write_bytes(KEY.private_bytes(encoding, serialization.PrivateFormat.PKCS8, no_password))
-    done = official("sign", "key", folder, "--signature", signature, "--private_key", key)
-    assert done.returncode == 0, done
-    theirs = open_signature(signature.read_bytes(), [public(KEY)], "tumour 1")
-    ours = open_signature(sign_manifest(manifest, KEY), [public(OTHER), public(KEY)], "tumour 1")
-    assert (theirs.files, theirs.signer) == (ours.files, ours.signer)
-    assert (theirs.manifest, ours.manifest) == ("", manifest.digest)
-    subjects = [
-        statement(bundle)["subject"][0]["digest"] for bundle in (signature.read_bytes(), sign_manifest(manifest, KEY))
-    ]
-    assert subjects[0] == subjects[1]
-    with pytest.raises(DigestMismatchError, match="manifest of nobody"):  # it signs the files, not what they came from
-        verify_signature(signature.read_bytes(), manifest, [public(KEY)], "tumour 1")
-
-
-def statement(bundle: bytes) -> dict[str, Any]:
-    return dict(json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"])))
 
 
 def test_who_signed_is_told(manifest: Manifest) -> None:
