@@ -162,12 +162,21 @@ def replicate(
 
 def image(
     model: Model,
-    version: WhichVersion,
+    version: Annotated[
+        str, typer.Argument(help="MLflow number, alias, digest, or the SOURCE of a model that is not registered yet.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("image"),
+    lock: Annotated[Path | None, typer.Option(help="Hash-pinned requirements of a SOURCE without its own.")] = None,
+    platform: Annotated[str, typer.Option(help="Platform that a SOURCE is to be served on.")] = "linux/amd64",
 ) -> None:
     """Write the Dockerfile and the lock of a version's serving image, one for all registries."""
-    from lockstep.operations.image import write_image
+    from lockstep.operations.image import write_image, write_source_image
+    from lockstep.operations.origin import is_source
 
     with opened(model, quiet=False) as fleet:
-        for path in write_image(fleet.registry, fleet.registry.find(model, version), out):
+        if is_source(version):
+            written = write_source_image(fleet.registry, model, version, out, lock, platform)
+        else:
+            written = write_image(fleet.registry, fleet.registry.find(model, version), out)
+        for path in written:
             typer.echo(str(path))

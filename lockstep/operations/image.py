@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from lockstep.errors import ConfigError, RefusedError
-from lockstep.operations.lock import SERVER_PACKAGES
+from lockstep.operations.lock import DEFAULT_PLATFORM, SERVER_PACKAGES, check_platform, find_lock
+from lockstep.operations.model_folder import read_mlmodel, read_needs
+from lockstep.operations.origin import files_of, find_origin
 from lockstep.rules.requirements import pins, requirement_lines
 from lockstep.rules.state import Version
 from lockstep.stores.captures import LOCK
@@ -35,11 +37,33 @@ def write_image(
     pushed to the registries of all clouds. Raises RefusedError for a folder that holds something else, for a version
     that was sealed without a lock, and for a lock without what the server needs.
     """
-    manifest, lock = registry.manifest(version), registry.lock(version)
-    locked = pins(requirement_lines(lock.decode("utf-8")), manifest.env.python, manifest.env.platform)
+    env, lock = registry.manifest(version).env, registry.lock(version)
+    return _write_context(str(version), env.python, env.platform, lock, folder, base)
+
+
+def write_source_image(
+    registry: Registry,
+    model: str,
+    source: str,
+    folder: Path,
+    lock: Path | None = None,
+    platform: str = DEFAULT_PLATFORM,
+    base: str = "python:{python}-slim",
+) -> tuple[Path, ...]:
+    """The same for a model that is not registered yet: so its version can name the image that was built for it."""
+    check_platform(platform)
+    origin = find_origin(registry, source)
+    with files_of(registry, origin) as files:
+        needs = read_needs(files, read_mlmodel(files, source), source, local=origin.folder is not None)
+        locked = find_lock(files, lock, source, model, needs.python, platform)
+    return _write_context(source, needs.python, platform, locked, folder, base)
+
+
+def _write_context(what: str, python: str, platform: str, lock: bytes, folder: Path, base: str) -> tuple[Path, ...]:
+    locked = pins(requirement_lines(lock.decode("utf-8")), python, platform)
     if missing := sorted(set(SERVER_PACKAGES) - set(locked)):
         raise RefusedError(
-            f"the lock of {version} has no {', '.join(missing)}, which the server in the container needs",
+            f"the lock of {what} has no {', '.join(missing)}, which the server in the container needs",
             hint=f"`lockstep lock` adds it: make a lock of the model's source and register it with --lock {LOCK}",
         )
     serving = find_serving()
@@ -48,7 +72,7 @@ def write_image(
     for path in sorted(serving.rglob("*.py")):
         _write(folder / SERVING / path.relative_to(serving), path.read_bytes())
     _write(folder / LOCK, lock)
-    _write(folder / DOCKERFILE, dockerfile(base.format(python=manifest.env.python), manifest.env.platform).encode())
+    _write(folder / DOCKERFILE, dockerfile(base.format(python=python), platform).encode())
     return tuple(sorted([folder / DOCKERFILE, folder / LOCK, *(folder / SERVING).rglob("*.py")]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from lockstep.errors import ConfigError, LockstepError, NotFoundError, RefusedError
 from lockstep.operations.model_folder import read_mlmodel, read_needs
-from lockstep.operations.origin import find_origin
+from lockstep.operations.origin import files_of, find_origin
 from lockstep.rules.requirements import PLATFORMS, bare, lock_problems, package, requirement_lines, unhashed, unpinned
 from lockstep.stores.captures import LOCK
 
@@ -80,16 +81,14 @@ def lock_source(registry: Callable[[], Registry], source: str, platform: str, ou
     `registry` is asked for only where the model lies in MLflow.
     """
     check_platform(platform)
-    with tempfile.TemporaryDirectory(prefix="lockstep-lock-") as scratch:
-        local = Path(source.removeprefix("file://")).expanduser()
-        if local.is_dir():
-            folder = local
-        else:
+    with contextlib.ExitStack() as stack:
+        folder = Path(source.removeprefix("file://")).expanduser()
+        local = folder.is_dir()
+        if not local:
             found = registry()
-            origin = find_origin(found, source)
-            folder = found.download(origin.uri, Path(scratch), f"give the files of {origin.uri}")
+            folder = stack.enter_context(files_of(found, find_origin(found, source)))
         description = read_mlmodel(folder, source)
-        needs = read_needs(folder, description, source, local=local.is_dir())
+        needs = read_needs(folder, description, source, local=local)
         return make_lock(needs.requirements, str(description.get("mlflow_version") or ""), needs.python, platform, out)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -39,6 +41,11 @@ class Origin:
     folder: Path | None = None
 
 
+def is_source(text: str) -> bool:
+    """Whether a person means where a model lies, and no version: an address, or a folder with a slash in its name."""
+    return text.startswith(("runs:/", "models:/", "file://")) or ("/" in text and Path(text).expanduser().is_dir())
+
+
 def find_origin(registry: Registry, source: str) -> Origin:
     """Resolve what a person wrote; raises NotFoundError naming what there is instead, RefusedError for other forms."""
     if source.startswith("runs:/"):
@@ -56,6 +63,17 @@ def find_origin(registry: Registry, source: str) -> Origin:
     if folder.exists():
         raise RefusedError(f"{source} is a file, not a model's folder", hint=f"name one of: {SOURCES}")
     raise NotFoundError(f"there is no folder {source}", hint=f"name one of: {SOURCES}")
+
+
+@contextlib.contextmanager
+def files_of(registry: Registry, origin: Origin, progress: Progress = ignore_progress) -> Iterator[Path]:
+    """The model's folder on this machine while the block lasts: its own, or a download."""
+    if origin.folder is not None:
+        yield origin.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
+        progress(f"downloading {origin.uri}", 0, 0)
+        yield registry.download(origin.uri, Path(scratch), f"give the files of {origin.uri}")
 
 
 def upload(

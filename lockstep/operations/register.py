@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,7 @@ import rfc8785
 from lockstep.errors import ConfigError, DigestMismatchError, NotFoundError, RefusedError
 from lockstep.operations.lock import DEFAULT_PLATFORM, check_platform, find_lock
 from lockstep.operations.model_folder import check_signature, read_mlmodel, read_needs
-from lockstep.operations.origin import Origin, Progress, find_origin, ignore_progress, upload
+from lockstep.operations.origin import Origin, Progress, files_of, find_origin, ignore_progress, upload
 from lockstep.operations.provenance import read_code, read_data
 from lockstep.rules.manifest import (
     SHA256,
@@ -78,7 +77,7 @@ def register(
     signing = signing_key(keys)
     ancestors = _parents(registry, model, parents)
     origin = find_origin(registry, source)
-    with _files_of(registry, origin, progress) as folder:
+    with files_of(registry, origin, progress) as folder:
         description = read_mlmodel(folder, source)
         check_signature(description, source)
         needs = read_needs(folder, description, source, local=origin.folder is not None)
@@ -131,16 +130,6 @@ def signing_key(keys: Keys) -> EllipticCurvePrivateKey:
             hint="make it once with `lockstep keys create`, or set keys.signing_key in lockstep.yaml",
         )
     return keys.signing
-
-
-@contextlib.contextmanager
-def _files_of(registry: Registry, origin: Origin, progress: Progress) -> Iterator[Path]:
-    if origin.folder is not None:
-        yield origin.folder
-        return
-    with tempfile.TemporaryDirectory(prefix="lockstep-register-") as scratch:
-        progress(f"downloading {origin.uri}", 0, 0)
-        yield registry.download(origin.uri, Path(scratch), f"give the files of {origin.uri}")
 
 
 def _measure(folder: Path, model: str, progress: Progress) -> tuple[FileEntry, ...]:
