@@ -93,6 +93,7 @@ def versions(model: Model, as_json: AsJson = False) -> None:
                     "version": version.label,
                     "digest": version.digest,
                     "content": _content(fleet, version) if as_json else "",
+                    "run_id": version.run_id,
                     "role": roles.get(version.label, ""),
                     "verdict": tags.get(VERDICT_TAG, ""),
                     "condemned": tags.get(CONDEMNED_TAG, ""),

@@ -15,6 +15,7 @@ from pathlib import Path
 from termios import TIOCSWINSZ
 
 import jsonschema
+import obstore
 import pytest
 import yaml
 from rich.console import Console
@@ -23,12 +24,13 @@ from lockstep import terminal
 from lockstep.commands.options import complete_model, options
 from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK
-from tests.contract.clouds import eventually
+from tests.contract.clouds import eventually, open_store
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import Traffic, save_model
 
 pytestmark = pytest.mark.timeout(180)
 
+OTHER = f"sha256:{'e' * 64}"  # of an image that is not the configured one
 COMMAND = [sys.executable, "-m", "lockstep.cli"]
 
 
@@ -131,11 +133,28 @@ def test_dry_runs_change_nothing(deployed: Deployed) -> None:
 
 def test_register_replicate_and_image(deployed: Deployed, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", regularisation=0.05)
-    ended = process("--config", deployed.config, "register", deployed.model, folder, "--json")
+    (tmp_path / "train.csv").write_text("a\n1\n")
+    others = {
+        f"clouds__{cloud.name}__image": f"{cloud.image.partition('@')[0]}@{OTHER}" for cloud in deployed.fleet.clouds
+    }
+    config = deployed.configured(tmp_path / "other.yaml", **others)
+    facts = ("--code", tmp_path, "--data", f"s3://b/train.csv@7={tmp_path / 'train.csv'}", "--parent", "champion")
+    ended = process("--config", config, "register", deployed.model, folder, *facts, "--json")
     assert ended.returncode == 0, ended.stderr
     made = json.loads(ended.stdout)
     version = deployed.fleet.registry.find(deployed.model, made["version"])
+    manifest = deployed.fleet.registry.manifest(version)
     assert (made["model"], made["digest"], made["run_id"]) == (version.model, version.digest, version.run_id)
+    assert made["content"] == manifest.content
+    assert manifest.parents == (deployed.v2.digest,)
+    assert [(data.uri, data.snapshot_id, data.rows) for data in manifest.data] == [("s3://b/train.csv", "7", 1)]
+    assert set(manifest.env.images) == set(deployed.clouds)
+    (listed,) = (
+        row
+        for row in lockstep("versions", deployed.model, "--json", config=deployed.config).document
+        if row["version"] == version.label
+    )
+    assert (listed["content"], listed["run_id"]) == (manifest.content, version.run_id)
 
     dry = lockstep("replicate", deployed.model, version.label, "--dry-run", "--json", config=deployed.config)
     assert dry.document == dict.fromkeys(deployed.clouds, "its bytes are not there")
@@ -143,12 +162,24 @@ def test_register_replicate_and_image(deployed: Deployed, tmp_path: Path) -> Non
     assert (done.status, done.err) == (0, "")
     assert set(done.document) == set(deployed.clouds)
     assert all(record["console"].startswith("https://") for record in done.document.values())
+    for cloud in deployed.fleet.clouds:
+        # The image that was configured when it was sealed, not the one that is now.
+        assert cloud.attest(version, manifest.env.images[cloud.name]) == ()
+        assert manifest.env.images[cloud.name] != cloud.image
+        store = open_store(cloud.store())
+        lock = bytes(obstore.get(store, f"{version.prefix}/requirements.lock").bytes())
+        assert lock == deployed.fleet.registry.lock(version)
+        assert deployed.fleet.replicas(cloud).signature(version) == deployed.fleet.registry.signature(version)
     shown = lockstep("replicate", deployed.model, version.digest[:10], config=deployed.config)
     assert [line.split()[0] for line in shown.out.splitlines()] == list(deployed.clouds)
 
     image = lockstep("image", deployed.model, version.label, "--out", tmp_path / "image", config=deployed.config)
     assert image.status == 0, image
-    assert {Path(line).name for line in image.out.splitlines()} >= {"Dockerfile", "requirements.txt"}
+    assert {Path(line).name for line in image.out.splitlines()} >= {"Dockerfile", "requirements.lock"}
+    early = lockstep("image", deployed.model, folder, "--out", tmp_path / "early", config=deployed.config)
+    assert early.status == 0, early
+    for name in ("Dockerfile", "requirements.lock"):  # the same image, before anything was registered
+        assert (tmp_path / "early" / name).read_bytes() == (tmp_path / "image" / name).read_bytes()
     again = lockstep("image", deployed.model, version.label, "--out", folder, config=deployed.config)
     assert again.status == 3
     assert "next:" in again.err
