@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def check(as_json: AsJson = False) -> None:
-    """Prove that MLflow, every cloud and its store can be reached with the credentials at hand."""
+    """Prove that MLflow, every cloud, its store and its archive can be reached with the credentials at hand."""
     from lockstep.stores.registry import Registry
 
     options.json = as_json
@@ -52,6 +52,9 @@ def _check_cloud(cloud: Cloud) -> None:
 
     cloud.check()
     open_replicas(cloud).check_access()
+    archive = cloud.archive()
+    if archive is not None:
+        archive.protection()
 
 
 def schema() -> None:
