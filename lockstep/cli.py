@@ -2,11 +2,12 @@
 
 Exit statuses: 0 done, 1 unexpected, 2 wrong usage, 3 refused or configuration wrong, 4 not found, 5 a cloud or MLflow
 could not do it, 6 clouds are not in step, 7 judged bad: a canary was taken back, or `monitor` found a
-breach in what serves (rolled back or not).
+breach in what serves (rolled back or not), 130 interrupted.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,11 +33,21 @@ app = typer.Typer(
 )
 
 
+def show_version(asked: bool) -> None:
+    """Print the installed release and end."""
+    if asked:
+        typer.echo(f"lockstep {importlib.metadata.version('lockstep')}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     config: Annotated[
         Path | None, typer.Option(help="Configuration file (default: $LOCKSTEP_CONFIG or lockstep.yaml).")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the release and exit.", callback=show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options of every command."""
     options.config = config

@@ -100,6 +100,8 @@ def show_status(status: Status) -> None:
     if not status.out_of_step and status.desired.champion is not None:
         canary = f", with {status.desired.challenger} as its canary" if status.desired.challenger else ""
         _say("green", f"in step: {status.desired.champion} everywhere{canary}")
+    elif status.desired.champion is None:
+        _say("", f"no version of {status.state.model} is champion: nothing should serve")
 
 
 def show_plan(plan: Plan) -> None:
@@ -156,7 +158,14 @@ def state_as_json(state: FleetState) -> Mapping[str, object]:
             "exists": cloud.exists,
             "busy": cloud.busy,
             "slots": [
-                {"slot": s.name, "traffic": s.weight, "ready": s.ready, "status": s.status, "digest": s.digest}
+                {
+                    "slot": s.name,
+                    "version": s.label,
+                    "traffic": s.weight,
+                    "ready": s.ready,
+                    "status": s.status,
+                    "digest": s.digest,
+                }
                 for s in cloud.slots
             ],
         }

@@ -87,10 +87,16 @@ def parse_steps(text: str | None) -> tuple[int, ...] | None:
     """Per cents from `--steps`; None when it is left out."""
     if text is None:
         return None
+    from lockstep.rules.rollout import plan_stages
+
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"--steps takes whole per cents such as 5,25,50,100, not {text!r}") from None
+        steps = tuple(int(part) for part in text.split(","))
+        plan_stages(("cloud",), steps)
+    except (ValueError, LockstepError):
+        raise typer.BadParameter(
+            f"--steps takes whole per cents that rise to 100, such as 5,25,50,100, not {text!r}"
+        ) from None
+    return steps
 
 
 def emit(answer: object) -> None:

@@ -31,6 +31,7 @@ def deploy(
     from lockstep import terminal
     from lockstep.operations.canary import canary_deploy, check_deployable
     from lockstep.operations.watch import describe
+    from lockstep.rules.plan import Target, plan_changes
     from lockstep.rules.rollout import plan_stages
 
     with opened(model, as_json) as fleet:
@@ -39,17 +40,29 @@ def deploy(
         if dry_run:
             check_deployable(fleet, found)
             names = [cloud.name for cloud in fleet.clouds]
-            stages = [stage.title for stage in plan_stages(names, wanted or fleet.settings.rollout.steps)]
+            rollout = fleet.settings.rollout
+            stages = [
+                f"{stage.title} for at least {rollout.step_seconds:g} s and {rollout.min_requests} requests"
+                for stage in plan_stages(names, wanted or rollout.steps)
+            ]
             stable = fleet.registry.desired(model).champion
-            stages = stages if stable and stable.digest != found.digest else ["100 % at once: nothing else serves"]
-            emit({"stages": stages}) if as_json else typer.echo("\n".join(stages))
+            first = stable is None or stable.digest == found.digest
+            stages = ["100 % at once: nothing else serves"] if first else stages
+            plan = plan_changes(Target((found,) if stable is None or first else (stable, found), {}), fleet.observe())
+            if as_json:
+                emit({"version": found.label, "digest": found.digest, "plan": list(plan.explain()), "stages": stages})
+            else:
+                typer.echo(f"{found} as a canary" if not first else str(found))
+                terminal.show_plan(plan)
+                typer.echo("\n".join(stages))
             return
         done = canary_deploy(fleet, found, steps=wanted)
+        desired = None if as_json else fleet.registry.desired(model)
     if as_json:
         stages_done = [describe(report) for report in done.stages]
         emit({"version": found.label, "stages": stages_done, "after": terminal.state_as_json(done.after)})
     else:
-        terminal.show_state(done.after)
+        terminal.show_state(done.after, desired)
         typer.echo(f"{found} serves everywhere")
 
 
@@ -66,12 +79,14 @@ def status(
     with opened(model, as_json) as fleet:
         found = run(fleet, prove=prove)
     if as_json:
-        champion = found.desired.champion
+        champion, challenger, fallback = found.desired.champion, found.desired.challenger, found.desired.fallback
         emit(
             {
                 "model": model,
                 "champion": champion.label if champion else None,
                 "digest": champion.digest if champion else None,
+                "challenger": challenger.label if challenger else None,
+                "fallback": fallback.label if fallback else None,
                 "clouds": terminal.state_as_json(found.state),
                 "answers": {
                     p.cloud: [{"version": a.label, "digest": a.digest} for a in p.answers] for p in found.proofs
@@ -147,6 +162,7 @@ def rollback(
     from lockstep import terminal
     from lockstep.operations.rollback import plan_rollback
     from lockstep.operations.rollback import rollback as run
+    from lockstep.rules.state import DesiredState
 
     if len(reason) > 1000:
         raise typer.BadParameter("a reason has at most 1000 characters")
@@ -175,6 +191,6 @@ def rollback(
             }
         )
     else:
-        terminal.show_state(done.after)
+        terminal.show_state(done.after, DesiredState(model, done.target))
         what = "rolled back to" if done.left or done.plan.changes else "already on"
         typer.echo(f"{what} {done.target}, verified on every cloud after {done.seconds:.1f} s")

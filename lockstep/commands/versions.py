@@ -150,7 +150,9 @@ def replicate(
         found = fleet.registry.find(model, version)
         if dry_run:
             missing = missing_replicas(fleet, found)
-            lines = [f"{cloud}: {what}" for cloud, what in missing.items()] or ["nothing to do"]
+            lines = [f"{cloud}: {what}" for cloud, what in missing.items()] or [
+                "present on every cloud (no bytes were read: `lockstep verify` reads them)"
+            ]
             emit(missing) if as_json else typer.echo("\n".join(lines))
             return
         records = run(fleet, found, repair=repair)

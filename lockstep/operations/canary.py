@@ -49,6 +49,7 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
     for a version that is not replicated or is condemned, VerdictError when the canary was taken back, and the cause
     when a cloud could not follow: then the canary was taken back as well.
     """
+    stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
     with refusals(fleet, "canary_deploy", version):
         fleet = with_probe(fleet, version)
         check_deployable(fleet, version)
@@ -67,7 +68,6 @@ def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | No
                 promoted.update(champion=version.digest)
             fleet.registry.delete_alias(fleet.model, CHALLENGER)  # of a rollout that was killed: it has no traffic now
         else:
-            stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
             reports = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
             _retire_others(fleet, keep={version.slot, stable.slot})
         after = fleet.observe()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError
@@ -12,6 +14,9 @@ from lockstep.operations.probe import PROBES, with_probe
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
+
+#: Operations after which every cloud is where it should be, whatever was left half done before.
+SETTLES: Final = ("rollback.outcome", "canary_deploy.outcome")
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,23 @@ def _difference(desired: DesiredState, split: TrafficSplit | None) -> str:
 
 
 def _unfinished(fleet: Fleet) -> list[str]:
-    """Intents of the newest operations that have no outcome: running now, or killed."""
+    """Intents of the newest operations that have no outcome: running now, or killed.
+
+    What a later rollout or rollback brought to a good end is no longer open.
+    """
     try:
         entries = fleet.ledger.entries(fleet.model, last=200)
     except LockstepError as error:
         return [f"cannot be told: {error.reason}"]
     closed = {str(entry.body.get("intent")) for entry in entries if entry.kind.endswith(".outcome")}
+    settled = {
+        str(entry.body.get("intent")) for entry in entries if entry.kind in SETTLES and not entry.body.get("error")
+    }
+    began = [place for place, entry in enumerate(entries) if entry.event_id.removesuffix("/intent") in settled]
     return [
-        f"{entry.kind.removesuffix('.intent')} of version {entry.body.get('version')} by {entry.actor}"
-        for entry in entries
+        f"{entry.kind.removesuffix('.intent')} of version {entry.body.get('version')} by {entry.actor}, "
+        f"begun {datetime.fromtimestamp(entry.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        for entry in entries[max(began, default=-1) + 1 :]
         if entry.kind.endswith(".intent")
         and "within" not in entry.body  # a step; its operation is named
         and entry.event_id.removesuffix("/intent") not in closed

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lockstep.config import parse
+from tests.docs_snippets import snippets
 from tests.sandbox_control import RunningSandbox
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "sandbox"
@@ -45,3 +48,33 @@ def test_an_example_fails_when_its_claim_does_not_hold(sandbox: RunningSandbox) 
 def test_an_example_without_its_cloud_says_so() -> None:
     done = script("aws", {"gcp": {}})
     assert (done.returncode, done.stderr.strip()) == (1, "the sandbox runs without aws: start it with --clouds aws")
+
+
+def configure(settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / "configure.py"), "--mlflow", "http://127.0.0.1:1", "churn"]
+    return subprocess.run(command, input=settings, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def test_the_sandbox_gets_a_configuration_that_reaches_its_clouds(sandbox: RunningSandbox) -> None:
+    done = configure(json.dumps(sandbox.settings))
+    assert done.returncode == 0, done.stderr
+    config = parse(done.stdout, "lockstep.yaml", {})
+    assert config.model("churn").fleet == "default"
+    for name, settings in config.clouds.items():
+        settings.connect(name).check()
+
+
+def test_what_is_no_sandboxs_settings_gets_one_line() -> None:
+    done = configure("nothing")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+
+
+def test_the_faults_of_the_sandboxs_page_are_taken(sandbox: RunningSandbox) -> None:
+    page = Path(__file__).parents[2] / "docs" / "sandbox.md"
+    shown = re.findall(r'\{"cloud": "[a-z]+", "kind"[^}]*\}', page.read_text(encoding="utf-8"))
+    assert len(shown) == 2
+    for body in shown:
+        given = json.loads(body)
+        with sandbox.control.during(given.pop("cloud"), given.pop("kind"), **given):
+            pass
+    assert any("curl" in snippet.text for snippet in snippets(page))
