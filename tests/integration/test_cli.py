@@ -125,7 +125,12 @@ def test_dry_runs_change_nothing(deployed: Deployed) -> None:
             f"{cloud}: traffic {deployed.v2.slot} 100 % -> {deployed.v1.slot} 100 %" for cloud in deployed.clouds
         ]
         deploy = lockstep("deploy", deployed.model, "3", "--steps", "10,100", "--dry-run", config=deployed.config)
-        assert deploy.out.splitlines() == [f"10 % on {deployed.clouds[0]}", "10 %", "100 %"]
+        shown = deploy.out.splitlines()
+        assert {line for line in shown if "ready" in line} == {
+            f"{cloud}: make slot {deployed.v3.slot} ready" for cloud in deployed.clouds
+        }
+        titles = [line.partition(" for at least")[0] for line in shown[-3:]]
+        assert titles == [f"10 % on {deployed.clouds[0]}", "10 %", "100 %"]
         replicate = lockstep("replicate", deployed.model, "3", "--dry-run", config=deployed.config)
         assert replicate.out.startswith("present on every cloud")
     assert len(deployed.fleet.ledger.entries()) == before
