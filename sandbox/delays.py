@@ -27,6 +27,7 @@ SECONDS: Final[Mapping[str, tuple[float, float, float]]] = {
     "azure.deployment.create": (0.0, 1.2, 540.0),
     "azure.deployment.update": (0.0, 0.6, 120.0),
     "azure.deployment.delete": (0.0, 0.3, 60.0),
+    "azure.capture.flush": (0.0, 1.0, 120.0),  # assumed: no duration is published
     "gcp.model.upload": (0.0, 0.2, 30.0),
     "gcp.endpoint.create": (0.0, 0.2, 15.0),
     "gcp.endpoint.deploy": (0.0, 1.5, 720.0),

@@ -13,6 +13,7 @@ from typing import Any, Final
 from werkzeug.wrappers import Response
 
 from sandbox.azure.arm import ArmError, Ask, Operation, ResourceManager, answer, bad_request, not_found
+from sandbox.azure.collector import check_collector
 from sandbox.azure.endpoints import check_idle, endpoint_key
 from sandbox.azure.images import Plan, cores, plan
 from sandbox.azure.operations import Operations
@@ -121,6 +122,8 @@ class Deployments:
         if old is not None and old["properties"]["instanceType"].lower() != sent["instanceType"].lower():
             raise bad_request(f"The instance type of deployment '{name}' cannot be changed after its creation.")
         limits(sent)
+        if sent.get("dataCollector"):
+            check_collector(sent["dataCollector"])
         sku = {"name": "Default", "tier": "Standard", **present(ask.body.get("sku") or {})}
         _check_capacity(sku)
         properties = {

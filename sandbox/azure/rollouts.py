@@ -104,7 +104,7 @@ class Rollouts:
         timeout, parallel = limits(properties)
         limit = PARALLEL * parallel * int(change.new["sku"]["capacity"])
         self._logs.pop(place, None)
-        return Slot(change.name, container, what.scoring, timeout, limit)
+        return Slot(change.name, container, what.scoring, timeout, limit, properties.get("dataCollector"))
 
     def _resize(self, change: Change) -> None:
         routing = self._routes.find(change.endpoint)

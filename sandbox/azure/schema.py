@@ -81,7 +81,7 @@ DEPLOYMENT: Final[Fields] = {
         "environmentVariables": dict,
         "properties": dict,
         "appInsightsEnabled": bool,
-        "dataCollector": dict,
+        "dataCollector": {"collections": dict, "rollingRate": str, "requestLogging": {"captureHeaders": list}},
         "egressPublicNetworkAccess": str,
         "endpointComputeType": str,
         "instanceType": str,

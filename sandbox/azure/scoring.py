@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import time
 import uuid
 from typing import Final
 
 from werkzeug.wrappers import Request, Response
 
+from sandbox.azure.collector import Collector
 from sandbox.azure.metrics import Metrics, Sample
 from sandbox.azure.slots import Routes, Routing, Slot
 from sandbox.azure.tokens import SCORING, InvalidTokenError, Tokens
@@ -21,6 +23,7 @@ from sandbox.faults import Fault
 from sandbox.web import Target
 
 DEPLOYMENT_HEADER: Final = "azureml-model-deployment"
+CLIENT_ID: Final = "x-ms-client-request-id"
 NOT_FORWARDED: Final = frozenset(
     ("host", "connection", "keep-alive", "transfer-encoding", "te", "upgrade", "authorization", "content-length",
      "expect", "accept-encoding")
@@ -33,10 +36,11 @@ class Scoring:
 
     cloud = "azure"
 
-    def __init__(self, routes: Routes, metrics: Metrics, tokens: Tokens) -> None:
+    def __init__(self, routes: Routes, metrics: Metrics, tokens: Tokens, collector: Collector) -> None:
         self._routes = routes
         self._metrics = metrics
         self._tokens = tokens
+        self._collector = collector
 
     def identify(self, request: Request) -> Target:
         """`Score` and the endpoint's name."""
@@ -100,19 +104,37 @@ class Scoring:
                 return slot.name, busy, 0
             if entered:
                 try:
-                    return slot.name, *_ask(slot, request)
+                    response, status = _ask(slot, request)
                 finally:
                     slot.leave()
+                if slot.collector is not None and status == 200:
+                    bodies = (request.get_data(), response.get_data())
+                    headers = {**request.headers, CLIENT_ID: _client_id(request)}
+                    self._collector.record(
+                        slot.collector, first.endpoint, slot.name, _request_id(request), headers, bodies
+                    )
+                return slot.name, response, status
             routing = self._routes.find(endpoint)  # the slot was retired meanwhile, so the traffic has moved
         return "", _text(404, f"Endpoint '{endpoint}' does not exist."), 0
 
     def _finish(self, request: Request, deployment: str, response: Response) -> Response:
         if deployment:
             response.headers[DEPLOYMENT_HEADER] = deployment
-        request_id = str(uuid.uuid4())
-        response.headers["X-Request-ID"] = request_id
-        response.headers["x-ms-client-request-id"] = request.headers.get("x-ms-client-request-id", request_id)
+        response.headers["X-Request-ID"] = _request_id(request)
+        response.headers[CLIENT_ID] = _client_id(request)
         return response
+
+
+def _request_id(request: Request) -> str:
+    """The service's own id, whatever the caller sent under that name."""
+    given: str = request.environ.setdefault("sandbox.request_id", str(uuid.uuid4()))
+    return given
+
+
+def _client_id(request: Request) -> str:
+    """The caller's id, with letters, digits, dashes and underscores alone and cut at 40 characters, as documented."""
+    sent = re.sub(r"[^A-Za-z0-9_-]", "", request.headers.get(CLIENT_ID, ""))[:40]
+    return sent or _request_id(request)
 
 
 def _ask(slot: Slot, request: Request) -> tuple[Response, int]:

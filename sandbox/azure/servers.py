@@ -13,6 +13,7 @@ from sandbox.azure.assets import ENVIRONMENTS, MODELS, Assets
 from sandbox.azure.azurite import Azurite
 from sandbox.azure.blob import OPERATIONS as BLOB_OPERATIONS
 from sandbox.azure.blob import BlobProxy
+from sandbox.azure.collector import Collector
 from sandbox.azure.deployments import Deployments
 from sandbox.azure.endpoints import Endpoints
 from sandbox.azure.entra import OPERATIONS as ENTRA_OPERATIONS
@@ -88,6 +89,7 @@ class AzureServers:
         endpoints.serve(manager)
         deployments.serve(manager)
         self._manager_operations = manager.operations
+        collector = Collector(world, self._azurite, default_container, store.workspace_id)
         monitor = Monitor(store, metrics, tokens, world.faults, self._subscription, REGION)
 
         def serve(service: Service, threads: int) -> str:
@@ -95,7 +97,7 @@ class AzureServers:
             self._servers.append(WebServer(app, threads=threads, certificate=certificates.server))
             return self._servers[-1].url
 
-        endpoints.scoring_url = serve(Scoring(routes, metrics, tokens), 32)
+        endpoints.scoring_url = serve(Scoring(routes, metrics, tokens, collector), 32)
         resource_manager = serve(manager, 16)
         manager.audiences = (*MANAGEMENT, resource_manager)
         entra.allow(resource_manager)

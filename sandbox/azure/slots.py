@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from sandbox.containers import Container
 
@@ -23,10 +23,19 @@ DRAIN_SECONDS: Final = 180.0
 class Slot:
     """One deployment's container; one container stands for all `instances` of the deployment."""
 
-    def __init__(self, name: str, container: Container, path: str, timeout: float, limit: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        container: Container,
+        path: str,
+        timeout: float,
+        limit: int,
+        collector: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name: Final = name
         self.container: Final = container
         self.path: Final = path
+        self.collector: Final = collector
         self.timeout = timeout
         self.limit = limit
         self._in_flight = 0

@@ -16,7 +16,7 @@ from tests.contract.clouds import Load, Subject, breast_cancer_rows, eventually,
 from tests.model_files import ModelVersion
 from tests.sandbox_control import RunningSandbox
 
-CAPTURING = ("sagemaker",)
+CAPTURING = ("azureml", "sagemaker")
 
 
 def made(

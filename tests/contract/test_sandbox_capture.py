@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.contract.aws_account import Account
+from tests.contract.azure_account import Account as AzureAccount
 from tests.contract.clouds import breast_cancer_rows, eventually
 from tests.model_files import ModelVersion
 from tests.sandbox_control import RunningSandbox
@@ -101,3 +102,85 @@ def test_sagemaker_takes_no_capture_that_it_does_not_emulate(
         with pytest.raises(ClientError) as raised:
             aws.config(("v1", model, 1.0), DataCaptureConfig=config)
         assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+
+
+@pytest.fixture(scope="module")
+def azure(sandbox: RunningSandbox) -> Iterator[AzureAccount]:
+    if "azure" not in sandbox.settings:
+        pytest.skip("the sandbox runs without Azure")
+    account = AzureAccount(sandbox.settings["azure"], sandbox.control)
+    yield account
+    account.clean()
+
+
+def test_azure_writes_events_by_deployment_and_hour(
+    azure: AzureAccount, model_versions: tuple[ModelVersion, ModelVersion]
+) -> None:
+    from azure.ai.ml.entities import DataCollector, DeploymentCollection, RequestLogging
+    from azure.storage.blob import ContainerClient
+
+    sealed = model_versions[0]
+    model, environment = azure.model(azure.upload(sealed)), azure.environment()
+    endpoint = azure.endpoint()
+    collecting = DataCollector(
+        {"request": DeploymentCollection(enabled="true"), "response": DeploymentCollection(enabled="true")},
+        rolling_rate="hour",
+        sampling_rate=1.0,
+        request_logging=RequestLogging(capture_headers=["x-ms-client-request-id"]),
+    )
+    wire = cast(Any, collecting._to_rest_object()).as_dict()  # as MLClient puts it into the deployment
+    body = azure.deployment_body(model, environment, sealed.digest, dataCollector=wire)
+    azure.done("PUT", f"/onlineEndpoints/{endpoint}/deployments/blue", body)
+    azure.split(endpoint, blue=100)
+    frame = {"columns": list(breast_cancer_rows(1)[0]), "data": [list(breast_cancer_rows(1)[0].values())]}
+    sent = {"x-ms-client-request-id": "request_1-" + "x" * 40, "X-Request-ID": "mine"}
+    answer = azure.score(endpoint, frame, **sent)
+    assert answer.status_code == 200
+    assert answer.headers["X-Request-ID"] != "mine", "Azure gives its own"
+    assert answer.headers["x-ms-client-request-id"] == sent["x-ms-client-request-id"][:40]
+
+    settings = azure.settings
+    address = settings["blob_endpoint"]
+    container = ContainerClient(
+        address, settings["default_container"], credential=settings["storage_key"], connection_verify=azure.ca
+    )
+    place = f"modelDataCollector/{endpoint}/blue/"
+    events: dict[str, dict[str, Any]] = {}
+
+    def collected() -> bool:
+        for name in container.list_blob_names(name_starts_with=place):
+            collection, *hour, blob = name.removeprefix(place).split("/")
+            (line,) = container.download_blob(name).readall().splitlines()
+            events[collection] = json.loads(line)
+            assert "-".join(hour[:3]) + "T" + hour[3] == events[collection]["time"][:13]
+            assert blob.endswith(".jsonl")
+        return set(events) == {"request", "response"}
+
+    assert eventually(collected)
+    for collection, event in events.items():
+        assert event["type"] == f"azureml.inference.{collection}"
+        assert event["source"].lower().endswith(f"/onlineendpoints/{endpoint}/deployments/blue")
+        assert event["xrequestid"] == event["correlationid"] == answer.headers["X-Request-ID"]
+    assert events["request"]["data"] == {"dataframe_split": frame}
+    assert events["response"]["data"] == answer.json()
+    assert events["request"]["xmsclientrequestid"] == sent["x-ms-client-request-id"][:40]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"rollingRate": "Minute"}, 501),
+        ({"collections": {"model_inputs": {"dataCollectionMode": "Enabled"}}}, 501),
+        ({"collections": {}}, 400),
+        ({"collections": {"request": {"dataCollectionMode": "Enabled", "samplingRate": 2}}}, 400),
+    ],
+)
+def test_azure_takes_no_collector_that_it_does_not_emulate(
+    azure: AzureAccount, model_versions: tuple[ModelVersion, ModelVersion], changes: dict[str, object], status: int
+) -> None:
+    sealed = model_versions[0]
+    endpoint = azure.endpoint()
+    collector = {"collections": {"request": {"dataCollectionMode": "Enabled"}}, **changes}
+    model, environment = azure.model(azure.upload(sealed)), azure.environment()
+    body = azure.deployment_body(model, environment, sealed.digest, dataCollector=collector)
+    assert azure.ask("PUT", f"/onlineEndpoints/{endpoint}/deployments/blue", body).status_code == status

@@ -18,7 +18,7 @@ from tests.integration.fleets import opened
 
 pytestmark = pytest.mark.timeout(300)
 
-CAPTURING = ("aws",)
+CAPTURING = ("aws", "azure")
 
 
 @pytest.mark.parametrize("name", CAPTURING)
@@ -33,10 +33,13 @@ def test_a_decision_is_found_by_its_request_alone(deployed: Deployed, name: str)
     cloud.prepare(deployed.v3)
     split = TrafficSplit.canary(deployed.v2.slot, deployed.v3.slot, 50)
     cloud.set_traffic(model, split)
+    # Azure ML captures by deployment: of the slots that are there, only the one that was placed since does.
     answers: dict[str, Answer] = {}
-    while len({answer.slot for answer in answers.values()}) < 2:
+    while len(answers) < 2:
         request_id = str(uuid.uuid4())
-        answers[request_id] = cloud.invoke(model, probe_rows(deployed), request_id=request_id)
+        answer = cloud.invoke(model, probe_rows(deployed), request_id=request_id)
+        if answer.slot == deployed.v3.slot:
+            answers[request_id] = answer
 
     for request_id, answer in answers.items():
         asked = ("decision", model, "--cloud", name, "--request-id", request_id)
@@ -44,8 +47,7 @@ def test_a_decision_is_found_by_its_request_alone(deployed: Deployed, name: str)
         told = lockstep(*asked, "--json", config=config).document
         assert (told["basis"], told["sure"]) == ("the cloud's captured request", True)
         (version,) = told["versions"]
-        assert version["slot"] == answer.slot
-        assert answer.digest in ("", version["digest"])
+        assert (version["slot"], version["digest"]) == (answer.slot, deployed.v3.digest)
         assert told["captured_in"]
     printed = lockstep(*asked, config=config).out
     assert "by the cloud's captured request: this version answered" in printed

@@ -51,6 +51,7 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "azure": {
         "Workspaces_Get": (f"{ML}read",),
+        "Datastores_Get": (f"{ML}datastores/read",),
         "ModelVersions_Get": (f"{ML}models/versions/read",),
         "ModelVersions_List": (f"{ML}models/versions/read",),
         "ModelVersions_CreateOrUpdate": (f"{ML}models/versions/write",),

@@ -12,6 +12,7 @@ from lockstep.clouds.azureml.archive import BlobArchive
 from lockstep.clouds.azureml.arm import Workspace
 from lockstep.clouds.azureml.assets import Assets
 from lockstep.clouds.azureml.attest import attest_deployment, attest_model
+from lockstep.clouds.azureml.capture import Captures
 from lockstep.clouds.azureml.endpoints import Endpoints
 from lockstep.clouds.azureml.failures import translate
 from lockstep.clouds.azureml.metrics import Metrics
@@ -19,7 +20,7 @@ from lockstep.clouds.azureml.scoring import Scoring
 from lockstep.clouds.azureml.slots import Slots
 from lockstep.clouds.base import Cloud, Row, StoreAddress
 from lockstep.errors import LockstepError, NotFoundError
-from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
+from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -44,6 +45,7 @@ class AzureML(Cloud):
         self._slots = Slots(name, settings, self._workspace, self._endpoints, self._assets)
         self._scoring = Scoring(self._access, self._workspace, self._endpoints)
         self._metrics = Metrics(self._access)
+        self._captures = Captures(self._access, self._workspace)
 
     def store(self) -> StoreAddress:
         """Lockstep's folder in the container behind the datastore."""
@@ -116,6 +118,11 @@ class AzureML(Cloud):
 
     def _invoke(self, model: str, rows: Sequence[Row], slot: str | None, request_id: str) -> Answer:
         return self._scoring.invoke(self.endpoint(model), model, rows, slot, request_id)
+
+    def _captured(
+        self, model: str, request_id: str, since: datetime, until: datetime
+    ) -> tuple[CapturedRequest, ...] | None:
+        return self._captures.find(self.endpoint(model), request_id, since, until)
 
     def _prepare(self, version: Version, image: str) -> None:
         self._slots.prepare(self.endpoint(version.model), version, image)

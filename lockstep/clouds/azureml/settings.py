@@ -41,6 +41,14 @@ class AzureMLSettings(CloudSettings):
     request_timeout: Annotated[
         float, Field(gt=0, le=180, description="Seconds that Azure gives a slot to answer one request.")
     ] = 30.0
+    capture_percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="Per cent of requests that new deployments capture, rows and answers, in workspaceblobstore.",
+        ),
+    ] = 0
     tenant_id: Annotated[str | None, Field(description="Entra tenant of the service principal.")] = None
     client_id: Annotated[
         str | None, Field(description="Service principal; without it Azure's default credential chain is used.")

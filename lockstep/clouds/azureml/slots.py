@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from lockstep.clouds.azureml.arm import Document, Outcome, Workspace, state_of, ticks
+from lockstep.clouds.azureml.capture import collecting
 from lockstep.clouds.azureml.endpoints import DIGEST_TAG, LABEL_TAG, MODEL_TAG, Endpoints, deployed_digest, weights_of
 from lockstep.errors import BusyError, DeploymentFailedError, RefusedError, RetryLaterError
 from lockstep.rules.traffic import TrafficSplit
@@ -130,6 +131,7 @@ class Slots:
                 },
                 "scaleSettings": {"scaleType": "Default"},
                 "appInsightsEnabled": False,
+                **collecting(settings),
             },
         }
 
