@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lockstep.commands import copies
 from lockstep.commands.options import AsJson, emit, load_config, options
+from lockstep.errors import NotFoundError
 
 if TYPE_CHECKING:
     from lockstep.config import Config
-    from lockstep.stores.ledger import Ledger
+    from lockstep.stores.ledger import Audit, Ledger
 
 ledger = typer.Typer(help="The ledger: what was done, by whom and why.", no_args_is_help=True)
 
@@ -31,6 +33,84 @@ def copy(as_json: AsJson = False) -> None:
         if unsigned:
             typer.echo("nothing was copied: no entry is signed yet (`lockstep keys create`)", err=True)
     raise typer.Exit(copies.status_of(reports))
+
+
+@ledger.command()
+def verify(
+    copied: Annotated[bool, typer.Option("--copies/--no-copies", help="Compare with the clouds' copies too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every hash and signature, compare with every cloud's copy; names the first bad entry."""
+    options.json = as_json
+    config = load_config()
+    opened = open_configured(config)
+    audit = opened.verify()
+    checks = copies.check(config, opened) if copied else ()
+    if as_json:
+        emit(
+            {
+                "entries": audit.size,
+                "root": audit.root.hex(),
+                "signed": audit.checkpoint.size if audit.checkpoint else 0,
+                "checkpoints": audit.checkpoints,
+                "holds": not audit.flaws,
+                "flaws": [{"entry": one.index, "event_id": one.event_id, "what": one.what} for one in audit.flaws],
+                "notes": list(audit.notes),
+                "copies": copies.checks_as_json(checks),
+            }
+        )
+    else:
+        _show(audit)
+        if checks:
+            copies.show_checks(checks)
+    raise typer.Exit(3 if audit.flaws else copies.status_of(checks))
+
+
+@ledger.command()
+def forget(
+    name: Annotated[str, typer.Argument(help="The person, as `lockstep log` shows them.")], as_json: AsJson = False
+) -> None:
+    """Erase a person's name: entries stay, under a pseudonym that nothing leads back from."""
+    from lockstep.operations.fleet import default_actor
+
+    options.json = as_json
+    forgotten = open_configured(load_config()).forget(name, default_actor())
+    if not forgotten:
+        raise NotFoundError(f"the ledger knows nobody named {name!r}", hint="`lockstep log MODEL` shows who did what")
+    if as_json:
+        emit({"pseudonyms": list(forgotten)})
+    else:
+        typer.echo(f"{name} is forgotten; the ledger knows {', '.join(forgotten)} from now on")
+
+
+@ledger.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; an older export there is continued.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the ledger as files that any tool for C2SP tlog-tiles can check."""
+    from lockstep.stores.ledger.export import export as write
+
+    options.json = as_json
+    opened = open_configured(load_config())
+    exported = write(opened, folder)
+    keys = [verifier.vkey for verifier in opened.verifiers]
+    if as_json:
+        emit({"entries": exported.checkpoint.size, "written": exported.written, "verifiers": keys})
+    else:
+        typer.echo(f"{folder}: {exported.checkpoint.size} entries, {exported.written} new files; checked with")
+        for key in keys:
+            typer.echo(key)
+
+
+def _show(audit: Audit) -> None:
+    signed = f"{audit.checkpoint.size} of them signed" if audit.checkpoint else "none of them signed"
+    typer.echo(f"{audit.size} entries, {signed}, {audit.checkpoints} checkpoints, root {audit.root.hex()[:16]}…")
+    for note in audit.notes:
+        typer.echo(f"note: {note}")
+    for flaw in sorted(audit.flaws, key=lambda flaw: flaw.index):
+        typer.echo(f"problem: {flaw}", err=True)
+    typer.echo("the ledger does not hold" if audit.flaws else "the ledger holds")
 
 
 def open_configured(config: Config) -> Ledger:
