@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, insert, select
 
 from lockstep.rules.checkpoint import Checkpoint, sign_checkpoint
 from lockstep.rules.note import Signer
@@ -20,28 +20,32 @@ LOOKED_UP: Final = 500  # event ids in one query
 
 
 def append_events(
-    connection: Connection, events: Sequence[Event], now: float, origin: str, signer: Signer | None
-) -> tuple[Entry, ...]:
-    """The entries of `events`, those included whose event id was there already; the caller holds the writer's lock.
+    connection: Connection, events: Sequence[Event], now: float, origin: str, signer: Signer | None, signed: int
+) -> tuple[tuple[Entry, ...], bytes | None]:
+    """The entries of `events`, those included whose event id was there already, and the new checkpoint.
+
+    `signed` is the newest checkpoint's size, 0 without one; the caller holds the writer's lock.
 
     With a signer the new tree is signed; entries that were appended without one before are named by an entry first.
     """
     standing = _standing(connection, [event.event_id for event in events])
     new = {event.event_id: event for event in reversed(events) if event.event_id not in standing}
     ordered = [new[event_id] for event_id in dict.fromkeys(event.event_id for event in events) if event_id in new]
+    note = None
     if ordered:
         size = tree_size(connection)
         if signer is not None:
-            ordered = [*_signed_late(connection, size), *ordered]
-        standing |= _insert(connection, size, ordered, now, origin, signer)
-    return tuple(standing[event.event_id] for event in events)
+            ordered = [*_signed_late(signed, size), *ordered]
+        added, note = _insert(connection, size, ordered, now, origin, signer)
+        standing |= added
+    return tuple(standing[event.event_id] for event in events), note
 
 
-def newest_checkpoint(connection: Connection) -> tuple[int, bytes] | None:
-    """Size and note of the newest signed checkpoint."""
+def newest_checkpoint(connection: Connection) -> tuple[int, bytes | None]:
+    """Size and note of the newest signed checkpoint, 0 and None when there is none."""
     newest = select(CHECKPOINT.c.size, CHECKPOINT.c.note).order_by(CHECKPOINT.c.size.desc()).limit(1)
     found = connection.execute(newest).one_or_none()
-    return None if found is None else (int(found.size), bytes(found.note))
+    return (0, None) if found is None else (int(found.size), bytes(found.note))
 
 
 def _standing(connection: Connection, event_ids: Sequence[str]) -> dict[str, Entry]:
@@ -56,9 +60,8 @@ def _standing(connection: Connection, event_ids: Sequence[str]) -> dict[str, Ent
     return found
 
 
-def _signed_late(connection: Connection, size: int) -> list[Event]:
-    """The mark on entries that stand unsigned so far."""
-    signed = connection.execute(select(func.max(CHECKPOINT.c.size))).scalar_one() or 0
+def _signed_late(signed: int, size: int) -> list[Event]:
+    """The mark on entries that stand unsigned so far, if there are any."""
     if signed >= size:
         return []
     body = {"first": signed, "last": size - 1, "reason": "appended while there was no key to sign with"}
@@ -67,7 +70,7 @@ def _signed_late(connection: Connection, size: int) -> list[Event]:
 
 def _insert(
     connection: Connection, size: int, events: Sequence[Event], now: float, origin: str, signer: Signer | None
-) -> dict[str, Entry]:
+) -> tuple[dict[str, Entry], bytes | None]:
     standing = pseudonyms(connection, {event.actor for event in events})
     shown = {pseudonym: name for name, pseudonym in standing.items()}
     rows: list[dict[str, object]] = []
@@ -82,7 +85,8 @@ def _insert(
         entries[event.event_id] = decode(number, leaf, shown)
     connection.execute(insert(ENTRY), rows)
     root = extend(connection, size, leaves)
-    if signer is not None:
-        note = sign_checkpoint(Checkpoint(origin, size + len(leaves), root), signer)
-        connection.execute(insert(CHECKPOINT).values(size=size + len(leaves), note=note))
-    return entries
+    if signer is None:
+        return entries, None
+    note = sign_checkpoint(Checkpoint(origin, size + len(leaves), root), signer)
+    connection.execute(insert(CHECKPOINT), {"size": size + len(leaves), "note": note})
+    return entries, note

@@ -13,9 +13,8 @@ from typing import Final
 from sqlalchemy import Connection, Select, select
 
 from lockstep.errors import LockstepError, NotFoundError, ProofError
-from lockstep.rules.checkpoint import parse_checkpoint
 from lockstep.rules.merkle import NodeReader, inclusion_proof
-from lockstep.rules.note import Signer, Verifier, open_note
+from lockstep.rules.note import Signer, Verifier
 from lockstep.rules.tiles import WIDTH, TileName, encode_entries, tile_hashes
 from lockstep.rules.tlog_proof import make_proof
 from lockstep.stores.ledger.appending import LOCKSTEP, append_events, newest_checkpoint
@@ -111,7 +110,8 @@ class Ledger:
             if forgotten:
                 by = LOCKSTEP if actor == name else actor
                 event = Event(f"{FORGOTTEN}/{'/'.join(forgotten)}", FORGOTTEN, "", by, {"persons": list(forgotten)})
-                append_events(connection, [event], self._clock(), self.origin, self._signer)
+                signed, _ = newest_checkpoint(connection)
+                append_events(connection, [event], self._clock(), self.origin, self._signer, signed)
         self._database.scrub()
         return forgotten
 
@@ -196,8 +196,7 @@ class Ledger:
         """The newest signed checkpoint, or the one of exactly `size` entries; None when nothing was signed so."""
         with self._database.reading() as connection:
             if size is None:
-                newest = newest_checkpoint(connection)
-                return None if newest is None else newest[1]
+                return newest_checkpoint(connection)[1]
             note = connection.execute(select(CHECKPOINT.c.note).where(CHECKPOINT.c.size == size)).scalar()
             return None if note is None else bytes(note)
 
@@ -207,8 +206,7 @@ class Ledger:
         Raises NotFoundError when there is no such entry, or when no checkpoint covers it.
         """
         with self._database.reading() as connection:
-            newest = newest_checkpoint(connection)
-            size = newest[0] if newest else 0
+            size, newest = newest_checkpoint(connection)
             if newest is None or not 0 <= index < size:
                 raise NotFoundError(
                     f"entry {index} is under no signed checkpoint (signed: {size} entries, there: "
@@ -216,7 +214,7 @@ class Ledger:
                     hint="make a key with `lockstep keys create`; the next entry signs those before it",
                 )
             path = with_nodes(connection, lambda read: inclusion_proof(index, size, read))
-            return make_proof(index, path, newest[1])
+            return make_proof(index, path, newest)
 
     def verify(self, others: Mapping[str, bytes] | None = None) -> Audit:
         """Recompute every hash and check every signature; see `Audit`. Raises LockstepError only if it cannot be read.
@@ -235,7 +233,7 @@ class Ledger:
     def _set_up(self, connection: Connection) -> None:
         lines = set_up(connection, self.name)
         if lines:
-            append_events(connection, lines, self._clock(), self.origin, self._signer)
+            append_events(connection, lines, self._clock(), self.origin, self._signer, 0)
 
     def _write(self, events: Sequence[Event]) -> tuple[Entry, ...]:
         """Append what waits and then `events`."""
@@ -250,9 +248,11 @@ class Ledger:
         late = [one.event for one in taken if one.event is not None]
         try:
             with self._lock, self._database.writing() as connection:
-                contradiction = self._newest.contradiction(connection)
-                entries = append_events(connection, [*late, *events], self._clock(), self.origin, self._signer)
-                newest = newest_checkpoint(connection)
+                signed, newest = newest_checkpoint(connection)
+                contradiction = self._newest.contradiction(connection, newest)
+                entries, note = append_events(
+                    connection, [*late, *events], self._clock(), self.origin, self._signer, signed
+                )
         except LockstepError as error:
             if time.monotonic() - began > SLOW:
                 self._pause = (time.monotonic() + PAUSE, error)
@@ -263,8 +263,8 @@ class Ledger:
             self._problem("the ledger's key cannot be read, so entries are signed later: see `lockstep keys show`")
         if contradiction:
             self._problem(f"{contradiction}: run `lockstep ledger verify`")
-        elif newest is not None:
-            self._remember(newest[1])
+        elif note is not None:
+            self._remember(note)
         return entries[len(late) :]
 
     def _keep(self, events: Sequence[Event], cause: LockstepError) -> tuple[Entry, ...]:
@@ -333,8 +333,3 @@ def _leaves(connection: Connection, start: int, stop: int) -> tuple[bytes, ...]:
     if start < 0 or len(found) != stop - start:
         raise NotFoundError(f"the ledger has {tree_size(connection)} entries, not those from {start} up to {stop}")
     return found
-
-
-def checkpoint_size(note: bytes, verifiers: Sequence[Verifier]) -> int:
-    """Entries that a signed checkpoint covers; raises NoteError when no known key signed it."""
-    return parse_checkpoint(open_note(note, verifiers)[0]).size

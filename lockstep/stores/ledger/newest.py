@@ -29,10 +29,10 @@ class NewestCheckpoint:
         except OSError:
             return None
 
-    def contradiction(self, connection: Connection) -> str:
-        """What the database lacks of what this file has seen, empty when it holds it all."""
+    def contradiction(self, connection: Connection, newest: bytes | None) -> str:
+        """What the database, with `newest` as its checkpoint, lacks of what this file has seen; empty: nothing."""
         note = self.read()
-        if note is None:
+        if note is None or note == newest:
             return ""
         seen = text_of(note)
         if seen is None:
