@@ -102,7 +102,8 @@ def tell(deed: Deed, who: str) -> tuple[str, ...]:
     lines.append(
         f"  when   {show_moment(deed.began)}  (ledger {'entry' if len(deed.entries) == 1 else 'entries'} {entries})"
     )
-    lines.append(f"  who    {who}")
+    via = text(deed.body, "via")
+    lines.append(f"  who    {who}{f', through {via}' if via else ''}")
     if deed.reason:
         lines.append(f"  why    {deed.reason}")
     if deed.error:

@@ -6,11 +6,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockstep.errors import LockstepError, NotFoundError, RefusedError
 from lockstep.operations.audit.collect import collect
@@ -20,10 +23,16 @@ from lockstep.operations.fleet import Fleet
 from lockstep.rules.manifest import FileEntry, Manifest
 from lockstep.rules.note import Signer, parse_vkey
 from lockstep.rules.state import Version
+from lockstep.stores.keys import Keys
+from lockstep.stores.model_signature import sign_manifest
 from tests.unit.ledger_book import MemoryLog
 
 MODEL = "tumour"
 NASTY = "</script><script>alert('1')</script> & \"quoted\" <img src=x onerror=alert(2)> $\\frac$"
+
+
+SIGNING = ec.derive_private_key(7, ec.SECP256R1())
+PUBLIC = SIGNING.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 class Manifests:
@@ -31,6 +40,9 @@ class Manifests:
 
     def __init__(self) -> None:
         self.known: dict[str, Manifest] = {}
+
+    def signature(self, version: Version) -> bytes | None:
+        return sign_manifest(self.known[version.digest], SIGNING)
 
     def seal(self, label: str, text: str) -> Version:
         manifest = Manifest(MODEL, (FileEntry(f"{label}.bin", 3, "0" * 64),), params={"note": text})
@@ -94,6 +106,7 @@ class _Fleet:
 
     model = MODEL
     actor = "auditor"
+    keys = Keys(signing=SIGNING, signing_public=(PUBLIC,))
 
     def __init__(self, log: MemoryLog, registry: Manifests) -> None:
         self.ledger = log
@@ -167,6 +180,15 @@ def test_a_page_that_was_changed_with_its_sum_is_found_by_the_ledgers_entry(copy
     page.write_text(page.read_text().replace("rollback", "promotion"))
     sums.write_text(sums.read_text().replace(before, hashlib.sha256(page.read_bytes()).hexdigest()))
     assert list(verify(copy).problems) == ["SHA256SUMS"]
+
+
+def test_a_signature_of_another_version_is_found_though_its_sum_and_its_entry_fit(tmp_path: Path) -> None:
+    fleet, log, _ = lived()
+    audit = collect(fleet, log)
+    first, second = sorted(audit.signatures)
+    swapped = {first: audit.signatures[second], second: audit.signatures[first]}
+    write_report(fleet, log, [log.signer.verifier], replace(audit, signatures=swapped), tmp_path / "report")
+    assert sorted(verify(tmp_path / "report").problems) == [f"signatures/{one}.sig" for one in (first, second)]
 
 
 def test_a_report_that_somebody_signed_with_a_key_of_their_own_is_found_by_the_right_key(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import time
@@ -15,6 +14,7 @@ from lockstep.operations.audit.lines import LeafLine, read_leaf
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.history import entries_of
 from lockstep.operations.proof import Log
+from lockstep.operations.seal import Seal, check_seal
 from lockstep.rules.decision import candidates
 from lockstep.rules.deeds import Deed, Ending
 from lockstep.rules.history import History, Interval, Sealed, Split, read_history
@@ -47,8 +47,19 @@ class Audit:
     incidents: tuple[Incident, ...]
     leaves: Mapping[int, bytes]
     manifests: Mapping[str, bytes]
+    signatures: Mapping[str, bytes]
     since: float
     until: float
+
+
+@dataclass(frozen=True)
+class _Seals:
+    """What MLflow gives of the versions, by digest: manifests, signatures, and what looking at each seal found."""
+
+    manifests: Mapping[str, bytes]
+    signatures: Mapping[str, bytes]
+    seals: Mapping[str, Seal]
+    missing: Mapping[str, str]
 
 
 def collect(
@@ -73,9 +84,9 @@ def collect(
             f"the report would end at {show_moment(end)}, before it begins at {show_moment(begin)}",
             hint="name a --from that is before --to",
         )
-    manifests, missing = _manifests(fleet, history)
+    seals = _read_seals(fleet, history)
     incidents = tuple(one for one in read_incidents(history.deeds) if _within(one.began, one.restored, begin, end))
-    made = [*_own_checks(history, lines, manifests, missing), *checks]
+    made = [*_own_checks(history, lines, seals), *checks]
     deeds = [deed for deed in history.deeds if _within(deed.began, deed.ended, begin, end)]
     document = {
         "format": FORMAT,
@@ -86,7 +97,7 @@ def collect(
         "summary": _summary(history, deeds, incidents, made),
         "serving": _serving(history, end),
         "timeline": timeline(history),
-        "versions": [_version(one, manifests, missing) for one in history.versions.values()],
+        "versions": [_version(one, seals) for one in history.versions.values()],
         "incidents": [_incident(one) for one in incidents],
         "operations": [_operation(deed) for deed in reversed(deeds)],
         "asked": _asked(deeds),
@@ -115,7 +126,7 @@ def collect(
         ],
     }
     kept = {line.number: leaves[line.number] for line in lines}
-    return Audit(document, history, incidents, kept, manifests, begin, end)
+    return Audit(document, history, incidents, kept, seals.manifests, seals.signatures, begin, end)
 
 
 def timeline(history: History) -> dict[str, list[dict[str, object]]]:
@@ -185,8 +196,8 @@ def _serving(history: History, at: float) -> dict[str, object]:
     return found
 
 
-def _version(sealed: Sealed, manifests: Mapping[str, bytes], missing: Mapping[str, str]) -> dict[str, object]:
-    manifest = manifests.get(sealed.digest)
+def _version(sealed: Sealed, seals: _Seals) -> dict[str, object]:
+    manifest, seal = seals.manifests.get(sealed.digest), seals.seals.get(sealed.digest)
     return {
         "slot": sealed.slot,
         "version": sealed.label,
@@ -195,7 +206,9 @@ def _version(sealed: Sealed, manifests: Mapping[str, bytes], missing: Mapping[st
         "run_id": sealed.run_id,
         "sealed_by_entry": sealed.entry,
         "manifest": None if manifest is None else json.loads(manifest),
-        "problem": missing.get(sealed.digest),
+        "problem": seals.missing.get(sealed.digest) or ("; ".join(seal.problems) if seal else "") or None,
+        "signed_by": seal.signer if seal and seal.signer else None,
+        "doubts": list(seal.doubts) if seal else [],
     }
 
 
@@ -242,31 +255,42 @@ def _asked(deeds: Sequence[Deed]) -> list[dict[str, object]]:
     return [{"actor": actor, "operations": dict(sorted(counted.items()))} for actor, counted in sorted(found.items())]
 
 
-def _manifests(fleet: Fleet, history: History) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The sealed manifests by digest, and why each of the others cannot be had."""
-    found: dict[str, bytes] = {}
+def _read_seals(fleet: Fleet, history: History) -> _Seals:
+    """Manifests and signatures as MLflow has them now; a version that it cannot give is named with the reason."""
+    manifests: dict[str, bytes] = {}
+    signatures: dict[str, bytes] = {}
+    seals: dict[str, Seal] = {}
     missing: dict[str, str] = {}
     for sealed in history.versions.values():
         version = Version(fleet.model, sealed.label, sealed.digest, sealed.run_id)
         try:
-            found[sealed.digest] = fleet.registry.manifest(version).to_bytes()
+            seals[sealed.digest] = check_seal(fleet.registry, version, fleet.keys)
+            manifests[sealed.digest] = fleet.registry.manifest(version).to_bytes()
+            signature = fleet.registry.signature(version)
         except LockstepError as error:
             missing[sealed.digest] = str(error)
-    return found, missing
+            continue
+        if signature is not None:
+            signatures[sealed.digest] = signature
+    return _Seals(manifests, signatures, seals, missing)
 
 
-def _own_checks(
-    history: History, lines: Sequence[LeafLine], manifests: Mapping[str, bytes], missing: Mapping[str, str]
-) -> list[Check]:
-    """What can be told from the entries and the manifests alone."""
-    wrong = sorted(digest for digest, sealed in manifests.items() if hashlib.sha256(sealed).hexdigest() != digest)
-    wrong += sorted(missing)
-    told = "; ".join(f"{digest[:12]}: {missing.get(digest, 'its bytes changed')}" for digest in wrong)
+def _own_checks(history: History, lines: Sequence[LeafLine], seals: _Seals) -> list[Check]:
+    """What can be told from the entries and the seals alone."""
+    wrong = {digest: "; ".join(seal.problems) for digest, seal in seals.seals.items() if not seal.holds}
+    wrong |= {digest: said for digest, said in seals.missing.items() if digest not in wrong}
+    told = "; ".join(f"{digest[:12]}: {said}" for digest, said in sorted(wrong.items()))
+    doubts = {f"{digest[:12]}: {doubt}" for digest, seal in seals.seals.items() for doubt in seal.doubts}
+    signed = f"{len(seals.seals)} manifests, {sum(bool(seal.signer) for seal in seals.seals.values())} signatures"
     unsealed = sorted(one.slot for one in history.versions.values() if one.entry is None)
     open_deeds = [deed for deed in history.deeds if deed.ending is Ending.OPEN]
     late = [line.number for line in lines if line.late]
     checks = [
-        Check("every version's manifest has the sealed digest", not wrong, told or f"{len(manifests)} manifests"),
+        Check(
+            "every version's manifest and signature are those that were sealed",
+            False if wrong else None if doubts else True,
+            "; ".join([*([told] if told else []), *sorted(doubts)]) or signed,
+        ),
         Check(
             "every version that served was registered in the ledger",
             not unsealed,

@@ -37,6 +37,8 @@ KEYS: Final = "keys.txt"
 ENTRIES: Final = "entries"
 PROOFS: Final = "proofs"
 MANIFESTS: Final = "manifests"
+SIGNATURES: Final = "signatures"
+SIGNING: Final = "signing"
 KIND: Final = "audit.outcome"
 
 
@@ -60,6 +62,8 @@ def write_report(fleet: Fleet, log: Log, verifiers: Iterable[Verifier], audit: A
         KEYS: "".join(f"{verifier.vkey}\n" for verifier in verifiers).encode(),
         **{entry_file(index): leaf for index, leaf in audit.leaves.items()},
         **{f"{MANIFESTS}/{digest}.json": sealed for digest, sealed in audit.manifests.items()},
+        **{f"{SIGNATURES}/{digest}.sig": signature for digest, signature in audit.signatures.items()},
+        **{f"{SIGNING}/{number}.pub": public for number, public in enumerate(fleet.keys.signing_public)},
     }
     sums = "".join(f"{hashlib.sha256(content[name]).hexdigest()}  {name}\n" for name in sorted(content)).encode()
     body = {key: audit.document[key] for key in ("from", "to")} | {

@@ -16,13 +16,26 @@ from typing import Final
 
 from lockstep.errors import LockstepError, NotFoundError, RefusedError
 from lockstep.operations.audit.collect import timeline
-from lockstep.operations.audit.folder import CHECKPOINT, DOCUMENT, ENTRIES, KEYS, KIND, MANIFESTS, PROOFS, SUMS
+from lockstep.operations.audit.folder import (
+    CHECKPOINT,
+    DOCUMENT,
+    ENTRIES,
+    KEYS,
+    KIND,
+    MANIFESTS,
+    PROOFS,
+    SIGNATURES,
+    SIGNING,
+    SUMS,
+)
 from lockstep.operations.audit.lines import LeafLine, read_leaf
 from lockstep.operations.proof import read_checkpoint, verify_decision_proof
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint
 from lockstep.rules.history import read_history
+from lockstep.rules.manifest import read_manifest
 from lockstep.rules.note import Verifier, parse_vkey
 from lockstep.rules.tlog_proof import verify_proof
+from lockstep.stores.model_signature import verify_signature
 
 SUM_LINE: Final = re.compile(r"([0-9a-f]{64})  (\S.*)")
 ENTRY_FILE: Final = re.compile(rf"{ENTRIES}/(\d{{12}})\.json")
@@ -83,6 +96,7 @@ def verify(place: Path, trusted: Iterable[Verifier] = ()) -> Verified:
         _own_entry(check)
     _bytes(check)
     _manifests(check)
+    _signatures(check)
     _timeline(check)
     return Verified(place, check.problems, len(check.lines), checkpoint, tuple(key.vkey for key in verifiers))
 
@@ -203,6 +217,23 @@ def _manifests(check: _Check) -> None:
         folder, _, rest = name.partition("/")
         if folder == MANIFESTS and rest != f"{hashlib.sha256(data).hexdigest()}.json":
             check.wrong(name, "its SHA-256 is not the digest that it is named after")
+
+
+def _signatures(check: _Check) -> None:
+    """Each signature is of the manifest of its version, by a key that lies here."""
+    # A key that was changed is named as such, and is no key to check with.
+    public = [data for name, data in check.files.items() if name.startswith(f"{SIGNING}/") and check.as_listed(name)]
+    for name, data in check.files.items():
+        folder, _, rest = name.partition("/")
+        digest = rest.removesuffix(".sig")
+        sealed = check.files.get(f"{MANIFESTS}/{digest}.json")
+        if folder != SIGNATURES or sealed is None:
+            continue
+        try:
+            verify_signature(data, read_manifest(sealed, digest), public, digest[:12])
+        except (LockstepError, ValueError) as error:
+            if check.as_listed(f"{MANIFESTS}/{digest}.json"):  # else it is the manifest that is wrong, and named
+                check.wrong(name, str(error))
 
 
 def _timeline(check: _Check) -> None:
