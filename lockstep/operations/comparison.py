@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Final
 
 from lockstep.clouds.archive import Archive, Protection
-from lockstep.errors import LockstepError, NoteError, ProofError
+from lockstep.errors import LockstepError, NoteError, NotFoundError, ProofError
 from lockstep.operations.copies import AT_ONCE, CHECKPOINT, CopiedLedger, Keeper, checkpoint_name
 from lockstep.operations.running import Job, ThreadRunner
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint
 from lockstep.rules.merkle import HASH_SIZE, NodeReader, leaf_hash, root
 from lockstep.rules.tiles import WIDTH, TileName, decode_entries, encode_entries, tile_hashes, tiles_between
 from lockstep.rules.witness import first_difference, recompute, show
+
+PAGE: Final = 4096  # entries read at a time
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,25 @@ class _Tree:
 
 def compare_copies(clouds: Sequence[Keeper], ledger: CopiedLedger) -> tuple[CopyCheck, ...]:
     """Compare every cloud's copy, all at the same time; what cannot be reached is named in its `error`."""
-    entries = tuple(ledger.leaves(0, ledger.size))
+    entries = _entries(ledger)
     size, read = recompute(leaf_hash(entry) for entry in entries)
     tree = _Tree(size, entries, read)
     jobs = [_job(cloud, ledger, tree) for cloud in clouds]
     return tuple(outcome.value or CopyCheck(outcome.cloud, error=outcome.error) for outcome in ThreadRunner().run(jobs))
+
+
+def _entries(ledger: CopiedLedger) -> tuple[bytes, ...]:
+    """The ledger's entries up to the first that is missing: what lies behind a gap is under no root."""
+    found: list[bytes] = []
+    size, page = ledger.size, PAGE
+    while len(found) < size:
+        try:
+            found += ledger.leaves(len(found), min(size, len(found) + page))
+        except NotFoundError:
+            if page == 1:
+                break
+            page = 1
+    return tuple(found)
 
 
 def _job(cloud: Keeper, ledger: CopiedLedger, tree: _Tree) -> Job[CopyCheck]:

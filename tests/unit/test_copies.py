@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockstep.clouds.archive import Archive, Protection
-from lockstep.errors import DigestMismatchError, ForkError, ProofError, RetryLaterError, UnreachableError
+from lockstep.errors import DigestMismatchError, ForkError, NotFoundError, ProofError, RetryLaterError, UnreachableError
 from lockstep.operations.comparison import CopyCheck, compare_copies
 from lockstep.operations.copies import CopiedLedger, CopyReport, checkpoint_name, copy_ledger
 from lockstep.rules.checkpoint import open_checkpoint
@@ -251,6 +251,24 @@ def test_an_edited_entry_is_noticed_though_the_stored_tree_was_left_alone() -> N
     assert isinstance(error, ProofError)
     assert "entry 4" in str(error)
     assert compare(ledger, archive).first_bad == 4
+
+
+class HoledLedger(MemoryLedger):
+    """One entry was deleted from the database."""
+
+    hole = 6
+
+    def leaves(self, start: int, stop: int) -> list[bytes]:
+        if start <= self.hole < stop:
+            raise NotFoundError(f"there is no entry {self.hole}")
+        return super().leaves(start, stop)
+
+
+def test_a_deleted_entry_is_named() -> None:
+    ledger, archive = HoledLedger().append(*entries(10)), MemoryArchive()
+    copied(ledger_of(10), archive)
+    assert compare(ledger, archive).first_bad == 6
+    assert isinstance(refusal(ledger.append(b"{}"), archive), NotFoundError)
 
 
 def test_a_newer_forged_checkpoint_in_the_copy_does_not_hide_the_older_one() -> None:
