@@ -22,7 +22,7 @@ from lockstep.commands.ledger import ledger
 from lockstep.commands.options import options
 from lockstep.commands.serving import deploy, monitor, rollback, status
 from lockstep.commands.setup import check, demo, init, schema
-from lockstep.commands.versions import image, register, replicate, versions
+from lockstep.commands.versions import image, lock, register, replicate, versions
 from lockstep.errors import LockstepError
 
 app = typer.Typer(
@@ -56,7 +56,7 @@ def common(
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(register, versions, replicate, deploy, status, monitor, rollback),
     *(log, at, decision, audit),
-    *(image, check, schema, init, demo),
+    *(lock, image, check, schema, init, demo),
 )
 for command in COMMANDS:
     app.command()(command)
