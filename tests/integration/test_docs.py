@@ -24,6 +24,7 @@ import yaml
 from lockstep.stores.outcomes import PrometheusOutcomes
 from tests.docs_snippets import Snippet, named_json, pages, snippets
 from tests.integration.deployed import Deployed
+from tests.integration.fleets import save_model
 from tests.integration.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.timeout(400)
@@ -64,6 +65,31 @@ def test_shell_runs_on_a_fleet_that_serves(snippet: Snippet, deployed: Deployed)
     text = re.sub(rf"\b{MODEL}\b", deployed.model, snippet.text)
     printed = run(snippet, text, deployed.folder, {"LOCKSTEP_CONFIG": str(deployed.config)})
     assert all(cloud in printed for cloud in deployed.clouds) or "rolled back" in printed
+
+
+def test_the_pages_version_is_made_and_checked_without_lockstep(mlflow_server: str, tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    (tmp_path / "train.csv").write_text("a,b\n1,2\n")
+    aws = {
+        "kind": "sagemaker",
+        "region": "eu-central-1",
+        "bucket": "models",
+        "role_arn": "arn:aws:iam::111122223333:role/serving",
+        "image": "i",
+    }
+    config = {
+        "mlflow": {"tracking_uri": mlflow_server},
+        "clouds": {"aws": aws},
+        "fleets": {"default": {"clouds": ["aws"]}},
+        "models": {MODEL: {}},
+    }
+    (tmp_path / "lockstep.yaml").write_text(yaml.safe_dump(config))
+    blocks = shell("version")
+    assert len(blocks) == 2
+    for snippet in blocks:
+        run(snippet, snippet.text, tmp_path, {"MLFLOW_TRACKING_URI": mlflow_server})
+    (version,) = json.loads((tmp_path / "versions.json").read_text())
+    assert (tmp_path / "fetched" / version["digest"] / "requirements.lock").is_file()
 
 
 def test_the_alert_reaches_prefect_by_the_line_of_curl(prefect_server: PrefectServer, tmp_path: Path) -> None:
