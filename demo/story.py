@@ -163,7 +163,7 @@ def start_load(story: Story) -> Server:
 def faulty_version(story: Story, fleet: Fleet) -> None:
     """v2: answers quickly, without an error, and wrongly."""
     from flows.canary_deploy import canary_deploy
-    from lockstep.operations.canary import VERDICT_TAG
+    from lockstep.rules.state import VERDICT_TAG
 
     with story.step("v2 registered and replicated") as notes:
         notes.append(register_and_replicate(story, "v2"))

@@ -29,6 +29,7 @@ def canary_deploy(
     fleet: str = "default",
     steps: list[int] | None = None,
     dry_run: bool = False,
+    accept_broken_seal: str = "",
 ) -> Rollout | None:
     """Deploy a version as a canary, in steps over all clouds together; promote it everywhere, or take it back.
 
@@ -41,6 +42,8 @@ def canary_deploy(
         fleet: Name of the Fleet block.
         steps: Per cents of traffic for the canary, rising to 100; those of the fleet when left out.
         dry_run: Only check that it could be deployed and say what would be done.
+        accept_broken_seal: Reason to go on with a version whose seal does not hold, when no other known-good one is
+            intact; kept in the ledger.
     """
     opened = open_in_flow(load_fleet(fleet), model, "canary-deploy")
     chosen = opened.registry.find(model, version)
@@ -49,7 +52,9 @@ def canary_deploy(
         return None
     with only_rollout_of(model):
         try:
-            rollout = deploy(opened, chosen, steps=tuple(steps) if steps else None)
+            rollout = deploy(
+                opened, chosen, steps=tuple(steps) if steps else None, accept_broken_seal=accept_broken_seal
+            )
         except LockstepError:
             now = opened.observe()
             text = f"# {chosen} was not promoted\n\n{traffic_table(opened, now)}\n{links(opened, chosen)}"

@@ -19,7 +19,12 @@ def _run_name() -> str:
 @flow(name="lockstep-replicate", flow_run_name=_run_name)
 @explained
 def replicate(
-    model: str, version: str, fleet: str = "default", repair: bool = False, dry_run: bool = False
+    model: str,
+    version: str,
+    fleet: str = "default",
+    repair: bool = False,
+    dry_run: bool = False,
+    accept_broken_seal: str = "",
 ) -> tuple[NativeVersion, ...]:
     """Copy a version's bytes to every cloud of the fleet, verify them there, and register it natively.
 
@@ -31,6 +36,8 @@ def replicate(
         fleet: Name of the Fleet block.
         repair: Put the right bytes back where a replica was changed, instead of refusing.
         dry_run: Only say what is missing on which cloud.
+        accept_broken_seal: Reason to go on with a version whose seal does not hold, when no other known-good one is
+            intact; kept in the ledger.
     """
     opened = open_in_flow(load_fleet(fleet), model, "replicate")
     chosen = opened.registry.find(model, version)
@@ -39,7 +46,7 @@ def replicate(
         text = bullets(missing) if missing else "Nothing: every cloud has it.\n"
         publish("replicate", model, f"# Dry run: {chosen} lacks\n\n{text}", f"dry run: {len(missing)} clouds lack it")
         return ()
-    records = replicate_version(opened, chosen, repair=repair)
+    records = replicate_version(opened, chosen, repair=repair, accept_broken_seal=accept_broken_seal)
     publish(
         "replicate",
         model,

@@ -28,6 +28,7 @@ def rollback(
     fleet: str = "default",
     dry_run: bool = False,
     alert: str = "",
+    accept_broken_seal: str = "",
 ) -> Rollback | None:
     """Put every cloud on the last known-good version, or on a named one, and prove that it answers.
 
@@ -41,14 +42,16 @@ def rollback(
         fleet: Name of the Fleet block.
         dry_run: Only say what would be changed.
         alert: Id of the alert that asks, if one does; kept in the ledger.
+        accept_broken_seal: Reason to go on with a version whose seal does not hold, when no other known-good one is
+            intact; kept in the ledger.
     """
     opened = open_in_flow(load_fleet(fleet), model, "rollback")
     named = opened.registry.find(model, to) if to else None
     if dry_run:
-        _show_plan(opened, named)
+        _show_plan(opened, named, accept_broken_seal)
         return None
     try:
-        done = roll_back(opened, to=named, reason=reason)
+        done = roll_back(opened, to=named, reason=reason, accept_broken_seal=accept_broken_seal)
     except SplitError:
         now = traffic_table(opened, opened.observe())
         publish("rollback traffic", model, f"# Not every cloud followed\n\n{now}\n{links(opened)}", "clouds are split")
@@ -66,8 +69,8 @@ def rollback(
     return done
 
 
-def _show_plan(opened: Fleet, named: Version | None) -> None:
-    planned = plan_rollback(opened, named)
+def _show_plan(opened: Fleet, named: Version | None, accept_broken_seal: str) -> None:
+    planned = plan_rollback(opened, named, accept_broken_seal)
     target = planned.way.target
     lines = planned.plan.explain()
     text = f"# Dry run: a rollback to {target} would\n\n{bullets(lines)}\n{traffic_table(opened, planned.before)}"

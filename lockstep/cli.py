@@ -17,6 +17,7 @@ import typer
 
 from lockstep.commands.audit import audit
 from lockstep.commands.history import at, decision, log
+from lockstep.commands.integrity import verify
 from lockstep.commands.keys import keys
 from lockstep.commands.ledger import ledger
 from lockstep.commands.options import options
@@ -55,7 +56,7 @@ def common(
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(register, versions, replicate, deploy, status, monitor, rollback),
-    *(log, at, decision, audit),
+    *(verify, log, at, decision, audit),
     *(lock, image, check, schema, init, demo),
 )
 for command in COMMANDS:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lockstep.commands.integrity import Accept
 from lockstep.commands.options import (
     AsJson,
     DryRun,
@@ -24,6 +25,7 @@ def deploy(
     model: Model,
     version: WhichVersion,
     steps: Annotated[str | None, typer.Option(help="Per cents for the canary, such as 5,25,50,100.")] = None,
+    accept_broken_seal: Accept = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +40,7 @@ def deploy(
         found = fleet.registry.find(model, version)
         wanted = parse_steps(steps)
         if dry_run:
-            check_deployable(fleet, found)
+            check_deployable(fleet, found, accept_broken_seal)
             names = [cloud.name for cloud in fleet.clouds]
             rollout = fleet.settings.rollout
             stages = [
@@ -56,7 +58,7 @@ def deploy(
                 terminal.show_plan(plan)
                 typer.echo("\n".join(stages))
             return
-        done = canary_deploy(fleet, found, steps=wanted)
+        done = canary_deploy(fleet, found, steps=wanted, accept_broken_seal=accept_broken_seal)
         desired = None if as_json else fleet.registry.desired(model)
     if as_json:
         stages_done = [describe(report) for report in done.stages]
@@ -155,6 +157,7 @@ def rollback(
         typer.Option(help="Version to go back to (default: the champion while a canary runs, else the fallback)."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; goes into the ledger and onto the version left behind.")] = "",
+    accept_broken_seal: Accept = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -169,7 +172,7 @@ def rollback(
     with opened(model, as_json) as fleet:
         named = fleet.registry.find(model, to) if to else None
         if dry_run:
-            planned = plan_rollback(fleet, named)
+            planned = plan_rollback(fleet, named, accept_broken_seal)
             target, unreachable = planned.way.target, dict(planned.before.unreachable)
             if as_json:
                 emit({"target": target.label, "plan": list(planned.plan.explain()), "unreachable": unreachable})
@@ -179,7 +182,7 @@ def rollback(
                 for cloud, why in unreachable.items():
                     typer.echo(f"{cloud}: unreachable: {why}")
             return
-        done = run(fleet, to=named, reason=reason)
+        done = run(fleet, to=named, reason=reason, accept_broken_seal=accept_broken_seal)
     if as_json:
         emit(
             {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lockstep.commands.integrity import Accept
 from lockstep.commands.options import (
     AsJson,
     DryRun,
@@ -72,7 +73,7 @@ def register(
 def versions(model: Model, as_json: AsJson = False) -> None:
     """List the sealed versions of a model and what becomes of them."""
     from lockstep import terminal
-    from lockstep.operations.canary import CONDEMNED_TAG, VERDICT_TAG
+    from lockstep.rules.state import CONDEMNED_TAG, VERDICT_TAG
 
     with opened(model, as_json) as fleet:
         desired = fleet.registry.desired(model)
@@ -139,6 +140,7 @@ def replicate(
     model: Model,
     version: WhichVersion,
     repair: Annotated[bool, typer.Option(help="Put the right bytes back where a replica was changed.")] = False,
+    accept_broken_seal: Accept = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -155,7 +157,7 @@ def replicate(
             ]
             emit(missing) if as_json else typer.echo("\n".join(lines))
             return
-        records = run(fleet, found, repair=repair)
+        records = run(fleet, found, repair=repair, accept_broken_seal=accept_broken_seal)
     if as_json:
         emit({record.cloud: {"resource": record.resource, "console": record.console_url} for record in records})
     else:

@@ -16,6 +16,7 @@ from lockstep.errors import (
     VerdictError,
 )
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.intact import accept_or_refuse, record_problems, seal_problems
 from lockstep.operations.journal import note, record, refusals, slots, traffic
 from lockstep.operations.probe import with_probe
 from lockstep.operations.replicate import missing_replicas
@@ -24,12 +25,9 @@ from lockstep.operations.watch import StageReport, Watch, describe
 from lockstep.rules.judge import Decision
 from lockstep.rules.plan import RetireSlot, Target, plan_changes
 from lockstep.rules.rollout import Move, Stage, plan_stages
-from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
+from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, VERDICT_TAG, FleetState, Version
 from lockstep.rules.switch import SwitchResult
 from lockstep.rules.traffic import TrafficSplit
-
-CONDEMNED_TAG = "lockstep.condemned"  # the reason why a version must not serve
-VERDICT_TAG = "lockstep.verdict"
 
 
 @dataclass(frozen=True)
@@ -42,24 +40,28 @@ class Rollout:
     after: FleetState
 
 
-def canary_deploy(fleet: Fleet, version: Version, *, steps: tuple[int, ...] | None = None) -> Rollout:
+def canary_deploy(
+    fleet: Fleet, version: Version, *, steps: tuple[int, ...] | None = None, accept_broken_seal: str = ""
+) -> Rollout:
     """Deploy `version` as a canary and promote it when every step passes.
 
     The first version of a model is deployed straight away: there is nothing to compare it with. Raises RefusedError
-    for a version that is not replicated or is condemned, VerdictError when the canary was taken back, and the cause
-    when a cloud could not follow: then the canary was taken back as well.
+    for a version that is not replicated or is condemned, or whose seal or native records are not as they were written
+    (`accept_broken_seal`: the reason to go on when no other version that was known to be good is intact), VerdictError
+    when the canary was taken back, and the cause when a cloud could not follow: then the canary was taken back as well.
     """
     stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
     with refusals(fleet, "canary_deploy", version):
+        accepted = check_deployable(fleet, version, accept_broken_seal)
         fleet = with_probe(fleet, version)
-        check_deployable(fleet, version)
         desired = fleet.registry.desired(fleet.model)
         before = fleet.observe()
         _refuse_unreachable(version, before)
         _refuse_busy(fleet, version, before)
         _refuse_second(fleet, version, desired.challenger, before)
     stable = desired.champion
-    with record(fleet, "canary_deploy", version, before=traffic(before), slots=slots(version, state=before)) as outcome:
+    intent = {"before": traffic(before), "slots": slots(version, state=before), **accepted}
+    with record(fleet, "canary_deploy", version, **intent) as outcome:
         if stable is None or stable.digest == version.digest:
             reports: tuple[StageReport, ...] = ()
             _deploy_everywhere(fleet, version, before)
@@ -106,8 +108,11 @@ def _refuse_second(fleet: Fleet, version: Version, challenger: Version | None, b
         )
 
 
-def check_deployable(fleet: Fleet, version: Version) -> None:
-    """Raise RefusedError unless the version may and can be deployed on every cloud of the fleet."""
+def check_deployable(fleet: Fleet, version: Version, accept_broken_seal: str = "") -> Mapping[str, object]:
+    """Raise RefusedError unless the version may and can be deployed on every cloud of the fleet.
+
+    Returns what the ledger must know of a broken seal that was accepted.
+    """
     condemned = fleet.registry.tags(version).get(CONDEMNED_TAG)
     if condemned:
         raise RefusedError(
@@ -121,6 +126,10 @@ def check_deployable(fleet: Fleet, version: Version) -> None:
             f"{version} is not replicated to every cloud: {where}",
             hint=f"lockstep replicate {version.model} {version.label}",
         )
+    problems = dict(seal_problems(fleet, version))
+    for cloud, told in record_problems(fleet, version).items():
+        problems[cloud] = (*problems.get(cloud, ()), *told)
+    return accept_or_refuse(fleet, "deploy", version, problems, accept_broken_seal)
 
 
 def _deploy_everywhere(fleet: Fleet, version: Version, before: FleetState) -> None:

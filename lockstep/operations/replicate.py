@@ -9,19 +9,28 @@ from pathlib import Path
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.journal import record
+from lockstep.operations.intact import accept_or_refuse, seal_problems
+from lockstep.operations.journal import record, refusals
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.measurement import NativeVersion
 from lockstep.rules.state import Version
 
 
-def replicate(fleet: Fleet, version: Version, *, repair: bool = False) -> tuple[NativeVersion, ...]:
+def replicate(
+    fleet: Fleet, version: Version, *, repair: bool = False, accept_broken_seal: str = ""
+) -> tuple[NativeVersion, ...]:
     """Replicate `version`; returns its native records, one a cloud, in the fleet's order.
 
     Idempotent: what is there and right is not sent again. A changed replica is refused unless `repair`, which puts the
     right bytes back. A cloud that fails does not hold the others: SplitError then names both.
+
+    A version whose seal does not hold in MLflow is refused (DigestMismatchError); `accept_broken_seal` is the reason to
+    go on all the same, which is taken only when no other version that was known to be good is intact.
     """
-    with record(fleet, "replicate", version) as outcome:
+    with refusals(fleet, "replicate", version):
+        problems = seal_problems(fleet, version, clouds=())
+        accepted = accept_or_refuse(fleet, "replicate", version, problems, accept_broken_seal)
+    with record(fleet, "replicate", version, **accepted) as outcome:
         manifest = fleet.registry.manifest(version)
         with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
             folder = Path(name)

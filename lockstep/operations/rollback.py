@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from lockstep.errors import DeploymentFailedError, LockstepError, RefusedError, SplitError
-from lockstep.operations.canary import CONDEMNED_TAG
+from lockstep.errors import DeploymentFailedError, DigestMismatchError, LockstepError, RefusedError, SplitError
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.intact import accept_or_refuse, seal_problems
 from lockstep.operations.journal import record, refusals, slots, traffic
 from lockstep.operations.probe import with_probe
 from lockstep.operations.switch import failures, move_all, prepare_slots, show
 from lockstep.rules.plan import Plan, Target, plan_changes
-from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
+from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, FleetState, Version
 from lockstep.rules.switch import Ending, SwitchResult
 from lockstep.rules.target import Way, choose_way
 from lockstep.rules.traffic import TrafficSplit
@@ -24,11 +25,15 @@ JUST_NOW: Final = 900.0  # seconds in which further alerts tell of the incident 
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """Where a rollback would go and what it would change on the clouds that answer; a dry run shows this."""
+    """Where a rollback would go and what it would change on the clouds that answer; a dry run shows this.
+
+    `accepted` is what the ledger must know of a broken seal of the target that was accepted.
+    """
 
     way: Way
     before: FleetState
     plan: Plan
+    accepted: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,11 @@ class Rollback:
     seconds: float
 
 
-def plan_rollback(fleet: Fleet, to: Version | None = None) -> RollbackPlan:
+def plan_rollback(fleet: Fleet, to: Version | None = None, accept_broken_seal: str = "") -> RollbackPlan:
     """Look at MLflow, the clouds and the ledger, and plan; changes nothing.
 
-    Raises RefusedError when there is no known-good version, or when the target is condemned.
+    Raises RefusedError when there is no known-good version, when the target is condemned, or when its seal does not
+    hold; `accept_broken_seal` is the reason to go on then, if no other version that was known to be good is intact.
     """
     desired = fleet.registry.desired(fleet.model)
     before = fleet.observe()
@@ -58,11 +64,13 @@ def plan_rollback(fleet: Fleet, to: Version | None = None) -> RollbackPlan:
             f"{way.target} is condemned: {condemned}",
             hint=f"choose another version: lockstep rollback {fleet.model} --to VERSION",
         )
+    problems = seal_problems(fleet, way.target)
+    accepted = accept_or_refuse(fleet, "rollback", way.target, problems, accept_broken_seal, way.left)
     splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
-    return RollbackPlan(way, before, plan_changes(Target((way.target,), splits), before))
+    return RollbackPlan(way, before, plan_changes(Target((way.target,), splits), before), accepted)
 
 
-def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Rollback:
+def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "", accept_broken_seal: str = "") -> Rollback:
     """Put every cloud on the target, read back and probed; condemns the versions that are left behind.
 
     Already there: verifies, and says so. Raises SplitError when a cloud could not follow, after the others did, and
@@ -70,10 +78,11 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
     """
     began = time.monotonic()
     with refusals(fleet, "rollback", to, reason=reason):
-        planned = plan_rollback(fleet, to)
+        planned = plan_rollback(fleet, to, accept_broken_seal)
     target, before, plan = planned.way.target, planned.before, planned.plan
-    fleet = with_probe(fleet, target)
+    fleet = _probing(fleet, target, broken=bool(planned.accepted))
     intent = {
+        **planned.accepted,
         "reason": reason,
         "before": traffic(before),
         "slots": slots(target, *planned.way.left, state=before),
@@ -111,6 +120,17 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "") -> Ro
             )
         _drop_own_fallback(fleet, target)
     return Rollback(target, planned.way.left, plan, before, after, result, seconds)
+
+
+def _probing(fleet: Fleet, target: Version, *, broken: bool) -> Fleet:
+    """Without an intact manifest no row can be made up; a target that was accepted so is moved to without probing."""
+    try:
+        return with_probe(fleet, target)
+    except DigestMismatchError as error:
+        if not broken:
+            raise
+        fleet.say(f"{target} will not be asked for real answers: {error.problem}")
+        return fleet
 
 
 def _commit(fleet: Fleet, way: Way) -> None:

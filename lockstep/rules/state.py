@@ -11,6 +11,9 @@ from lockstep.rules.traffic import TrafficSplit
 CHAMPION: Final = "champion"  # should serve everywhere
 CHALLENGER: Final = "challenger"  # the canary
 FALLBACK: Final = "fallback"  # known-good, kept warm
+#: Tags of a version in MLflow: why it must not serve, and what its canary was judged.
+CONDEMNED_TAG: Final = "lockstep.condemned"
+VERDICT_TAG: Final = "lockstep.verdict"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -28,6 +29,17 @@ FORMAT_TAG: Final = "lockstep.format"
 RESERVED: Final = (DIGEST_TAG, FORMAT_TAG)
 DIGEST_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
 LABEL: Final = re.compile(r"v?([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What MLflow says of a version now, sealed or not; `digest` and `schema` are tags, "" where they are gone."""
+
+    label: str
+    digest: str
+    schema: str
+    run_id: str
+    source: str
 
 
 class Registry(SealedFiles):
@@ -51,6 +63,19 @@ class Registry(SealedFiles):
         if not found:
             self._registered(model)
         return found
+
+    def records(self, model: str) -> tuple[Record, ...]:
+        """Every version of the model as MLflow has it, oldest first; empty for a model that it does not have."""
+        return tuple(
+            Record(
+                str(raw.version),
+                raw.tags.get(DIGEST_TAG, ""),
+                raw.tags.get(FORMAT_TAG, ""),
+                raw.run_id or "",
+                raw.source or "",
+            )
+            for raw in self._raw(model)
+        )
 
     def version(self, model: str, label: str) -> Version:
         """The sealed version with that MLflow number; raises NotFoundError naming the versions that there are."""

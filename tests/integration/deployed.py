@@ -19,11 +19,11 @@ from typing import Any
 import yaml
 
 from lockstep.config import Config, parse
-from lockstep.operations.canary import CONDEMNED_TAG, VERDICT_TAG, canary_deploy
+from lockstep.operations.canary import canary_deploy
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.probe import wait_until_serving, with_probe
 from lockstep.operations.replicate import replicate
-from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
+from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, VERDICT_TAG, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.integration.fleets import configure, opened, registered, save_model, unique
 from tests.sandbox_control import Control, RunningSandbox

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from lockstep.errors import LockstepError
-from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.operations.replicate import replicate
-from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, Version
+from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
 from tests.integration.deployed import Deployed, Ended, lockstep

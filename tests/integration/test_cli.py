@@ -22,8 +22,7 @@ from rich.console import Console
 
 from lockstep import terminal
 from lockstep.commands.options import complete_model, options
-from lockstep.operations.canary import CONDEMNED_TAG
-from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK
+from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK
 from tests.contract.clouds import eventually, open_store
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import Traffic, save_model

@@ -27,10 +27,10 @@ from flows.replicate import replicate
 from flows.rollback import rollback
 from lockstep.config import Config
 from lockstep.errors import BusyError, CredentialsError, NotFoundError, RefusedError, UnreachableError, VerdictError
-from lockstep.operations.canary import CONDEMNED_TAG
 from lockstep.operations.fleet import Fleet, open_fleet
 from lockstep.operations.running import Job, Outcome
 from lockstep.rules.judge import Decision
+from lockstep.rules.state import CONDEMNED_TAG
 from tasks.rollout_slot import only_rollout_of
 from tasks.runner import PrefectRunner
 from tests.integration.fleets import Traffic, configure, save_model, unique, wait_for_requests

@@ -11,7 +11,7 @@ from lockstep.operations.audit.checks import ledger_checks
 from lockstep.operations.audit.collect import collect
 from lockstep.operations.audit.folder import write_report
 from lockstep.operations.audit.verify import verify
-from lockstep.operations.canary import CONDEMNED_TAG, canary_deploy
+from lockstep.operations.canary import canary_deploy
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, sealed
 from lockstep.operations.monitor import monitor
@@ -19,7 +19,7 @@ from lockstep.operations.replicate import missing_replicas, replicate
 from lockstep.operations.rollback import rollback
 from lockstep.operations.status import status
 from lockstep.rules.judge import Decision
-from lockstep.rules.state import Version
+from lockstep.rules.state import CONDEMNED_TAG, Version
 from tests.integration.fleets import Traffic, configure, opened, registered, save_model, unique, wait_for_requests
 from tests.sandbox_control import RunningSandbox
 
