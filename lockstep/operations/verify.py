@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -53,7 +54,9 @@ def verify(
         chosen = [one for one in known if only is None or one.version.digest in only]
     if not chosen:
         fleet.registry.versions(fleet.model)  # raises for a model that does not exist, naming those that do
-    manifests = {one.version: _manifest(fleet, one) for one in chosen}
+    sealed = [(one, _manifest(fleet, one)) for one in chosen]
+    chosen = [_with_run(one, manifest) for one, manifest in sealed]
+    manifests = {one.version: manifest for one, (_, manifest) in zip(chosen, sealed, strict=True)}
 
     def share(manifest: Manifest) -> Collection[str]:
         return share_of(manifest.files, days, today, manifest.digest)
@@ -118,6 +121,12 @@ def _manifest(fleet: Fleet, known: Known) -> Manifest | None:
         except LockstepError as error:
             fleet.say(f"no manifest of {known.version} from {name}: {error.problem}")
     return None
+
+
+def _with_run(known: Known, manifest: Manifest | None) -> Known:
+    """The ledger does not name the run in every entry, and MLflow may be silent; the manifest always does."""
+    run_id = known.version.run_id or (manifest.mlflow.run_id if manifest is not None else "")
+    return replace(known, version=replace(known.version, run_id=run_id))
 
 
 def _manifest_places(fleet: Fleet, known: Known) -> list[tuple[str, Callable[[], bytes | None]]]:

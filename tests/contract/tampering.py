@@ -6,6 +6,7 @@ Every change is undone when its block ends. `changes` are those that a service t
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +31,8 @@ class Aws:
     """Model packages, Models and tags by boto3."""
 
     def __init__(self, sandbox: RunningSandbox) -> None:
-        self.sm = aws_account.Account(sandbox.settings["aws"]).sm
+        self.account = aws_account.Account(sandbox.settings["aws"])
+        self.sm = self.account.sm
 
     def package(self, subject: Subject) -> Any:
         found = subject.cloud.registered(subject.stable)
@@ -101,6 +103,26 @@ class Aws:
     def swapped(self, subject: Subject) -> Undo:
         return self.model(subject, lambda one: one.update(Image=other(one["Image"])))
 
+    def impostor(self, subject: Subject) -> Undo:
+        """The endpoint led to a configuration in which the slot stands for the other version's Model."""
+        before, endpoint = self.endpoint_config(subject), subject.cloud.endpoint(subject.model)
+        variants = [{**one} for one in before["ProductionVariants"]]
+        others = [one["ModelName"] for one in variants if one["VariantName"] == subject.canary.slot]
+        for one in variants:
+            if one["VariantName"] == subject.stable.slot:
+                one["ModelName"] = others[0]
+        name = f"impostor-{uuid.uuid4().hex[:8]}"
+        self.sm.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants)
+        self.sm.update_endpoint(EndpointName=endpoint, EndpointConfigName=name)
+        self.account.settled(endpoint)
+
+        def undo() -> None:
+            self.sm.update_endpoint(EndpointName=endpoint, EndpointConfigName=before["EndpointConfigName"])
+            self.account.settled(endpoint)
+            self.sm.delete_endpoint_config(EndpointConfigName=name)
+
+        return undo
+
     def tag(self, subject: Subject) -> Undo:
         arn = self.endpoint_config(subject)["EndpointConfigArn"]
         key = f"lockstep-slot:{subject.stable.slot}"
@@ -126,6 +148,7 @@ class Aws:
             "SageMaker model .*: image is": self.swapped,
             "was deleted: instances that start": lambda s: self.model(s, None),
             "lockstep-slot:": self.tag,
+            "variant .*: model is": self.impostor,
         }
 
     def refusals(self) -> dict[str, Callable[[Subject], object]]:
@@ -190,7 +213,7 @@ class Azure:
 
         return self.redeployed(subject, change)
 
-    def model(self, subject: Subject) -> Undo:
+    def impostor(self, subject: Subject) -> Undo:
         """The same slot over another registered version's bytes, answering under its digest."""
         other_id = self.account.ask("GET", self.path(subject.canary)).json()["id"]
 
@@ -209,7 +232,7 @@ class Azure:
             "it was archived": lambda s: self.update(s, "isArchived", lambda _: True),
             "no model version of": self.deleted,
             "deployment .*: environment variable EXTRA was added": self.variable,
-            "deployment .*: model is": self.model,
+            "deployment .*: model is": self.impostor,
         }
 
     def refusals(self) -> dict[str, Callable[[Subject], object]]:
@@ -264,6 +287,22 @@ class Google:
         made = self.vertex.deploy(endpoint, other_one.resource.rpartition("/")[2], displayName=subject.stable.slot)
         body = {"deployedModelId": made}
         return lambda: self.vertex.done(self.vertex.endpoints("POST", f"/{endpoint}:undeployModel", body))
+
+    def impostor(self, subject: Subject) -> Undo:
+        """All traffic of the slot to another version's model under the slot's name."""
+        endpoint = subject.cloud.endpoint(subject.model)
+        before = self.vertex.endpoints("GET", f"/{endpoint}")
+        undeploy = self.second(subject)
+        known = {one["id"] for one in before["deployedModels"]}
+        now = self.vertex.endpoints("GET", f"/{endpoint}")
+        made = next(one["id"] for one in now["deployedModels"] if one["id"] not in known)
+        self.vertex.split(endpoint, {made: 100})
+
+        def undo() -> None:
+            self.vertex.split(endpoint, before["trafficSplit"])
+            undeploy()
+
+        return undo
 
     def changes(self) -> dict[str, Change]:
         """By what the sentence must say."""
