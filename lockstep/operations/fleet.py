@@ -138,10 +138,10 @@ def open_fleet(
     )
 
 
-def open_replicas(cloud: Cloud) -> Replicas:
-    """The versions in a cloud's store."""
+def open_replicas(cloud: Cloud, timeout: float = 30.0) -> Replicas:
+    """The versions in a cloud's store; `timeout` is the seconds that one request may take, repetitions included."""
     address = cloud.store()
-    return Replicas(cloud.name, address.url, address.options, address.client_options, address.credentials)
+    return Replicas(cloud.name, address.url, address.options, address.client_options, address.credentials, timeout)
 
 
 def default_actor() -> str:

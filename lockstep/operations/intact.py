@@ -12,7 +12,7 @@ from functools import partial
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import DigestMismatchError, LockstepError, NotFoundError
-from lockstep.operations.fleet import LOOKS, Fleet
+from lockstep.operations.fleet import LOOKS, Fleet, open_replicas
 from lockstep.operations.running import Job
 from lockstep.operations.seal import check_seal
 from lockstep.rules.findings import MLFLOW
@@ -25,6 +25,7 @@ from lockstep.stores.keys import Keys
 from lockstep.stores.model_signature import verify_signature
 from lockstep.stores.sealed_files import read_own_manifest
 
+PATIENCE = 5.0  # seconds for one small read of a replica, repetitions included
 Problems = Mapping[str, Sequence[str]]  # by place
 
 
@@ -127,7 +128,7 @@ def _in_mlflow(fleet: Fleet, version: Version) -> tuple[str, ...]:
 
 
 def _replicated(fleet: Fleet, cloud: Cloud, version: Version) -> tuple[str, ...]:
-    replicas = fleet.replicas(cloud)
+    replicas = open_replicas(cloud, PATIENCE)
     return replica_problems(replicas, version, fleet.keys) if replicas.is_committed(version) else ()
 
 

@@ -64,7 +64,9 @@ def plan_rollback(fleet: Fleet, to: Version | None = None, accept_broken_seal: s
             f"{way.target} is condemned: {condemned}",
             hint=f"choose another version: lockstep rollback {fleet.model} --to VERSION",
         )
-    problems = seal_problems(fleet, way.target)
+    problems = seal_problems(
+        fleet, way.target, [cloud for cloud in fleet.clouds if cloud.name not in before.unreachable]
+    )
     accepted = accept_or_refuse(fleet, "rollback", way.target, problems, accept_broken_seal, way.left)
     splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
     return RollbackPlan(way, before, plan_changes(Target((way.target,), splits), before), accepted)

@@ -141,6 +141,13 @@ def test_a_cloud_that_is_down_is_no_broken_seal(deployed: Deployed) -> None:
         assert seal_problems(deployed.fleet, deployed.v1) == {}
 
 
+def test_a_store_that_hangs_does_not_hold_a_rollback_up_for_long(deployed: Deployed) -> None:
+    began = time.monotonic()
+    with deployed.control.during("gcp", "hang", operation="storage.objects.get", count=20):
+        assert plan_rollback(deployed.fleet).way.target == deployed.v1
+    assert time.monotonic() - began < 25
+
+
 def test_no_key_to_check_with_is_no_broken_seal(deployed: Deployed) -> None:
     fleet = deployed.changed(keys={"folder": str(deployed.folder / "no-keys")})
     assert fleet.keys.signing_public == ()
