@@ -48,7 +48,7 @@ def canary_deploy(
     opened = open_in_flow(load_fleet(fleet), model, "canary-deploy")
     chosen = opened.registry.find(model, version)
     if dry_run:
-        _show_plan(opened, chosen, tuple(steps) if steps else None)
+        _show_plan(opened, chosen, tuple(steps) if steps else None, accept_broken_seal)
         return None
     with only_rollout_of(model):
         try:
@@ -71,8 +71,8 @@ def canary_deploy(
     return rollout
 
 
-def _show_plan(opened: Fleet, chosen: Version, steps: tuple[int, ...] | None) -> None:
-    check_deployable(opened, chosen)
+def _show_plan(opened: Fleet, chosen: Version, steps: tuple[int, ...] | None, accept_broken_seal: str) -> None:
+    check_deployable(opened, chosen, accept_broken_seal)
     champion = opened.registry.desired(opened.model).champion
     before = opened.observe()
     first = champion is None or champion.digest == chosen.digest
