@@ -61,6 +61,8 @@ def _gcp(printed: Mapping[str, object]) -> dict[str, object]:
         "credentials_file",
         "api_endpoint",
         "monitoring_endpoint",
+        "bigquery_endpoint",
+        "capture_dataset",
         "storage_endpoint",
     )
     return {"kind": "vertex", **{name: printed[name] for name in names}}

@@ -33,6 +33,7 @@ SECONDS: Final[Mapping[str, tuple[float, float, float]]] = {
     "gcp.endpoint.deploy": (0.0, 1.5, 720.0),
     "gcp.endpoint.undeploy": (0.0, 0.3, 60.0),
     "gcp.endpoint.traffic": (0.0, 0.2, 5.0),  # assumed: no duration is published
+    "gcp.capture.flush": (0.0, 1.0, 60.0),  # assumed: no duration is published
     "gcp.endpoint.delete": (0.0, 0.1, 10.0),
 }
 

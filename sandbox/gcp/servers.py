@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from sandbox.gcp.bigquery import BigQueryService, RequestLogs
 from sandbox.gcp.gcs import StorageService
 from sandbox.gcp.gcs_json import OPERATIONS as STORAGE_OPERATIONS
 from sandbox.gcp.gcs_objects import Store
@@ -28,6 +29,7 @@ PROJECT_NUMBER: Final = "714200300417"
 LOCATION: Final = "us-central1"
 BUCKET: Final = "lockstep-models"
 ARCHIVE: Final = "lockstep-ledger"
+DATASET: Final = "lockstep_captures"
 RETENTION: Final = {"retention_seconds": 400 * 86_400, "retention_locked": True}
 #: at speed "instant" the quotas grow with the pace of everything else; they are enforced all the same
 INSTANT_LIMITS: Final = Limits(crud=60_000, submissions=6_000, predictions=3_000_000)
@@ -47,7 +49,10 @@ class GcpServers:
         self._samples = Samples()
         self._operations = Operations(world.stop)
         self._models = Models(world, self._store, self._operations, self._parent)
-        self._endpoints = Endpoints(world, self._operations, self._parent)
+        self._logs = RequestLogs(world, (DATASET,))
+        self._endpoints = Endpoints(
+            world, self._operations, self._parent, lambda config: self._logs.check(config, PROJECT)
+        )
         self._deployments = Deployments(world, self._store, self._models, self._endpoints, self._place)
         self._servers: dict[str, WebServer] = {}
 
@@ -60,7 +65,7 @@ class GcpServers:
 
     def start(self) -> None:
         """Bind every address, write the service account's key file and create the project's bucket."""
-        scoring = Scoring(self._world, self._endpoints, self._deployments, self._samples)
+        scoring = Scoring(self._world, self._endpoints, self._deployments, self._samples, self._logs)
         vertex = VertexService(
             self._identity,
             (PROJECT, PROJECT_NUMBER),
@@ -75,6 +80,7 @@ class GcpServers:
         self._serve("token", TokenService(self._identity), threads=4)
         self._serve("storage", StorageService(self._store, self._identity))
         self._serve("monitoring", MonitoringService(self._world, self._identity, self._samples, PROJECT, LOCATION), 8)
+        self._serve("bigquery", BigQueryService(self._identity, self._logs, PROJECT), 4)
         self._serve("vertex", vertex)
         self._identity.write_key_file(f"{self._servers['token'].url}/token")
         self._store.create_bucket(BUCKET)
@@ -94,6 +100,8 @@ class GcpServers:
             "location": LOCATION,
             "api_endpoint": self._servers["vertex"].url,
             "monitoring_endpoint": self._servers["monitoring"].url,
+            "bigquery_endpoint": self._servers["bigquery"].url,
+            "capture_dataset": DATASET,
             "storage_endpoint": self._servers["storage"].url,
             "credentials_file": str(self._identity.key_file),
             "token": self._identity.token,
@@ -110,7 +118,9 @@ class GcpServers:
     def operations(self) -> frozenset[str]:
         """RPCs of Vertex AI and Monitoring, the JSON API's names for Cloud Storage, and what the sandbox adds."""
         vertex = {rpc for _, _, rpc, _ in VERTEX_ROUTES}
-        return frozenset(vertex | STORAGE_OPERATIONS | {"ListTimeSeries", "Token", SPOT_RESTART, CONTAINER_RESTART})
+        return frozenset(
+            vertex | STORAGE_OPERATIONS | {"ListTimeSeries", "jobs.query", "Token", SPOT_RESTART, CONTAINER_RESTART}
+        )
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of a stored object's bytes; its metadata and checksums stay as they were."""

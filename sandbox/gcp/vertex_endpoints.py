@@ -31,8 +31,9 @@ from sandbox.gcp.vertex_operations import EMPTY, Operation, Operations
 from sandbox.gcp.vertex_slots import Routing, Slot
 from sandbox.world import World
 
-UPDATABLE: Final = ("displayName", "description", "labels", "trafficSplit")
-CREATED: Final = {"name", "displayName", "description", "labels", "trafficSplit", "etag"}
+LOGGING: Final = "predictRequestResponseLoggingConfig"
+UPDATABLE: Final = ("displayName", "description", "labels", "trafficSplit", LOGGING)
+CREATED: Final = {"name", "displayName", "description", "labels", "trafficSplit", "etag", LOGGING}
 #: fields of an endpoint that may come with their empty value, which asks for nothing
 OFF: Final[tuple[object, ...]] = ({}, [], "", False, None)
 
@@ -61,7 +62,10 @@ class Endpoint:
 class Endpoints:
     """All endpoints of the project."""
 
-    def __init__(self, world: World, operations: Operations, parent: str) -> None:
+    def __init__(
+        self, world: World, operations: Operations, parent: str, check_logging: Callable[[JsonObject], None]
+    ) -> None:
+        self._check_logging = check_logging
         self._world = world
         self._operations = operations
         self._parent = parent
@@ -143,6 +147,8 @@ class Endpoints:
             raise not_emulated(f"CreateEndpoint with {odd[0]}")
         check_display_name(body.get("displayName"), "Endpoint")
         check_labels(body.get("labels", {}))
+        if body.get(LOGGING, {}).get("enabled"):
+            self._check_logging(body[LOGGING])
         if body.get("trafficSplit"):
             raise invalid(_unknown_ids(body["trafficSplit"]))
         if wanted and not ENDPOINT_ID.fullmatch(wanted):
@@ -158,7 +164,7 @@ class Endpoints:
             self._world.stop.wait(self._world.delays.seconds("gcp.endpoint.create"))
             kind = outcome(self._world, "CreateEndpoint", endpoint_id)
             now = now_text()
-            content: JsonObject = {k: body[k] for k in ("displayName", "description", "labels") if k in body}
+            content: JsonObject = {k: body[k] for k in ("displayName", "description", "labels", LOGGING) if k in body}
             content.update(createTime=now, updateTime=now)
             endpoint = Endpoint(endpoint_id, content)
             with self.lock:
@@ -242,6 +248,8 @@ class Endpoints:
                 check_display_name(body.get("displayName"), "Endpoint")
             if "labels" in fields:
                 check_labels(body.get("labels", {}))
+            if LOGGING in fields and body.get(LOGGING, {}).get("enabled"):
+                self._check_logging(body[LOGGING])
             if "trafficSplit" in fields:
                 wanted: dict[str, int] = body.get("trafficSplit", {})
                 gone = {slot for slot in endpoint.leaving if wanted.get(slot)}

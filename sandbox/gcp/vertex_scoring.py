@@ -14,10 +14,11 @@ from typing import Any, Final
 from werkzeug.wrappers import Request, Response
 
 from sandbox.containers import Container, ContainerGone, Reply
+from sandbox.gcp.bigquery import RequestLogs
 from sandbox.gcp.errors import GoogleError, error_response, invalid, not_emulated, precondition, status_for_http
 from sandbox.gcp.samples import Samples
 from sandbox.gcp.vertex_deployments import Deployments
-from sandbox.gcp.vertex_endpoints import Endpoint, Endpoints
+from sandbox.gcp.vertex_endpoints import LOGGING, Endpoint, Endpoints
 from sandbox.gcp.vertex_slots import Slot
 from sandbox.world import World
 
@@ -30,10 +31,13 @@ PREDICT_FIELDS: Final = {"instances", "parameters", "labels"}
 class Scoring:
     """Answers prediction requests; takes no lock of the control plane."""
 
-    def __init__(self, world: World, endpoints: Endpoints, deployments: Deployments, samples: Samples) -> None:
+    def __init__(
+        self, world: World, endpoints: Endpoints, deployments: Deployments, samples: Samples, logs: RequestLogs
+    ) -> None:
         self._endpoints = endpoints
         self._deployments = deployments
         self._samples = samples
+        self._logs = logs
         self._random = random.Random(world.seed)  # noqa: S311  # repeatable routing, not a secret
         self._lock = threading.Lock()
 
@@ -60,6 +64,8 @@ class Scoring:
             raise GoogleError(
                 "INTERNAL", 'Invalid response from the model server: it must be a JSON object with "predictions".'
             ) from None
+        config = self._endpoints.find(endpoint_id).content.get(LOGGING)
+        self._logs.record(config, endpoint_id, slot.id, content["instances"], predictions)
         model = slot.model
         full: dict[str, Any] = {
             "predictions": predictions,

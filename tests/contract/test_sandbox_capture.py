@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
 from tests.contract.aws_account import Account
@@ -184,3 +186,48 @@ def test_azure_takes_no_collector_that_it_does_not_emulate(
     model, environment = azure.model(azure.upload(sealed)), azure.environment()
     body = azure.deployment_body(model, environment, sealed.digest, dataCollector=collector)
     assert azure.ask("PUT", f"/onlineEndpoints/{endpoint}/deployments/blue", body).status_code == status
+
+
+def test_vertex_logs_rows_that_one_statement_of_bigquery_finds(sandbox: RunningSandbox) -> None:
+    if "gcp" not in sandbox.settings:
+        pytest.skip("the sandbox runs without Google Cloud")
+    from google.api_core.exceptions import BadRequest, GoogleAPICallError
+    from google.cloud import aiplatform
+    from google.oauth2.credentials import Credentials
+
+    given = sandbox.settings["gcp"]
+    credentials = Credentials(token=given["token"])  # type: ignore[no-untyped-call]
+    aiplatform.init(
+        project=given["project"],
+        location=given["location"],
+        api_endpoint=given["api_endpoint"],
+        api_transport="rest",
+        credentials=credentials,
+    )
+    table = f"{given['project']}.{given['capture_dataset']}.{uuid.uuid4().hex}"
+    endpoint = aiplatform.Endpoint.create(
+        display_name="captures",
+        enable_request_response_logging=True,
+        request_response_logging_sampling_rate=1.0,
+        request_response_logging_bq_destination_table=f"bq://{table}",
+    )
+    try:
+        config = endpoint.gca_resource.predict_request_response_logging_config
+        assert (config.enabled, config.bigquery_destination.output_uri) == (True, f"bq://{table}")
+    finally:
+        endpoint.delete()
+    with pytest.raises((BadRequest, GoogleAPICallError), match="Dataset"):
+        aiplatform.Endpoint.create(
+            display_name="nowhere",
+            enable_request_response_logging=True,
+            request_response_logging_sampling_rate=1.0,
+            request_response_logging_bq_destination_table=f"bq://{given['project']}.absent.t",
+        )
+    body = {"query": f"SELECT * FROM `{table}`", "useLegacySql": False}
+    refused = requests.post(
+        f"{given['bigquery_endpoint']}/bigquery/v2/projects/{given['project']}/queries",
+        json=body,
+        headers={"Authorization": f"Bearer {given['token']}"},
+        timeout=30,
+    )
+    assert (refused.status_code, refused.json()["error"]["status"]) == (501, "UNIMPLEMENTED")

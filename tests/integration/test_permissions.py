@@ -94,6 +94,7 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "UploadModel": ("aiplatform.models.upload",),
         "ListOperations": ("aiplatform.operations.list",),
         "GetOperation": ("aiplatform.operations.list",),
+        "jobs.query": ("bigquery.jobs.create", "bigquery.tables.getData"),
         "ListTimeSeries": ("monitoring.timeSeries.list",),
         "storage.buckets.get": ("storage.buckets.get",),
         "storage.objects.list": ("storage.objects.list",),
@@ -153,7 +154,7 @@ def test_the_documented_permissions_are_those_that_are_used(name: str, sandbox: 
     assert home == name
     # An image that no other test of this session has registered: making its environment is one of the calls.
     image = f"{settings.image.rpartition(':')[0]}:{secrets.token_hex(32)}"
-    settings = settings.model_copy(update={"image": image})
+    settings = settings.model_copy(update={"image": image, "capture_percent": 100})
     began = datetime.now(UTC).timestamp()
     watched = {
         sandbox.control.fault(name, "slow", operation=operation, count=1): operation for operation in QUIET[name]

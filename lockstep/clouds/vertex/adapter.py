@@ -14,6 +14,7 @@ from lockstep.clouds.base import Cloud, Row, StoreAddress
 from lockstep.clouds.vertex import metrics, records
 from lockstep.clouds.vertex.archive import GcsArchive
 from lockstep.clouds.vertex.attest import attest_model, attest_slot
+from lockstep.clouds.vertex.capture import find_captured
 from lockstep.clouds.vertex.endpoints import Endpoints
 from lockstep.clouds.vertex.records import EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
@@ -22,7 +23,7 @@ from lockstep.clouds.vertex.sdk import Sdk
 from lockstep.clouds.vertex.settings import VertexSettings
 from lockstep.clouds.vertex.slots import Slots
 from lockstep.errors import LockstepError, NotFoundError, RefusedError, RetryLaterError
-from lockstep.rules.measurement import Answer, NativeVersion, SlotMetrics
+from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -112,6 +113,15 @@ class Vertex(Cloud):
 
     def _prepare(self, version: Version, image: str) -> None:
         self._deployments.prepare(version, image)
+
+    def _captured(
+        self, model: str, request_id: str, since: datetime, until: datetime
+    ) -> tuple[CapturedRequest, ...] | None:
+        record = self._endpoints.find(model)
+        if record is None or not record.logging:
+            return None
+        slots = self._endpoints.slots(model)
+        return find_captured(self._rest, self.name, self._settings, record.logging, slots, request_id, since, until)
 
     def _retire(self, model: str, slot: str) -> None:
         self._deployments.retire(model, slot)

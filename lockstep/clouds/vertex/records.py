@@ -45,11 +45,16 @@ class DeployedModel:
 
 @dataclass(frozen=True)
 class EndpointRecord:
-    """An endpoint as the service shows it: weights by deployed-model id, and when it was changed last."""
+    """An endpoint as the service shows it: weights by deployed-model id, and when it was changed last.
+
+    `logging` is where requests are logged to (`project.dataset.table`, "" when they are not), `sampled` the share.
+    """
 
     updated: datetime | None
     deployed: tuple[DeployedModel, ...]
     traffic: Mapping[str, int] = field(default_factory=dict)
+    logging: str = ""
+    sampled: float = 0.0
 
     def find(self, slot: str) -> DeployedModel | None:
         """The deployed model of a slot; where several bear its name, the one that takes most traffic."""
@@ -78,10 +83,14 @@ class EndpointRecord:
 def read_endpoint(content: Mapping[str, Any]) -> EndpointRecord:
     """`Endpoint` of the v1 API."""
     updated = content.get("updateTime")
+    logging = content.get("predictRequestResponseLoggingConfig") or {}
+    destination = str((logging.get("bigqueryDestination") or {}).get("outputUri", "")) if logging.get("enabled") else ""
     return EndpointRecord(
         updated=datetime.fromisoformat(updated) if updated else None,
         deployed=tuple(_read_deployed(item) for item in content.get("deployedModels", ())),
         traffic={str(key): int(weight) for key, weight in content.get("trafficSplit", {}).items()},
+        logging=destination.removeprefix("bq://"),
+        sampled=float(logging.get("samplingRate") or 0.0),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lockstep.clouds.base import CloudSettings
 
@@ -24,6 +24,20 @@ class VertexSettings(CloudSettings):
         str | None,
         Field(description="Bucket with a retention policy for copies of the ledger; without it no copy is kept."),
     ] = None
+    capture_percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="Per cent of requests that are captured from the next deployment on, rows and answers.",
+        ),
+    ] = 0
+    capture_dataset: Annotated[
+        str, Field(description="BigQuery dataset, there already, for captured requests.", pattern=r"^\w*$")
+    ] = ""
+    bigquery_endpoint: Annotated[str | None, Field(description="Address of the BigQuery API; Google's by default.")] = (
+        None
+    )
     machine_type: Annotated[str, Field(description="Machine type of a slot's instances.")] = "n1-standard-2"
     spot: Annotated[bool, Field(description="Run slots on spot machines, which may be taken away at any time.")] = False
     service_account: Annotated[
@@ -41,6 +55,18 @@ class VertexSettings(CloudSettings):
     storage_endpoint: Annotated[
         str | None, Field(description="Address of the Cloud Storage API; Google's by default.")
     ] = None
+
+    @model_validator(mode="after")
+    def _captures_somewhere(self) -> VertexSettings:
+        if self.capture_percent and not self.capture_dataset:
+            raise ValueError("capture_percent needs capture_dataset beside it")
+        return self
+
+    @property
+    def queries(self) -> str:
+        """Address of BigQuery's queries in the project."""
+        bigquery = (self.bigquery_endpoint or "https://bigquery.googleapis.com").rstrip("/")
+        return f"{bigquery}/bigquery/v2/projects/{self.project}/queries"
 
     @property
     def uri(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from lockstep.clouds.vertex import records
+from lockstep.clouds.vertex.capture import LOGGING, logging_config, table_of
 from lockstep.clouds.vertex.endpoints import Endpoints
 from lockstep.clouds.vertex.records import DeployedModel, EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
@@ -40,6 +41,7 @@ class Slots:
                 self._refuse_other_digest(version, deployed)
                 break
             try:
+                self._have_capture(version.model, endpoint)
                 self._deploy(version, self._registry.native(record).resource, endpoint, deadline)
                 break
             except VertexError as error:
@@ -113,6 +115,21 @@ class Slots:
                 if error.status != "ALREADY_EXISTS" and not error.is_busy:
                     raise
                 time.sleep(delay)  # an earlier attempt is creating it at this moment
+
+    def _have_capture(self, model: str, endpoint: EndpointRecord) -> None:
+        """Log requests as the settings say; logging by somebody else, to another table, stays as it is."""
+        table = table_of(self._settings, self._endpoints.id(model))
+        wanted = logging_config(self._settings, self._endpoints.id(model))
+        if endpoint.logging not in ("", table) or (endpoint.logging == "" and wanted is None):
+            return
+        if wanted is not None and (endpoint.logging, endpoint.sampled) == (table, wanted["samplingRate"]):
+            return
+        self._rest.call(
+            "PATCH",
+            self._endpoints.url(model),
+            query={"updateMask": LOGGING},
+            body={LOGGING: wanted or {"enabled": False}},
+        )
 
     def _refuse_other_digest(self, version: Version, deployed: DeployedModel) -> None:
         _, digest = self._endpoints.identity(version.model, deployed)
