@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from lockstep.clouds.base import Cloud
-from lockstep.errors import DigestMismatchError, LockstepError, NotFoundError
+from lockstep.errors import DigestMismatchError, LockstepError, NotFoundError, RetryLaterError, UnreachableError
 from lockstep.operations.fleet import LOOKS, Fleet, open_replicas
 from lockstep.operations.running import Job
 from lockstep.operations.seal import check_seal
@@ -73,7 +73,10 @@ def seal_problems(fleet: Fleet, version: Version, clouds: Collection[Cloud] | No
 
 
 def record_problems(fleet: Fleet, version: Version) -> Problems:
-    """What of the native records and slots is otherwise than as written, by cloud."""
+    """What of the native records and slots is otherwise than as written, by cloud; asked before a deployment.
+
+    Raises UnreachableError when a cloud does not answer.
+    """
     try:
         images = fleet.registry.manifest(version).env.images
     except LockstepError:
@@ -81,9 +84,16 @@ def record_problems(fleet: Fleet, version: Version) -> Problems:
     outcomes = fleet.look_at_each(
         f"attest {version}", lambda cloud: cloud.attest(version, images.get(cloud.name, "")), retries=2
     )
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
+    silent = {outcome.cloud: outcome.error for outcome in outcomes if outcome.error is not None}
+    for error in silent.values():
+        if not isinstance(error, RetryLaterError):
+            raise error
+    if silent:
+        raise UnreachableError(
+            f"{version} was not deployed, since its records could not be looked at: "
+            + "; ".join(f"{cloud}: {error.reason}" for cloud, error in silent.items()),
+            hint="nothing was changed; mend what is named and deploy again",
+        )
     return {outcome.cloud: outcome.value for outcome in outcomes if outcome.value}
 
 
