@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,7 +125,7 @@ def _wanted(entry: Mapping[str, Any]) -> dict[str, object]:
         "work_pool": entry["work_pool"]["name"],
         "enforce_parameter_schema": entry["enforce_parameter_schema"],
         "concurrency_limit": (limit["limit"], limit["collision_strategy"]) if limit else None,
-        "schedules": sorted((schedule["slug"], float(schedule["interval"])) for schedule in entry["schedules"]),
+        "schedules": sorted((schedule["slug"], _rhythm(schedule)) for schedule in entry["schedules"]),
         "form": _filled(parameter_schema(_flow(entry)).model_dump_for_openapi()),
     }
 
@@ -142,12 +143,18 @@ def _existing(deployed: DeploymentResponse) -> dict[str, object]:
         "enforce_parameter_schema": deployed.enforce_parameter_schema,
         "concurrency_limit": (limit.limit, options.collision_strategy.value) if limit and options else None,
         "schedules": sorted(
-            (schedule.slug or "", schedule.schedule.interval.total_seconds())
-            for schedule in deployed.schedules
-            if hasattr(schedule.schedule, "interval")
+            (schedule.slug or "", _rhythm(schedule.schedule.model_dump())) for schedule in deployed.schedules
         ),
         "form": _filled(deployed.parameter_openapi_schema or {}),
     }
+
+
+def _rhythm(schedule: Mapping[str, Any]) -> str:
+    """A schedule's cron expression, or its seconds, as prefect.yaml and the server have them."""
+    if "cron" in schedule:
+        return str(schedule["cron"])
+    interval = schedule["interval"]
+    return f"{interval.total_seconds() if isinstance(interval, timedelta) else float(interval):g} s"
 
 
 def _filled(form: Mapping[str, Any]) -> dict[str, Any]:
