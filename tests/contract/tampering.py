@@ -112,7 +112,8 @@ class Aws:
             if one["VariantName"] == subject.stable.slot:
                 one["ModelName"] = others[0]
         name = f"impostor-{uuid.uuid4().hex[:8]}"
-        self.sm.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants)
+        tags = self.sm.list_tags(ResourceArn=before["EndpointConfigArn"])["Tags"]
+        self.sm.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants, Tags=tags)
         self.sm.update_endpoint(EndpointName=endpoint, EndpointConfigName=name)
         self.account.settled(endpoint)
 

@@ -203,11 +203,11 @@ def test_a_busy_endpoint(deployed: Deployed, cloud: str) -> None:
     """Another change is under way on one cloud: a rollout is refused before it touches any."""
     adapter, model = deployed.fleet.cloud(cloud), deployed.model
     if cloud == "gcp":  # a traffic split is no operation there: a deployment is
-        deployed.control.fault(cloud, "busy", operation="DeployModel", delay=3)
+        deployed.control.fault(cloud, "busy", operation="DeployModel", delay=8)
         change = partial(adapter.prepare, deployed.v3)
     else:
         adapter.set_traffic(model, TrafficSplit.canary(deployed.v2.slot, deployed.v1.slot, 1))
-        deployed.control.fault(cloud, "busy", operation=FLIP[cloud], delay=3)
+        deployed.control.fault(cloud, "busy", operation=FLIP[cloud], delay=8)
         change = partial(adapter.set_traffic, model, TrafficSplit.all_to(deployed.v2.slot))
     failures: list[LockstepError] = []
 
