@@ -17,7 +17,8 @@ help:
 
 setup: $(STAMP)
 
-# A second run finds the stamp and touches no network.
+# A second run finds the stamp and touches no network. The lock is already resolved, so pip does not resolve it again
+# (with hashes it gives up on an extra whose newest release is not the pinned one); `pip check` finds a gap in it.
 $(STAMP): requirements.lock pyproject.toml sandbox/azure/azurite/package-lock.json
 	@test -n "$(PYTHON)" || { echo "lockstep: no Python 3.11 or later on PATH; install one, or call make PYTHON=/path/to/it" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -26,8 +27,9 @@ $(STAMP): requirements.lock pyproject.toml sandbox/azure/azurite/package-lock.js
 		{ echo "lockstep: $(PYTHON) has no venv; install it (on Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
 	@echo "installing what requirements.lock names (a few minutes, once)"
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@found=$$($(BIN)/python -m pip check) || { echo "$$found" >&2; exit 1; }
 	@$(BIN)/python -m sandbox.azure.install
 	@touch $(STAMP)
 

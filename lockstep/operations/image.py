@@ -90,7 +90,11 @@ def find_serving() -> Path:
 
 
 def dockerfile(base: str, platform: str) -> str:
-    """The Dockerfile's text; pip takes nothing but the archives whose hashes the lock holds."""
+    """The Dockerfile's text; pip takes nothing but the archives whose hashes the lock holds.
+
+    The lock is already resolved, so pip does not resolve again: with hashes it gives up on a requirement with extras
+    whose newest release is not the pinned one. `pip check` finds a lock that lacks something.
+    """
     return "\n".join(
         [
             FIRST_LINE,
@@ -100,7 +104,7 @@ def dockerfile(base: str, platform: str) -> str:
             "WORKDIR /home/serving/app",
             f"COPY {LOCK} ./",
             "RUN python -m pip install --no-cache-dir --disable-pip-version-check --no-input "
-            f"--require-hashes -r {LOCK}",
+            f"--no-deps --require-hashes -r {LOCK} && python -m pip check",
             f"COPY {SERVING} ./{SERVING}",
             "USER 10001",
             "EXPOSE 8080",

@@ -81,7 +81,7 @@ def test_the_context_is_complete_and_exact(registry: Registry, version: Version,
     assert f"FROM --platform=linux/amd64 python:{python}-slim\n" in text
     for line in ("USER 10001", "EXPOSE 8080", 'ENTRYPOINT ["python", "-m", "serving"]'):
         assert f"{line}\n" in text
-    assert "--require-hashes -r requirements.lock\n" in text
+    assert "--no-deps --require-hashes -r requirements.lock && python -m pip check\n" in text
 
 
 def test_the_context_is_the_same_each_time(registry: Registry, version: Version, tmp_path: Path) -> None:
