@@ -122,6 +122,10 @@ def test_init_and_runs_of_what_it_deployed(
     assert changed(initialised(capsys, path)) == {"monitor": ["description"]}
     initialised(capsys, path, "--yes")
     assert deployment(prefect_server, "monitor")["schedules"][0]["active"], "redeploying switched the schedule off"
+    # The server's own scheduler makes the runs: it needs versions of its libraries that fit each other.
+    scheduled = ask(prefect_server, "GET", f"/flow_runs/{_run_of(prefect_server, 'monitor')}")
+    assert scheduled["auto_scheduled"]
+    assert scheduled["state_type"] == "SCHEDULED"
     ask(
         prefect_server,
         "PATCH",
