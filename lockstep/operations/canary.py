@@ -15,9 +15,12 @@ from lockstep.errors import (
     UnreachableError,
     VerdictError,
 )
+from lockstep.operations.aliases import delete_alias, set_alias
+from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.intact import accept_or_refuse, record_problems, seal_problems
 from lockstep.operations.journal import note, record, refusals, slots, traffic
+from lockstep.operations.lease import writing
 from lockstep.operations.probe import with_probe
 from lockstep.operations.replicate import missing_replicas
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
@@ -49,8 +52,14 @@ def canary_deploy(
     for a version that is not replicated or is condemned, or whose seal or native records are not as they were written
     (`accept_broken_seal`: the reason to go on when no other version that was known to be good is intact), VerdictError
     when the canary was taken back, and the cause when a cloud could not follow: then the canary was taken back as well.
+    BusyError when another operation is changing the model; OvertakenError when a rollback came in between.
     """
     stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
+    with writing(fleet, "canary_deploy", version):
+        return _deploy(fleet, version, stages, accept_broken_seal)
+
+
+def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_broken_seal: str) -> Rollout:
     with refusals(fleet, "canary_deploy", version):
         accepted = check_deployable(fleet, version, accept_broken_seal)
         fleet = with_probe(fleet, version)
@@ -66,9 +75,9 @@ def canary_deploy(
             reports: tuple[StageReport, ...] = ()
             _deploy_everywhere(fleet, version, before)
             with record(fleet, "promote", version, champion=stable.digest if stable else None) as promoted:
-                fleet.registry.set_alias(version, CHAMPION)
+                set_alias(fleet, version, CHAMPION)
                 promoted.update(champion=version.digest)
-            fleet.registry.delete_alias(fleet.model, CHALLENGER)  # of a rollout that was killed: it has no traffic now
+            delete_alias(fleet, CHALLENGER)  # of a rollout that was killed: it has no traffic now
         else:
             reports = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
             _retire_others(fleet, keep={version.slot, stable.slot})
@@ -156,7 +165,7 @@ def _roll_out(
     try:
         plan = plan_changes(Target((stable, canary), {}), before)
         show(fleet, plan)
-        fleet.registry.set_alias(canary, CHALLENGER)
+        set_alias(fleet, canary, CHALLENGER)
         announced = True
         _all_or_raise(fleet, canary, failures(prepare_slots(fleet, plan.prepares)))
 
@@ -195,15 +204,16 @@ def _roll_out(
         # MLflow comes after the traffic: it may be the very thing that is down.
         _note_end(fleet, stable, canary, old_fallback, error, reports)
         raise
-    fleet.registry.delete_alias(fleet.model, CHALLENGER)
+    delete_alias(fleet, CHALLENGER)
     return tuple(reports)
 
 
 def raise_if_overtaken(fleet: Fleet, stable: Version, canary: Version) -> None:
-    """Raise OvertakenError when MLflow's aliases are no longer those of this rollout: a rollback came in between.
+    """Raise OvertakenError when a rollback has taken the lease, or somebody moved MLflow's aliases by hand.
 
-    It narrows the window in which two writers meet and does not close it. MLflow being silent is no sign of anything.
+    MLflow being silent is no sign of anything.
     """
+    check(fleet.model)
     try:
         desired = fleet.registry.desired(fleet.model)
     except RetryLaterError as error:
@@ -269,12 +279,12 @@ def _note_end(
     reports: list[StageReport],
 ) -> None:
     """Make MLflow say what is true after a canary was taken back: aliases as before, the verdict on the version."""
-    fleet.registry.set_alias(stable, CHAMPION)
-    fleet.registry.delete_alias(fleet.model, CHALLENGER)
+    set_alias(fleet, stable, CHAMPION)
+    delete_alias(fleet, CHALLENGER)
     if old_fallback is None:
-        fleet.registry.delete_alias(fleet.model, FALLBACK)
+        delete_alias(fleet, FALLBACK)
     else:
-        fleet.registry.set_alias(old_fallback, FALLBACK)
+        set_alias(fleet, old_fallback, FALLBACK)
     _note_verdict(fleet, canary, error, reports)
 
 
@@ -291,8 +301,8 @@ def _promote(fleet: Fleet, stable: Version, version: Version) -> None:
     fleet.say(f"promoting {version}")
     with record(fleet, "promote", version, champion=stable.digest) as outcome:
         fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
-        fleet.registry.set_alias(stable, FALLBACK)
-        fleet.registry.set_alias(version, CHAMPION)
+        set_alias(fleet, stable, FALLBACK)
+        set_alias(fleet, version, CHAMPION)
         outcome.update(champion=version.digest, fallback=stable.digest)
 
 

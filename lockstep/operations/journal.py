@@ -19,6 +19,7 @@ from typing import Final
 
 from lockstep.errors import LockstepError
 from lockstep.operations.copies import copy_ledger
+from lockstep.operations.fencing import announced
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import FleetState, Version
@@ -37,13 +38,15 @@ def record(fleet: Fleet, operation: str, version: Version | None, **intent: obje
     """Write the intent, run the block, write the outcome: what the block put into the dictionary, and any error.
 
     A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows. Raises
-    LockstepError, without running the block, when the intent of an operation that can wait cannot be written.
+    LockstepError, without running the block, when the intent of an operation that can wait cannot be written, and
+    OvertakenError when another operation has taken the lease that this one works under.
     """
     event = str(uuid.uuid4())
     subject = {**_subject(version), **_outer()}
     via = {"via": fleet.via} if fleet.via else {}
     waits = operation not in GOES_ON and not _WITHIN.get()
-    _append(fleet, f"{event}/intent", f"{operation}.intent", {**subject, **via, **intent}, refuse=waits)
+    body = {**subject, **via, **announced(fleet.model), **intent}
+    _append(fleet, f"{event}/intent", f"{operation}.intent", body, refuse=waits)
     outcome: dict[str, object] = {}
     error = ""
     before = _WITHIN.set(event)

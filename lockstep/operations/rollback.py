@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lockstep.errors import DeploymentFailedError, DigestMismatchError, LockstepError, RefusedError, SplitError
+from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.intact import accept_or_refuse, seal_problems
 from lockstep.operations.journal import record, refusals, slots, traffic
+from lockstep.operations.lease import writing
 from lockstep.operations.probe import with_probe
 from lockstep.operations.switch import failures, move_all, prepare_slots, show
 from lockstep.rules.plan import Plan, Target, plan_changes
@@ -79,8 +81,19 @@ def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "", accep
     DeploymentFailedError, with nothing changed, when no cloud could make the target ready.
     """
     began = time.monotonic()
-    with refusals(fleet, "rollback", to, reason=reason):
-        planned = plan_rollback(fleet, to, accept_broken_seal)
+
+    def plan() -> RollbackPlan:
+        with refusals(fleet, "rollback", to, reason=reason):
+            return plan_rollback(fleet, to, accept_broken_seal)
+
+    with writing(fleet, "rollback", to, urgent=True) as writer:
+        planned = plan()
+        if writer.take(planned.way.target):  # a rollout wrote until now
+            planned = plan()
+        return _carry_out(fleet, planned, reason, began)
+
+
+def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -> Rollback:
     target, before, plan = planned.way.target, planned.before, planned.plan
     fleet = _probing(fleet, target, broken=bool(planned.accepted))
     intent = {
@@ -137,8 +150,8 @@ def _probing(fleet: Fleet, target: Version, *, broken: bool) -> Fleet:
 
 def _commit(fleet: Fleet, way: Way) -> None:
     """From here on MLflow says that the target should serve everywhere."""
-    fleet.registry.set_alias(way.target, CHAMPION)
-    fleet.registry.delete_alias(fleet.model, CHALLENGER)
+    set_alias(fleet, way.target, CHAMPION)
+    delete_alias(fleet, CHALLENGER)
 
 
 def _condemn(fleet: Fleet, way: Way, reason: str) -> None:
@@ -164,4 +177,4 @@ def _drop_own_fallback(fleet: Fleet, target: Version) -> None:
     """What serves is no way back from itself. Only once it serves everywhere: until then the alias says where to go."""
     fallback = fleet.registry.alias(fleet.model, FALLBACK)
     if fallback is not None and fallback.digest == target.digest:
-        fleet.registry.delete_alias(fleet.model, FALLBACK)
+        delete_alias(fleet, FALLBACK)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lockstep.clouds.base import Cloud
-from lockstep.errors import LockstepError
+from lockstep.errors import LockstepError, OvertakenError
+from lockstep.operations.fencing import guard
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, slots, weights
 from lockstep.operations.probe import wait_until_serving
@@ -34,13 +35,19 @@ def prepare_slots(fleet: Fleet, changes: Sequence[PrepareSlot]) -> tuple[Outcome
     named = slots(*(change.version for change in changes))
     images = {version: sealed_images(fleet, version) for version in {change.version for change in changes}}
 
+    check = guard(fleet.model)
+
+    def prepare(change: PrepareSlot) -> None:
+        check()
+        fleet.cloud(change.cloud).prepare(change.version, images[change.version].get(change.cloud, ""))
+
     def bound(change: PrepareSlot) -> Callable[[], None]:
-        image = images[change.version].get(change.cloud, "")
-        return lambda: fleet.cloud(change.cloud).prepare(change.version, image)
+        return lambda: prepare(change)
 
     with record(fleet, "prepare", None, clouds=_by_cloud(changes), slots=named) as outcome:
         outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
         outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes))
+        _stop_if_overtaken(outcomes)
         return outcomes
 
 
@@ -81,13 +88,17 @@ def shift_traffic(
             slots=slots(*versions),
             split=failed,
         )
+        _stop_if_overtaken(outcomes)
     return SwitchResult({cloud: value.seconds for cloud, value in done.items()}, failed)
 
 
 def _shift(
     fleet: Fleet, changes: Sequence[ShiftTraffic], by_slot: Mapping[str, Version]
 ) -> tuple[Outcome[_Verified], ...]:
+    check = guard(fleet.model)
+
     def shift(cloud: Cloud, change: ShiftTraffic) -> _Verified:
+        check()
         began = time.monotonic()
         cloud.set_traffic(fleet.model, change.after)
         whole = next((slot for slot, weight in change.after.weights if weight == 100), None)
@@ -116,15 +127,21 @@ def move_all(
 
 def retire_slots(fleet: Fleet, changes: Sequence[RetireSlot]) -> tuple[Outcome[None], ...]:
     """Remove slots without traffic. What fails stays, harmless, and is removed by the next plan."""
+    check = guard(fleet.model)
+
+    def retire(change: RetireSlot) -> None:
+        check()
+        fleet.cloud(change.cloud).retire(fleet.model, change.slot)
 
     def bound(change: RetireSlot) -> Callable[[], None]:
-        return lambda: fleet.cloud(change.cloud).retire(fleet.model, change.slot)
+        return lambda: retire(change)
 
     if not changes:
         return ()
     with record(fleet, "retire", None, clouds=_by_cloud(changes)) as outcome:
         outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
         outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes))
+        _stop_if_overtaken(outcomes)
         return outcomes
 
 
@@ -137,6 +154,13 @@ def show(fleet: Fleet, plan: Plan) -> None:
 def failures(outcomes: Sequence[Outcome[None]]) -> dict[str, str]:
     """Why each cloud that failed did."""
     return {outcome.cloud: _reason(outcome) for outcome in outcomes if not outcome.done}
+
+
+def _stop_if_overtaken(outcomes: Sequence[Outcome[_Verified]] | Sequence[Outcome[None]]) -> None:
+    """An operation that lost its lease in the middle of a step ends there; it has not failed on a cloud."""
+    for outcome in outcomes:
+        if isinstance(outcome.error, OvertakenError):
+            raise outcome.error
 
 
 def _by_cloud(changes: Sequence[PrepareSlot] | Sequence[RetireSlot]) -> Mapping[str, list[str]]:

@@ -23,12 +23,13 @@ from lockstep.errors import LockstepError
 from lockstep.stores.ledger.tables import complete
 
 WAIT: Final = 10  # seconds to wait for another writer
+BRIEF: Final = 2  # seconds for what must not keep a rollback waiting
 CONNECT: Final = 5  # seconds for PostgreSQL to answer at all
 #: Of this database's advisory locks the one that a ledger's writer holds; the digits spell "ledger".
 WRITER_LOCK: Final = 0x6C6564676572
 WRITER: Final = "ledger_writer"
 #: Set here, as a role's default may be faster and less durable; a server that vanishes is noticed after CONNECT.
-POSTGRES_OPTIONS: Final = f"-c synchronous_commit=on -c lock_timeout={WAIT}s -c statement_timeout={3 * WAIT}s"
+POSTGRES_OPTIONS: Final = "-c synchronous_commit=on -c lock_timeout={wait}s -c statement_timeout={most}s"
 POSTGRES_NETWORK: Final = {
     "connect_timeout": CONNECT,
     "tcp_user_timeout": 1000 * CONNECT,
@@ -56,7 +57,8 @@ class Database:
         #: For people: without the password.
         self.name = str(self.path) if self.path else url.render_as_string(hide_password=True)
         self._set_up = set_up
-        self._engine = _sqlite(url) if self.path else _postgres(url)
+        self._engine = _sqlite(url, WAIT) if self.path else _postgres(url, WAIT, 3 * WAIT)
+        self._brief = _sqlite(url, BRIEF) if self.path else _postgres(url, BRIEF, BRIEF)
         self._reader = self._engine
         if self.path is None:
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -80,6 +82,17 @@ class Database:
             with self._writer.begin() as connection:
                 yield connection
 
+    @contextlib.contextmanager
+    def brief(self) -> Iterator[Connection]:
+        """A connection for a single statement, which needs no lock of the writer's; waits BRIEF seconds for anything.
+
+        Raises LockstepError when that does not do.
+        """
+        with self._explained():
+            self._prepare()
+            with self._brief.begin() as connection:
+                yield connection
+
     def scrub(self) -> None:
         """Overwrite what deleted rows have left in the files."""
         with self._explained():
@@ -93,6 +106,7 @@ class Database:
     def close(self) -> None:
         """Let the connections go; the next use opens new ones."""
         self._engine.dispose()
+        self._brief.dispose()
         self._ready = None
 
     def _prepare(self) -> None:
@@ -101,7 +115,8 @@ class Database:
             return
         with self._lock:
             # Connections of the parent process are left alone: closing them here would end its transactions.
-            self._engine.dispose(close=self._ready is None or self._ready[0] == os.getpid())
+            for engine in (self._engine, self._brief):
+                engine.dispose(close=self._ready is None or self._ready[0] == os.getpid())
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._engine.begin() as connection:
@@ -138,8 +153,8 @@ def unusable(name: str, error: Exception) -> LockstepError:
     )
 
 
-def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": WAIT})
+def _sqlite(url: URL, wait: int) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": wait})
 
     @event.listens_for(engine, "connect")
     def connected(connection: DBAPIConnection, _: object) -> None:
@@ -156,11 +171,13 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def _postgres(url: URL) -> Engine:
+def _postgres(url: URL, wait: int, most: int) -> Engine:
     given = url.query.get("options", "")
-    options = f"{given if isinstance(given, str) else ' '.join(given)} {POSTGRES_OPTIONS}".strip()
+    ours = POSTGRES_OPTIONS.format(wait=wait, most=most)
+    options = f"{given if isinstance(given, str) else ' '.join(given)} {ours}".strip()
     url = url.difference_update_query(["options"])
-    engine = create_engine(url, pool_pre_ping=True, connect_args={**POSTGRES_NETWORK, "options": options})
+    network = {**POSTGRES_NETWORK, "connect_timeout": min(CONNECT, wait), "options": options}
+    engine = create_engine(url, pool_pre_ping=True, connect_args=network)
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:

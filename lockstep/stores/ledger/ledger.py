@@ -76,6 +76,11 @@ class Ledger:
         return self._database.name
 
     @property
+    def database(self) -> Database:
+        """Where it lies; leases lie there as well."""
+        return self._database
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What went wrong without stopping anything, each once, oldest first."""
         return tuple(self._problems)

@@ -1,7 +1,9 @@
 """The ledger's tables, and the triggers that keep what is there as it is.
 
 `entry` holds the leaves in their order, with columns to find them by; `node` every complete subtree of the tree;
-`checkpoint` each signed note. `person` is the one table that may forget: it says who a pseudonym is.
+`checkpoint` each signed note. `person` is the one table that may forget: it says who a pseudonym is. `lease` is no part
+of the record: it says who may write now (`stores/leases.py`). It lies here so that a database that is put back to an
+older state takes fences and the entries that name them back together.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -55,6 +59,23 @@ PERSON: Final = Table(
     Column("pseudonym", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
 )
+LEASE: Final = Table(
+    "lease",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("fence", BigInteger, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("urgent", Boolean, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("started", Text, nullable=False),
+    Column("since", Float(53), nullable=False),
+    Column("beat", BigInteger, nullable=False),
+)
 KEPT: Final = (ENTRY, NODE, CHECKPOINT)
 INDEX: Final = "CREATE INDEX IF NOT EXISTS entry_by_model ON entry (model, number)"
 
@@ -72,13 +93,34 @@ POSTGRES_TRIGGERS: Final = (
     "CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
     "FOR EACH STATEMENT EXECUTE FUNCTION ledger_append_only()",
 )
-SQLITE_NAMES: Final = tuple(f"{table}_no_{name}" for table in KEPT for name in ("update", "delete", "replace"))
-POSTGRES_NAMES: Final = tuple(f"{table}_no_{name}" for table in KEPT for name in ("change", "truncate"))
+#: A fence that was given out is never given out again.
+FENCES: Final = "a fence only grows"
+SQLITE_FENCES: Final = (
+    "CREATE TRIGGER IF NOT EXISTS lease_no_lower BEFORE UPDATE ON lease WHEN NEW.fence < OLD.fence "
+    "BEGIN SELECT RAISE(ABORT, '" + FENCES + "'); END",
+    "CREATE TRIGGER IF NOT EXISTS lease_no_delete BEFORE DELETE ON lease "
+    "BEGIN SELECT RAISE(ABORT, '" + FENCES + "'); END",
+)
+POSTGRES_FENCES: Final = (
+    "CREATE OR REPLACE FUNCTION lease_fences() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION '" + FENCES + "'; END $$",
+    "DROP TRIGGER IF EXISTS lease_no_lower ON lease",
+    "CREATE TRIGGER lease_no_lower BEFORE UPDATE ON lease FOR EACH ROW "
+    "WHEN (NEW.fence < OLD.fence) EXECUTE FUNCTION lease_fences()",
+    "DROP TRIGGER IF EXISTS lease_no_delete ON lease",
+    "CREATE TRIGGER lease_no_delete BEFORE DELETE ON lease FOR EACH ROW EXECUTE FUNCTION lease_fences()",
+)
+LEASE_NAMES: Final = ("lease_no_lower", "lease_no_delete")
+SQLITE_NAMES: Final = (
+    *(f"{table}_no_{name}" for table in KEPT for name in ("update", "delete", "replace")),
+    *LEASE_NAMES,
+)
+POSTGRES_NAMES: Final = (*(f"{table}_no_{name}" for table in KEPT for name in ("change", "truncate")), *LEASE_NAMES)
 #: These tell whether all that `create` makes is there: one look, instead of a writer's lock at every start.
 SQLITE_COUNT: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN :names"
 POSTGRES_COUNT: Final = (
     "SELECT count(*) FROM pg_trigger WHERE tgname IN :names AND tgenabled <> 'D' "
-    "AND tgrelid IN (to_regclass('entry'), to_regclass('node'), to_regclass('checkpoint'))"
+    "AND tgrelid IN (to_regclass('entry'), to_regclass('node'), to_regclass('checkpoint'), to_regclass('lease'))"
 )
 COLUMNS: Final = frozenset(column.name for column in ENTRY.columns)
 
@@ -98,8 +140,12 @@ def create(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         for table in KEPT:
             _create_sqlite_triggers(connection, table)
+        for statement in SQLITE_FENCES:
+            connection.execute(text(statement))
         return
     connection.execute(text(POSTGRES_FUNCTION))
+    for statement in POSTGRES_FENCES:
+        connection.execute(text(statement))
     for table in KEPT:
         for trigger, name in zip(POSTGRES_TRIGGERS, ("change", "truncate"), strict=True):
             connection.execute(text(f"DROP TRIGGER IF EXISTS {table.name}_no_{name} ON {table.name}"))
