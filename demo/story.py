@@ -33,7 +33,10 @@ RATE: Final = 9.0  # requests a second and cloud
 STEPS: Final = 11
 INIT_TIMEOUT: Final = 180.0
 #: Limits that fit a demo: a canary's step lasts seconds here, minutes in production.
-ROLLOUT: Final = {"steps": [25, 50, 100], "step_seconds": 2, "patience": 60, "look_every": 0.5, "min_requests": 12}
+ROLLOUT: Final = {
+    **{"steps": [25, 50, 100], "step_seconds": 2, "patience": 60, "look_every": 0.5, "min_requests": 12},
+    "soak_seconds": 5,
+}
 
 
 def run(*, keep: bool, json_file: Path | None, picture: Path | None) -> int:

@@ -7,9 +7,9 @@ from prefect import flow
 from flows.opening import explained, load_fleet, open_in_flow, parameters
 from lockstep.errors import SplitError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.rollback import Rollback, plan_rollback
+from lockstep.operations.rollback import Rollback
 from lockstep.operations.rollback import rollback as roll_back
-from lockstep.rules.state import Version
+from lockstep.operations.rollback_plan import plan_rollback
 from tasks.artifacts import bullets, links, publish, traffic_table
 
 
@@ -37,7 +37,7 @@ def rollback(
     Args:
         model: Name of the model in MLflow.
         to: Number (3), alias or 8 digits of the digest; when left out, the champion while a canary runs, else the
-            fallback.
+            newest version that is known to be good.
         reason: Why, in a sentence; kept in the ledger and on the version that is left.
         fleet: Name of the Fleet block.
         dry_run: Only say what would be changed.
@@ -46,12 +46,11 @@ def rollback(
             intact; kept in the ledger.
     """
     opened = open_in_flow(load_fleet(fleet), model, "rollback")
-    named = opened.registry.find(model, to) if to else None
     if dry_run:
-        _show_plan(opened, named, accept_broken_seal)
+        _show_plan(opened, to, accept_broken_seal)
         return None
     try:
-        done = roll_back(opened, to=named, reason=reason, accept_broken_seal=accept_broken_seal)
+        done = roll_back(opened, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal)
     except SplitError:
         now = traffic_table(opened, opened.observe())
         publish("rollback traffic", model, f"# Not every cloud followed\n\n{now}\n{links(opened)}", "clouds are split")
@@ -69,9 +68,10 @@ def rollback(
     return done
 
 
-def _show_plan(opened: Fleet, named: Version | None, accept_broken_seal: str) -> None:
-    planned = plan_rollback(opened, named, accept_broken_seal)
+def _show_plan(opened: Fleet, to: str | None, accept_broken_seal: str) -> None:
+    planned = plan_rollback(opened, to or None, accept_broken_seal)
     target = planned.way.target
     lines = planned.plan.explain()
-    text = f"# Dry run: a rollback to {target} would\n\n{bullets(lines)}\n{traffic_table(opened, planned.before)}"
+    text = f"# Dry run: a rollback to {target} would\n\nChosen because {planned.way.why}.\n\n{bullets(lines)}\n"
+    text += traffic_table(opened, planned.before)
     publish("rollback", opened.model, text, f"dry run: {target}")

@@ -61,6 +61,14 @@ class RolloutSettings(_Part):
     patience: Annotated[
         float, Field(gt=0, description="Longest time at a step without a verdict, in seconds; then it is taken back.")
     ] = 3600.0
+    soak_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Time as champion, in seconds and with nothing that judges it bad, by which a version earns "
+            "known-good.",
+        ),
+    ] = 3600.0
     look_every: Annotated[float, Field(gt=0, description="Seconds between two looks at the metrics.")] = 10.0
     min_requests: Annotated[
         int, Field(ge=1, description="Canary requests at a step without which there is no verdict.")

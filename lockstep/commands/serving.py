@@ -154,7 +154,9 @@ def rollback(
     model: Model,
     to: Annotated[
         str | None,
-        typer.Option(help="Version to go back to (default: the champion while a canary runs, else the fallback)."),
+        typer.Option(
+            help="Version to go back to (default: the champion while a canary runs, else the newest known-good one)."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; goes into the ledger and onto the version left behind.")] = "",
     accept_broken_seal: Accept = "",
@@ -163,26 +165,30 @@ def rollback(
 ) -> None:
     """Take every cloud back to the last known-good version, or to a named one, at once."""
     from lockstep import terminal
-    from lockstep.operations.rollback import plan_rollback
     from lockstep.operations.rollback import rollback as run
+    from lockstep.operations.rollback_plan import plan_rollback
     from lockstep.rules.state import DesiredState
 
-    if len(reason) > 1000:
-        raise typer.BadParameter("a reason has at most 1000 characters")
     with opened(model, as_json) as fleet:
-        named = fleet.registry.find(model, to) if to else None
         if dry_run:
-            planned = plan_rollback(fleet, named, accept_broken_seal)
+            planned = plan_rollback(fleet, to or None, accept_broken_seal)
             target, unreachable = planned.way.target, dict(planned.before.unreachable)
             if as_json:
-                emit({"target": target.label, "plan": list(planned.plan.explain()), "unreachable": unreachable})
+                emit(
+                    {
+                        "target": target.label,
+                        "why": planned.way.why.value,
+                        "plan": list(planned.plan.explain()),
+                        "unreachable": unreachable,
+                    }
+                )
             else:
-                typer.echo(f"target: {target}")
+                typer.echo(f"target: {target}: {planned.way.why}")
                 terminal.show_plan(planned.plan)
                 for cloud, why in unreachable.items():
                     typer.echo(f"{cloud}: unreachable: {why}")
             return
-        done = run(fleet, to=named, reason=reason, accept_broken_seal=accept_broken_seal)
+        done = run(fleet, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal)
     if as_json:
         emit(
             {

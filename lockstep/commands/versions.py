@@ -73,10 +73,10 @@ def register(
 def versions(model: Model, as_json: AsJson = False) -> None:
     """List the sealed versions of a model and what becomes of them."""
     from lockstep import terminal
-    from lockstep.rules.state import CONDEMNED_TAG, VERDICT_TAG
 
     with opened(model, as_json) as fleet:
-        desired = fleet.registry.desired(model)
+        known = fleet.registry.record(model)
+        desired = known.desired
         roles = {
             version.label: role
             for role, version in (
@@ -87,8 +87,8 @@ def versions(model: Model, as_json: AsJson = False) -> None:
             if version is not None
         }
         rows = []
-        for version in fleet.registry.versions(model):
-            tags = fleet.registry.tags(version)
+        for one in known.versions:
+            version = one.version
             rows.append(
                 {
                     "version": version.label,
@@ -96,15 +96,19 @@ def versions(model: Model, as_json: AsJson = False) -> None:
                     "content": _content(fleet, version) if as_json else "",
                     "run_id": version.run_id,
                     "role": roles.get(version.label, ""),
-                    "verdict": tags.get(VERDICT_TAG, ""),
-                    "condemned": tags.get(CONDEMNED_TAG, ""),
+                    "verdict": one.verdict,
+                    "known_good": one.known_good,
+                    "condemned": one.condemned,
                 }
             )
     if as_json:
         emit(rows)
     else:
-        headings = ("version", "digest", "role", "verdict", "condemned")
-        shown = [[row["version"], row["digest"][:12], row["role"], row["verdict"], row["condemned"]] for row in rows]
+        headings = ("version", "digest", "role", "verdict", "known good since", "condemned")
+        shown = [
+            [row["version"], row["digest"][:12], row["role"], row["verdict"], row["known_good"], row["condemned"]]
+            for row in rows
+        ]
         terminal.show_rows(f"{model}: versions", headings, shown)
 
 

@@ -20,16 +20,19 @@ from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.intact import accept_or_refuse, record_problems, seal_problems
 from lockstep.operations.journal import note, record, refusals, slots, traffic
+from lockstep.operations.known_good import grant_if_earned
 from lockstep.operations.lease import writing
 from lockstep.operations.probe import with_probe
 from lockstep.operations.replicate import missing_replicas
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
 from lockstep.operations.watch import StageReport, Watch, describe
 from lockstep.rules.judge import Decision
+from lockstep.rules.known_good import fallback_after_promotion
 from lockstep.rules.plan import RetireSlot, Target, plan_changes
 from lockstep.rules.rollout import Move, Stage, plan_stages
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, VERDICT_TAG, FleetState, Version
 from lockstep.rules.switch import SwitchResult
+from lockstep.rules.target import condemned_error
 from lockstep.rules.traffic import TrafficSplit
 
 
@@ -79,8 +82,8 @@ def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_br
                 promoted.update(champion=version.digest)
             delete_alias(fleet, CHALLENGER)  # of a rollout that was killed: it has no traffic now
         else:
-            reports = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
-            _retire_others(fleet, keep={version.slot, stable.slot})
+            reports, fallback = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
+            _retire_others(fleet, keep={version.slot, *([fallback.slot] if fallback else [])})
         after = fleet.observe()
         outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
     return Rollout(version, reports, before, after)
@@ -124,10 +127,7 @@ def check_deployable(fleet: Fleet, version: Version, accept_broken_seal: str = "
     """
     condemned = fleet.registry.tags(version).get(CONDEMNED_TAG)
     if condemned:
-        raise RefusedError(
-            f"{version} is condemned: {condemned}",
-            hint="register a mended version; a condemned one is not deployed again",
-        )
+        raise condemned_error(version, condemned)
     missing = missing_replicas(fleet, version)
     if missing:
         where = "; ".join(f"{cloud}: {what}" for cloud, what in missing.items())
@@ -158,8 +158,11 @@ def _roll_out(
     stages: tuple[Stage, ...],
     before: FleetState,
     outcome: dict[str, object],
-) -> tuple[StageReport, ...]:
-    """Walk the stages and promote after the last; take the canary back on any trouble before that."""
+) -> tuple[tuple[StageReport, ...], Version | None]:
+    """Walk the stages and promote after the last; take the canary back on any trouble before that.
+
+    Returns how the stages ended, and the fallback from now on.
+    """
     reports: list[StageReport] = []
     announced = shifted = False
     try:
@@ -187,7 +190,7 @@ def _roll_out(
             if report.move is Move.TAKE_BACK:
                 raise _judged(report, stable, canary)  # noqa: TRY301 - taken back below, as after any trouble
         guard()
-        _promote(fleet, stable, canary)
+        fallback = _promote(fleet, stable, canary)
     except BaseException as error:  # a Ctrl-C in the middle of a rollout must not leave a bad canary behind
         outcome["stages"] = [describe(report) for report in reports]
         if not announced:
@@ -205,7 +208,7 @@ def _roll_out(
         _note_end(fleet, stable, canary, old_fallback, error, reports)
         raise
     delete_alias(fleet, CHALLENGER)
-    return tuple(reports)
+    return tuple(reports), fallback
 
 
 def raise_if_overtaken(fleet: Fleet, stable: Version, canary: Version) -> None:
@@ -296,14 +299,26 @@ def _note_verdict(fleet: Fleet, canary: Version, error: BaseException, reports: 
             fleet.registry.tag(canary, CONDEMNED_TAG, error.problem)
 
 
-def _promote(fleet: Fleet, stable: Version, version: Version) -> None:
-    """Make the aliases say what already serves everywhere: the champion's alias is the commit point."""
+def _promote(fleet: Fleet, stable: Version, version: Version) -> Version | None:
+    """Make the aliases say what already serves everywhere: the champion's alias is the commit point.
+
+    Returns the fallback: the stable version if it has soaked, else one that is known to be good, if there is one.
+    """
     fleet.say(f"promoting {version}")
     with record(fleet, "promote", version, champion=stable.digest) as outcome:
+        known = fleet.registry.record(fleet.model)
+        soaked = grant_if_earned(fleet, known, stable)
+        fallback = fallback_after_promotion(known, stable, version, earned=soaked.earned)
+        if fallback is not None and not soaked.earned:
+            fleet.say(f"{stable} has not soaked ({soaked.told}): the fallback is {fallback}")
         fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
-        set_alias(fleet, stable, FALLBACK)
+        if fallback is None:
+            delete_alias(fleet, FALLBACK)
+        else:
+            set_alias(fleet, fallback, FALLBACK)
         set_alias(fleet, version, CHAMPION)
-        outcome.update(champion=version.digest, fallback=stable.digest)
+        outcome.update(champion=version.digest, fallback=fallback.digest if fallback else None)
+    return fallback
 
 
 def _retire_others(fleet: Fleet, keep: set[str]) -> None:

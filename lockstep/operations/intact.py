@@ -13,6 +13,7 @@ from functools import partial
 from lockstep.clouds.base import Cloud
 from lockstep.errors import DigestMismatchError, LockstepError, NotFoundError, RetryLaterError, UnreachableError
 from lockstep.operations.fleet import LOOKS, Fleet, open_replicas
+from lockstep.operations.reasons import checked_reason
 from lockstep.operations.running import Job
 from lockstep.operations.seal import check_seal
 from lockstep.rules.findings import MLFLOW
@@ -105,6 +106,7 @@ def accept_or_refuse(
     Raises DigestMismatchError for a seal with problems unless `accepted` gives a reason and no other version that was
     known to be good, and is not among `leaving`, is intact.
     """
+    accepted = checked_reason(accepted, "the reason to accept a broken seal")
     if not problems:
         return {}
     told = "; ".join(f"{place}: {problem}" for place, found in problems.items() for problem in found)

@@ -13,9 +13,10 @@ from typing import Final
 from lockstep.errors import NotFoundError, RefusedError
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.manifest import SCHEMAS, SHA256
+from lockstep.rules.naming import LABEL
 from lockstep.rules.state import Version
 from lockstep.stores.ledger import Entry
-from lockstep.stores.registry import DIGEST_TAG, FORMAT_TAG, LABEL, Record
+from lockstep.stores.registry import DIGEST_TAG, FORMAT_TAG, Record
 
 #: Operations whose entries name a version, and how far back they are read.
 SEEN_BY: Final = ("register.outcome", "replicate.", "canary_deploy.")

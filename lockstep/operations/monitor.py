@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from lockstep.errors import RefusedError, RetryLaterError
+from lockstep.errors import LockstepError, RefusedError, RetryLaterError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.journal import record
+from lockstep.operations.journal import note, record, slots
+from lockstep.operations.known_good import grant_if_earned
+from lockstep.operations.reasons import LONGEST
 from lockstep.operations.rollback import Rollback, rollback
 from lockstep.rules.judge import Decision, Verdict
 from lockstep.rules.limits import Observed, judge_alone
 from lockstep.rules.measurement import SlotMetrics
-from lockstep.rules.state import FleetState, Version
+from lockstep.rules.state import FleetState, ModelRecord, Version
 from lockstep.stores.outcomes import OutcomeCount
 
 
@@ -39,7 +41,8 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
     settings = fleet.settings.monitor
     until = datetime.now(UTC)
     since = until - timedelta(seconds=settings.window)
-    desired = fleet.registry.desired(fleet.model)
+    known = fleet.registry.record(fleet.model)
+    desired = known.desired
     if desired.champion is None:
         raise RefusedError(
             f"{fleet.model} has no champion, so nothing should be serving",
@@ -57,13 +60,26 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
     warnings += [f"{cloud}: unreachable: {reason}" for cloud, reason in state.unreachable.items()] + silent
     warnings += cold_fallback(state, desired.fallback)
     report = Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings))
+    if verdict.decision is Decision.PASS and act:
+        return replace(report, warnings=(*report.warnings, *_grant(fleet, known, champion)))
+    if verdict.decision is Decision.FAIL and not act:
+        note(fleet, "monitor.breach", {**slots(champion)[champion.slot], "reasons": list(verdict.reasons)})
     if verdict.decision is not Decision.FAIL or not act:
         return report
     reason = "monitor: " + "; ".join(verdict.reasons)
     with record(fleet, "monitor", champion, reasons=list(verdict.reasons)):
         fleet.say(f"{champion} is in breach: {'; '.join(verdict.reasons)}")
-        done = rollback(fleet, reason=reason[:1000])
-    return Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings), done)
+        done = rollback(fleet, reason=reason[:LONGEST])
+    return replace(report, rolled_back=done)
+
+
+def _grant(fleet: Fleet, known: ModelRecord, champion: Version) -> tuple[str, ...]:
+    """Known-good for a champion that passes and has soaked; a warning where that could not be written."""
+    try:
+        grant_if_earned(fleet, known, champion)
+    except LockstepError as error:
+        return (f"{champion} has earned known-good, which could not be written: {error.reason}",)
+    return ()
 
 
 def _read_outcomes(fleet: Fleet, since: datetime, until: datetime) -> tuple[tuple[OutcomeCount, ...], list[str]]:

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
 
-from lockstep.errors import DeploymentFailedError, DigestMismatchError, LockstepError, RefusedError, SplitError
-from lockstep.operations.aliases import delete_alias, set_alias
+from lockstep.errors import DeploymentFailedError, DigestMismatchError, SplitError
+from lockstep.operations.desired import commit, condemn_left, next_fallback
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.intact import accept_or_refuse, seal_problems
 from lockstep.operations.journal import record, refusals, slots, traffic
 from lockstep.operations.lease import writing
 from lockstep.operations.probe import with_probe
+from lockstep.operations.reasons import checked_reason
+from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
 from lockstep.operations.switch import failures, move_all, prepare_slots, show
-from lockstep.rules.plan import Plan, Target, plan_changes
-from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, FleetState, Version
+from lockstep.rules.plan import Plan
+from lockstep.rules.state import FleetState, Version
 from lockstep.rules.switch import Ending, SwitchResult
-from lockstep.rules.target import Way, choose_way
-from lockstep.rules.traffic import TrafficSplit
-
-MOVES: Final = ("rollback", "canary_deploy")  # operations that decide what serves
-JUST_NOW: Final = 900.0  # seconds in which further alerts tell of the incident that was just dealt with
-
-
-@dataclass(frozen=True)
-class RollbackPlan:
-    """Where a rollback would go and what it would change on the clouds that answer; a dry run shows this.
-
-    `accepted` is what the ledger must know of a broken seal of the target that was accepted.
-    """
-
-    way: Way
-    before: FleetState
-    plan: Plan
-    accepted: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,42 +32,26 @@ class Rollback:
     seconds: float
 
 
-def plan_rollback(fleet: Fleet, to: Version | None = None, accept_broken_seal: str = "") -> RollbackPlan:
-    """Look at MLflow, the clouds and the ledger, and plan; changes nothing.
-
-    Raises RefusedError when there is no known-good version, when the target is condemned, or when its seal does not
-    hold; `accept_broken_seal` is the reason to go on then, if no other version that was known to be good is intact.
-    """
-    desired = fleet.registry.desired(fleet.model)
-    before = fleet.observe()
-    way = choose_way(desired, to, before, _arrived(fleet))
-    condemned = fleet.registry.tags(way.target).get(CONDEMNED_TAG)
-    if condemned:
-        raise RefusedError(
-            f"{way.target} is condemned: {condemned}",
-            hint=f"choose another version: lockstep rollback {fleet.model} --to VERSION",
-        )
-    problems = seal_problems(
-        fleet, way.target, [cloud for cloud in fleet.clouds if cloud.name not in before.unreachable]
-    )
-    accepted = accept_or_refuse(fleet, "rollback", way.target, problems, accept_broken_seal, way.left)
-    splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
-    return RollbackPlan(way, before, plan_changes(Target((way.target,), splits), before), accepted)
-
-
-def rollback(fleet: Fleet, *, to: Version | None = None, reason: str = "", accept_broken_seal: str = "") -> Rollback:
+def rollback(
+    fleet: Fleet, *, to: Version | str | None = None, reason: str = "", accept_broken_seal: str = ""
+) -> Rollback:
     """Put every cloud on the target, read back and probed; condemns the versions that are left behind.
 
-    Already there: verifies, and says so. Raises SplitError when a cloud could not follow, after the others did, and
-    DeploymentFailedError, with nothing changed, when no cloud could make the target ready.
+    `to` is a version, or a text that names one. Already there: verifies, and says so. Raises SplitError when a cloud
+    could not follow, after the others did, and DeploymentFailedError, with nothing changed, when no cloud could make
+    the target ready.
     """
     began = time.monotonic()
+    reason = checked_reason(reason)
+    accept_broken_seal = checked_reason(accept_broken_seal, "the reason to accept a broken seal")
+    named = None if isinstance(to, str) else to
+    asked = {"reason": reason, "to": to} if isinstance(to, str) else {"reason": reason}
 
     def plan() -> RollbackPlan:
-        with refusals(fleet, "rollback", to, reason=reason):
+        with refusals(fleet, "rollback", named, **asked):
             return plan_rollback(fleet, to, accept_broken_seal)
 
-    with writing(fleet, "rollback", to, urgent=True) as writer:
+    with writing(fleet, "rollback", named, urgent=True) as writer:
         planned = plan()
         if writer.take(planned.way.target):  # a rollout wrote until now
             planned = plan()
@@ -99,12 +64,13 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -
     intent = {
         **planned.accepted,
         "reason": reason,
+        "chosen": planned.way.why.value,
         "before": traffic(before),
         "slots": slots(target, *planned.way.left, state=before),
         "plan": list(plan.explain()),
     }
     with record(fleet, "rollback", target, **intent) as outcome:
-        fleet.say(f"rolling {fleet.model} back to {target}")
+        fleet.say(f"rolling {fleet.model} back to {target}: {planned.way.why}")
         show(fleet, plan)
         unready = failures(prepare_slots(fleet, plan.prepares))
         if unready and not {cloud.cloud for cloud in before.clouds} - set(unready):
@@ -113,7 +79,7 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -
                 hint=f"nothing was changed; see `lockstep versions {fleet.model}` for another version, or mend what is "
                 f"named: lockstep replicate {fleet.model} {target.label}",
             )
-        _commit(fleet, planned.way)
+        commit(fleet, planned.known, target)
         ready = {cloud.name for cloud in fleet.clouds} - set(unready)
         moved = move_all(fleet, target, before, ready, f"rollback: {reason or 'no reason given'}")
         result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
@@ -126,14 +92,14 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -
             split=dict(result.reasons),
             after=traffic(after),
         )
-        _condemn(fleet, planned.way, reason)
+        condemn_left(fleet, planned.known, planned.way.left, reason)
         if result.ending is not Ending.DONE:
             raise SplitError(
                 f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
                 f"{result.explain()}",
                 hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
             )
-        _drop_own_fallback(fleet, target)
+        next_fallback(fleet, planned.known, planned.way)
     return Rollback(target, planned.way.left, plan, before, after, result, seconds)
 
 
@@ -146,35 +112,3 @@ def _probing(fleet: Fleet, target: Version, *, broken: bool) -> Fleet:
             raise
         fleet.say(f"{target} will not be asked for real answers: {error.problem}")
         return fleet
-
-
-def _commit(fleet: Fleet, way: Way) -> None:
-    """From here on MLflow says that the target should serve everywhere."""
-    set_alias(fleet, way.target, CHAMPION)
-    delete_alias(fleet, CHALLENGER)
-
-
-def _condemn(fleet: Fleet, way: Way, reason: str) -> None:
-    """After the traffic: a note that cannot be written must not keep a bad version serving."""
-    for version in way.left:
-        fleet.registry.tag(version, CONDEMNED_TAG, f"rolled back from: {reason[:1000] or 'no reason given'}")
-
-
-def _arrived(fleet: Fleet) -> str:
-    """Digest that the newest move of traffic, if it is a rollback of the last minutes, leads or led to."""
-    try:
-        newest = fleet.ledger.entries(fleet.model, last=200)  # a rollout leaves several entries a step
-    except LockstepError as error:  # a ledger that cannot be read holds no rollback up
-        fleet.say(f"whether a rollback has just arrived is not known: {error.reason}")
-        return ""
-    moves = [one for one in newest if one.kind.removesuffix(".outcome").removesuffix(".intent") in MOVES]
-    if not moves or not moves[-1].kind.startswith("rollback.") or moves[-1].at < time.time() - JUST_NOW:
-        return ""
-    return str(moves[-1].body.get("digest", ""))
-
-
-def _drop_own_fallback(fleet: Fleet, target: Version) -> None:
-    """What serves is no way back from itself. Only once it serves everywhere: until then the alias says where to go."""
-    fallback = fleet.registry.alias(fleet.model, FALLBACK)
-    if fallback is not None and fallback.digest == target.digest:
-        delete_alias(fleet, FALLBACK)

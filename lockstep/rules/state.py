@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lockstep.rules.traffic import TrafficSplit
@@ -11,9 +11,10 @@ from lockstep.rules.traffic import TrafficSplit
 CHAMPION: Final = "champion"  # should serve everywhere
 CHALLENGER: Final = "challenger"  # the canary
 FALLBACK: Final = "fallback"  # known-good, kept warm
-#: Tags of a version in MLflow: why it must not serve, and what its canary was judged.
+#: Tags of a version in MLflow: why it must not serve, what its canary was judged, since when it is known to be good.
 CONDEMNED_TAG: Final = "lockstep.condemned"
 VERDICT_TAG: Final = "lockstep.verdict"
+KNOWN_GOOD_TAG: Final = "lockstep.known-good"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,39 @@ class DesiredState:
     champion: Version | None
     challenger: Version | None = None
     fallback: Version | None = None
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """What is known of a version beside its bytes, each "" where there is nothing to say.
+
+    `condemned` is why it must not serve, `known_good` the RFC 3339 time at which it earned that, `verdict` what its
+    canary was judged.
+    """
+
+    version: Version
+    condemned: str = ""
+    known_good: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """All that MLflow says of a model: what should serve, its sealed versions oldest first, labels by alias."""
+
+    desired: DesiredState
+    versions: tuple[VersionRecord, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.desired.model
+
+    def of(self, version: Version) -> VersionRecord:
+        """The record of that digest; one that says nothing for a version that is not in it."""
+        found = (one for one in self.versions if one.version.digest == version.digest)
+        return next(found, VersionRecord(version))
 
 
 @dataclass(frozen=True)

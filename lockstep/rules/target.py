@@ -2,44 +2,109 @@
 
 - A version that somebody names is the target.
 - While a canary takes traffic, the way back is the champion: the newest change is taken back first.
-- Otherwise it is the fallback, the version that was known to be good before the champion.
 - Several alerts tell of one incident: right after a rollback the champion is where it led, and stays the target.
+- Otherwise it is the newest version that is known to be good, and without one the fallback, which has not soaked.
+- Never one that is condemned, and by itself never the champion.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from lockstep.errors import RefusedError
-from lockstep.rules.state import FALLBACK, DesiredState, FleetState, Version
+from lockstep.rules.known_good import known_good
+from lockstep.rules.state import FALLBACK, FleetState, ModelRecord, Version
+
+
+class Why(StrEnum):
+    """Why a version is the target."""
+
+    NAMED = "it was named"
+    CANARY = "it is the champion, and a canary takes traffic beside it"
+    ARRIVED = "a rollback has just led there"
+    KNOWN_GOOD = "it is the newest version that is known to be good"
+    FALLBACK = "it is the fallback; it has not soaked, so nothing says that it is known to be good"
 
 
 @dataclass(frozen=True)
 class Way:
-    """The version to go to, and those that served and are left behind, the most trusted first."""
+    """The version to go to and why, and those that served and are left behind, the most trusted first."""
 
     target: Version
     left: tuple[Version, ...]
+    why: Why = Why.NAMED
 
 
-def choose_way(desired: DesiredState, named: Version | None, observed: FleetState, arrived: str = "") -> Way:
+def choose_way(record: ModelRecord, named: Version | None, observed: FleetState, arrived: str = "") -> Way:
     """The way of a rollback; `arrived` is the digest that a rollback a moment ago led to, if there was one.
 
-    Raises RefusedError when there is no known-good version to go to.
+    Raises RefusedError when there is no version to go to, or when the one that was named is condemned.
     """
+    desired = record.desired
     champion, challenger = desired.champion, desired.challenger
     # A promotion that was killed before its last call leaves both aliases on one version: that is no canary.
     promoted = champion is not None and challenger is not None and champion.digest == challenger.digest
     trying = challenger is not None and not promoted and _may_have_traffic(challenger, observed)
-    stays = trying or (champion is not None and champion.digest == arrived)
-    target = named or (champion if stays else None) or desired.fallback
-    if target is None:
-        raise RefusedError(
-            f"{desired.model} has no known-good version to go back to (no alias {FALLBACK!r})",
-            hint=f"name one: lockstep rollback {desired.model} --to VERSION",
-        )
+    target, why = _named(record, named) or _chosen(record, arrived, trying=trying)
     served = (champion, challenger if trying else None)
-    return Way(target, tuple(version for version in served if version and version.digest != target.digest))
+    return Way(target, tuple(version for version in served if version and version.digest != target.digest), why)
+
+
+def condemned_error(version: Version, reason: str) -> RefusedError:
+    """Why a condemned version is not gone to, and what can be done."""
+    return RefusedError(
+        f"{version} is condemned: {reason}",
+        hint=f"choose another version (see `lockstep versions {version.model}`), or if it was condemned wrongly: "
+        f"lockstep lift {version.model} {version.label} --reason REASON",
+    )
+
+
+def _named(record: ModelRecord, named: Version | None) -> tuple[Version, Why] | None:
+    if named is None:
+        return None
+    reason = record.of(named).condemned
+    if reason:
+        raise condemned_error(named, reason)
+    return named, Why.NAMED
+
+
+def _chosen(record: ModelRecord, arrived: str, *, trying: bool) -> tuple[Version, Why]:
+    """The target that nobody had to name."""
+    champion, fallback = record.desired.champion, record.desired.fallback
+    if champion is not None and not record.of(champion).condemned:
+        if trying:
+            return champion, Why.CANARY
+        if champion.digest == arrived:
+            return champion, Why.ARRIVED
+    serving = champion.digest if champion is not None else ""
+    good = next((one.version for one in known_good(record) if one.version.digest != serving), None)
+    if good is not None:
+        return good, Why.KNOWN_GOOD
+    if fallback is not None and fallback.digest != serving and not record.of(fallback).condemned:
+        return fallback, Why.FALLBACK
+    raise RefusedError(
+        f"{record.model} has no known-good version to go back to: {_nothing(record, serving)}",
+        hint=f"name one: lockstep rollback {record.model} --to VERSION (`lockstep versions {record.model}` lists them; "
+        f"lockstep lift {record.model} VERSION --reason REASON takes back that one was condemned)",
+    )
+
+
+def _nothing(record: ModelRecord, serving: str) -> str:
+    """Why neither known-good nor the fallback will do."""
+    fallback = record.desired.fallback
+    others = [one for one in record.versions if one.version.digest != serving]
+    if not others:
+        return "it has no other version" if serving else "it has no version"
+    told = "no other version has earned it"
+    if fallback is None:
+        told += f", and there is no alias {FALLBACK!r}"
+    elif record.of(fallback).condemned:
+        told += f", and the fallback {fallback} is condemned: {record.of(fallback).condemned}"
+    else:
+        told += f", and the alias {FALLBACK!r} points at what serves"
+    condemned = [one.version.label for one in others if one.condemned]
+    return told + (f" (condemned: {', '.join(condemned)})" if condemned else "")
 
 
 def _may_have_traffic(version: Version, observed: FleetState) -> bool:

@@ -7,7 +7,6 @@ anybody who may edit the run. So nothing read here is believed before it hashes 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,7 +14,19 @@ from urllib.parse import quote
 
 from lockstep.errors import DigestMismatchError, NotFoundError, RefusedError
 from lockstep.rules.manifest import SCHEMAS, SHA256, Manifest
-from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, DesiredState, Version
+from lockstep.rules.naming import described, find_version, listed, seal_hint, unsealed_alias
+from lockstep.rules.state import (
+    CHALLENGER,
+    CHAMPION,
+    CONDEMNED_TAG,
+    FALLBACK,
+    KNOWN_GOOD_TAG,
+    VERDICT_TAG,
+    DesiredState,
+    ModelRecord,
+    Version,
+    VersionRecord,
+)
 from lockstep.stores.captures import Capture, Progress
 from lockstep.stores.mlflow_errors import already_exists
 from lockstep.stores.mlflow_server import pages
@@ -27,8 +38,6 @@ if TYPE_CHECKING:
 DIGEST_TAG: Final = "lockstep.digest"
 FORMAT_TAG: Final = "lockstep.format"
 RESERVED: Final = (DIGEST_TAG, FORMAT_TAG)
-DIGEST_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
-LABEL: Final = re.compile(r"v?([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,7 @@ class Registry(SealedFiles):
         """The sealed version with that MLflow number; raises NotFoundError naming the versions that there are."""
         known = {version.label: version for version in self.versions(model)}
         if label not in known:
-            raise NotFoundError(
-                f"{model} has no sealed version {label}; it has {_listed(known)}", hint=_seal_hint(model)
-            )
+            raise NotFoundError(f"{model} has no sealed version {label}; it has {listed(known)}", hint=seal_hint(model))
         return known[label]
 
     def find(self, model: str, text: str) -> Version:
@@ -91,29 +98,8 @@ class Registry(SealedFiles):
 
         Raises NotFoundError when nothing fits and RefusedError when several versions do; both list them.
         """
-        versions, aliases = self.versions(model), self._registered(model).aliases
-        label = LABEL.fullmatch(text)
-        alias = aliases.get(text.removeprefix("@"))
-        meant = [
-            version
-            for version in versions
-            if str(alias) == version.label
-            or (label is not None and label[1] == version.label)
-            or (DIGEST_PREFIX.fullmatch(text) and version.digest.startswith(text))
-        ]
-        if len(meant) == 1:
-            return meant[0]
-        if len(meant) > 1:
-            raise RefusedError(
-                f"{text!r} fits several versions of {model}: {_described(meant)}",
-                hint="name one of them by its number or by more digits of its digest",
-            )
-        if alias is not None:
-            raise _unsealed_alias(model, text.removeprefix("@"), str(alias))
-        raise NotFoundError(
-            f"{model} has no version {text!r}; it has {_described(versions)}, aliases: {_listed(sorted(aliases))}",
-            hint="name a number, an alias, or at least 8 digits of a digest",
-        )
+        versions, aliases = self._raw(model), self._aliases(model)
+        return find_version(_record(model, versions, DesiredState(model, None), aliases), text)
 
     def alias(self, model: str, alias: str) -> Version | None:
         """The version that the alias points at, None without such an alias; RefusedError if that one is not sealed."""
@@ -122,12 +108,17 @@ class Registry(SealedFiles):
 
     def desired(self, model: str) -> DesiredState:
         """What should serve: champion, challenger and fallback, each None where the alias is not set."""
-        aliases, versions = self._registered(model).aliases, self._sealed(model)
+        return self.record(model).desired
+
+    def record(self, model: str) -> ModelRecord:
+        """What should serve, and what is known of every sealed version, in the two calls that the former takes."""
+        aliases, raw = self._aliases(model), self._raw(model)
+        versions = tuple(_version(one) for one in raw if _is_sealed(one))
         champion, challenger, fallback = (
-            self._behind(model, alias, str(aliases[alias]), versions) if alias in aliases else None
+            self._behind(model, alias, aliases[alias], versions) if alias in aliases else None
             for alias in (CHAMPION, CHALLENGER, FALLBACK)
         )
-        return DesiredState(model, champion, challenger, fallback)
+        return _record(model, raw, DesiredState(model, champion, challenger, fallback), aliases)
 
     def tags(self, version: Version) -> Mapping[str, str]:
         """All tags of the version as MLflow has them now."""
@@ -193,6 +184,14 @@ class Registry(SealedFiles):
         with self.translated(f"tag {version}"):
             self.client.set_model_version_tag(version.model, version.label, key, value)
 
+    def untag(self, version: Version, key: str) -> None:
+        """Take a tag away; one that is not there is as good as taken away."""
+        if key in RESERVED:
+            raise RefusedError(f"the tag {key} of {version} is its identity and cannot be taken away")
+        if key in self._current(version).tags:
+            with self.translated(f"take the tag {key} from {version}"):
+                self.client.delete_model_version_tag(version.model, version.label, key)
+
     # -- within ------------------------------------------------------------------------------------------------
 
     def _registered(self, model: str) -> RegisteredModel:
@@ -201,13 +200,16 @@ class Registry(SealedFiles):
                 return self.client.get_registered_model(model)
         except NotFoundError as error:
             raise NotFoundError(
-                f"MLflow at {self.address} has no model {model!r}; it has {_listed(self.models())}",
-                hint=_seal_hint(model),
+                f"MLflow at {self.address} has no model {model!r}; it has {listed(self.models())}",
+                hint=seal_hint(model),
             ) from error
+
+    def _aliases(self, model: str) -> dict[str, str]:
+        return {alias: str(label) for alias, label in self._registered(model).aliases.items()}
 
     def _raw(self, model: str) -> list[ModelVersion]:
         if not model or set("'\"`\\") & set(model):
-            raise NotFoundError(f"{model!r} cannot be a model's name; MLflow has {_listed(self.models())}")
+            raise NotFoundError(f"{model!r} cannot be a model's name; MLflow has {listed(self.models())}")
         with self.translated(f"list the versions of {model}"):
             found = pages(self.client.search_model_versions, filter_string=f"name='{model}'")
             return sorted(found, key=lambda version: int(version.version))
@@ -219,7 +221,7 @@ class Registry(SealedFiles):
         for version in versions:
             if version.label == label:
                 return version
-        raise _unsealed_alias(model, alias, label)
+        raise unsealed_alias(model, alias, label)
 
     def _current(self, version: Version) -> ModelVersion:
         """MLflow's record under this number, if it is still this very version."""
@@ -229,7 +231,7 @@ class Registry(SealedFiles):
         except NotFoundError as error:
             known = self.versions(version.model)
             raise NotFoundError(
-                f"{version} is no longer in MLflow, which has {_described(known)}",
+                f"{version} is no longer in MLflow, which has {described(known)}",
                 hint="it was deleted there; deploy another version, or register its files again",
             ) from error
         found = raw.tags.get(DIGEST_TAG, "none")
@@ -257,19 +259,15 @@ def _version(raw: ModelVersion) -> Version:
     return Version(raw.name, str(raw.version), raw.tags[DIGEST_TAG], raw.run_id or "")
 
 
-def _unsealed_alias(model: str, alias: str, label: str) -> RefusedError:
-    return RefusedError(
-        f"alias {alias!r} of {model} points at version {label}, which is not sealed", hint=_seal_hint(model)
+def _record(model: str, raw: Iterable[ModelVersion], desired: DesiredState, aliases: Mapping[str, str]) -> ModelRecord:
+    versions = tuple(
+        VersionRecord(
+            _version(one),
+            one.tags.get(CONDEMNED_TAG, ""),
+            one.tags.get(KNOWN_GOOD_TAG, ""),
+            one.tags.get(VERDICT_TAG, ""),
+        )
+        for one in raw
+        if _is_sealed(one)
     )
-
-
-def _seal_hint(model: str) -> str:
-    return f"register it: lockstep register {model} runs:/<run_id>/<path>"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-def _described(versions: Iterable[Version]) -> str:
-    return _listed(f"{version.label} ({version.digest[:12]})" for version in versions)
+    return ModelRecord(desired, versions, aliases)

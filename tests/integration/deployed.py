@@ -23,7 +23,16 @@ from lockstep.operations.canary import canary_deploy
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.probe import wait_until_serving, with_probe
 from lockstep.operations.replicate import replicate
-from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, VERDICT_TAG, FleetState, Version
+from lockstep.rules.state import (
+    CHALLENGER,
+    CHAMPION,
+    CONDEMNED_TAG,
+    FALLBACK,
+    KNOWN_GOOD_TAG,
+    VERDICT_TAG,
+    FleetState,
+    Version,
+)
 from lockstep.rules.traffic import TrafficSplit
 from tests.integration.fleets import configure, opened, registered, save_model, unique
 from tests.sandbox_control import Control, RunningSandbox
@@ -181,7 +190,7 @@ class Deployed:
         registry.set_alias(self.v1, FALLBACK)
         registry.delete_alias(self.model, CHALLENGER)
         for version in (self.v1, self.v2, self.v3):
-            for tag in {CONDEMNED_TAG, VERDICT_TAG} & set(registry.tags(version)):
+            for tag in {CONDEMNED_TAG, KNOWN_GOOD_TAG, VERDICT_TAG} & set(registry.tags(version)):
                 client.delete_model_version_tag(self.model, version.label, tag)
 
 

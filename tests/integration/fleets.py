@@ -26,7 +26,10 @@ from lockstep.rules.state import Version
 from lockstep.stores.keys import create_keys
 from tests.sandbox_control import RunningSandbox
 
-ROLLOUT = {"steps": [50, 100], "step_seconds": 0, "patience": 40, "look_every": 0.2, "min_requests": 24}
+ROLLOUT = {
+    **{"steps": [50, 100], "step_seconds": 0, "patience": 40, "look_every": 0.2, "min_requests": 24},
+    "soak_seconds": 0,
+}
 
 
 def configure(sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, **fleet: object) -> Config:

@@ -10,7 +10,8 @@ from lockstep.errors import DigestMismatchError
 from lockstep.operations.canary import canary_deploy, check_deployable
 from lockstep.operations.intact import seal_problems
 from lockstep.operations.replicate import replicate
-from lockstep.operations.rollback import plan_rollback, rollback
+from lockstep.operations.rollback import rollback
+from lockstep.operations.rollback_plan import plan_rollback
 from lockstep.rules.judge import Decision
 from lockstep.rules.state import VERDICT_TAG
 from tests.contract.tampering import changed, tamperer

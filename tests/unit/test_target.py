@@ -6,11 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.errors import RefusedError
-from lockstep.rules.state import CloudState, DesiredState, FleetState, SlotState, Version
-from lockstep.rules.target import choose_way
+from lockstep.errors import NotFoundError, RefusedError
+from lockstep.rules.naming import find_version
+from lockstep.rules.state import (
+    CloudState,
+    DesiredState,
+    FleetState,
+    ModelRecord,
+    SlotState,
+    Version,
+    VersionRecord,
+)
+from lockstep.rules.target import Why, choose_way
 
 V1, V2, V3 = (Version("m", str(number), letter * 64) for number, letter in ((1, "a"), (2, "b"), (3, "c")))
+EARLY, LATE = "2026-11-20T10:00:00Z", "2026-11-21T10:00:00Z"
 
 
 def serving(weights: Mapping[Version, int], **unreachable: str) -> FleetState:
@@ -18,58 +28,126 @@ def serving(weights: Mapping[Version, int], **unreachable: str) -> FleetState:
     return FleetState("m", (CloudState("aws", "m", True, slots=slots),), unreachable)
 
 
-def test_the_fallback_is_the_way_back() -> None:
-    way = choose_way(DesiredState("m", V2, fallback=V1), None, serving({V2: 100, V1: 0}))
-    assert (way.target, way.left) == (V1, (V2,))
+def record(
+    champion: Version | None,
+    challenger: Version | None = None,
+    fallback: Version | None = None,
+    good: Mapping[Version, str] | None = None,
+    condemned: Mapping[Version, str] | None = None,
+) -> ModelRecord:
+    versions = tuple(
+        VersionRecord(version, (condemned or {}).get(version, ""), (good or {}).get(version, ""))
+        for version in (V1, V2, V3)
+    )
+    return ModelRecord(DesiredState("m", champion, challenger, fallback), versions, {"champion": "2"})
+
+
+def test_the_newest_known_good_version_is_the_way_back() -> None:
+    way = choose_way(record(V3, fallback=V1, good={V1: EARLY, V2: LATE, V3: LATE}), None, serving({V3: 100, V1: 0}))
+    assert (way.target, way.left, way.why) == (V2, (V3,), Why.KNOWN_GOOD)
+    older = choose_way(record(V3, fallback=V2, good={V1: LATE, V2: EARLY}), None, serving({V3: 100}))
+    assert older.target == V1, "the one that earned it last, whatever its number"
+
+
+def test_a_condemned_version_is_passed_over() -> None:
+    way = choose_way(record(V3, good={V1: EARLY, V2: LATE}, condemned={V2: "slow"}), None, serving({V3: 100}))
+    assert (way.target, way.why) == (V1, Why.KNOWN_GOOD)
+
+
+def test_a_tag_that_holds_no_time_is_no_known_good() -> None:
+    for tag in ("yes", "2026-11-21T10:00:00"):
+        way = choose_way(record(V3, fallback=V1, good={V2: tag}), None, serving({V3: 100}))
+        assert (way.target, way.why) == (V1, Why.FALLBACK)
+
+
+def test_the_fallback_is_the_way_back_when_nothing_has_soaked_and_that_is_said() -> None:
+    way = choose_way(record(V2, fallback=V1), None, serving({V2: 100, V1: 0}))
+    assert (way.target, way.left, way.why) == (V1, (V2,), Why.FALLBACK)
+    assert "has not soaked" in way.why
 
 
 def test_a_named_version_is_the_target() -> None:
-    way = choose_way(DesiredState("m", V2, fallback=V1), V3, serving({V2: 100}))
-    assert (way.target, way.left) == (V3, (V2,))
+    way = choose_way(record(V2, fallback=V1, good={V1: LATE}), V3, serving({V2: 100}))
+    assert (way.target, way.left, way.why) == (V3, (V2,), Why.NAMED)
+
+
+def test_a_named_version_that_is_condemned_is_refused_with_the_way_to_lift_it() -> None:
+    with pytest.raises(RefusedError, match="condemned: slow") as caught:
+        choose_way(record(V2, fallback=V1, condemned={V3: "slow"}), V3, serving({V2: 100}))
+    assert "lockstep lift m 3 --reason" in caught.value.hint
 
 
 def test_a_running_canary_is_taken_back_first() -> None:
-    desired = DesiredState("m", V2, challenger=V3, fallback=V1)
-    way = choose_way(desired, None, serving({V2: 95, V3: 5}))
-    assert (way.target, way.left) == (V2, (V3,))
-    named = choose_way(desired, V1, serving({V2: 95, V3: 5}))
+    known = record(V2, challenger=V3, fallback=V1, good={V1: LATE})
+    way = choose_way(known, None, serving({V2: 95, V3: 5}))
+    assert (way.target, way.left, way.why) == (V2, (V3,), Why.CANARY)
+    named = choose_way(known, V1, serving({V2: 95, V3: 5}))
     assert (named.target, named.left) == (V1, (V2, V3))
 
 
+def test_a_condemned_champion_is_left_with_its_canary() -> None:
+    known = record(V2, challenger=V3, good={V1: LATE}, condemned={V2: "found later"})
+    way = choose_way(known, None, serving({V2: 95, V3: 5}), V2.digest)
+    assert (way.target, way.left) == (V1, (V2, V3))
+
+
 def test_a_challenger_that_takes_no_traffic_is_no_canary() -> None:
-    desired = DesiredState("m", V2, challenger=V3, fallback=V1)
-    way = choose_way(desired, None, serving({V2: 100, V3: 0}))
+    known = record(V2, challenger=V3, fallback=V1)
+    way = choose_way(known, None, serving({V2: 100, V3: 0}))
     assert (way.target, way.left) == (V1, (V2,))
-    assert choose_way(desired, None, serving({V2: 100}, gcp="down")).target == V2, (
-        "what cannot be seen may have traffic"
-    )
+    assert choose_way(known, None, serving({V2: 100}, gcp="down")).target == V2, "what cannot be seen may have traffic"
 
 
 def test_a_second_alert_of_one_incident_stays_where_the_first_led() -> None:
-    desired = DesiredState("m", V1)
-    assert choose_way(desired, None, serving({V1: 100}), V1.digest).target == V1
-    with pytest.raises(RefusedError):
-        choose_way(desired, None, serving({V1: 100}), V2.digest)
+    known = record(V1, good={V2: LATE})
+    way = choose_way(known, None, serving({V1: 100}), V1.digest)
+    assert (way.target, way.why) == (V1, Why.ARRIVED)
+    assert choose_way(known, None, serving({V1: 100}), V3.digest).target == V2
 
 
-def test_without_a_known_good_version_the_error_says_what_to_do() -> None:
-    with pytest.raises(RefusedError, match="no known-good version") as caught:
-        choose_way(DesiredState("m", V2), None, serving({V2: 100}))
-    assert "lockstep rollback m --to" in caught.value.hint
+def test_without_a_known_good_version_the_error_says_why_and_what_to_do() -> None:
+    for known, told in (
+        (record(V2), "no other version has earned it, and there is no alias 'fallback'"),
+        (record(V2, fallback=V2), "points at what serves"),
+        (record(V2, fallback=V1, good={V1: LATE}, condemned={V1: "slow"}), r"is condemned: slow \(condemned: 1\)"),
+        (ModelRecord(DesiredState("m", None)), "it has no version"),
+        (ModelRecord(DesiredState("m", V2), (VersionRecord(V2),)), "it has no other version"),
+    ):
+        with pytest.raises(RefusedError, match=f"no known-good version.*{told}") as caught:
+            choose_way(known, None, serving({V2: 100}))
+        assert "lockstep rollback m --to VERSION" in caught.value.hint
+
+
+def test_a_version_is_found_by_number_alias_and_digest() -> None:
+    for text, found in (("1", V1), ("v3", V3), ("champion", V2), ("@champion", V2), ("c" * 8, V3)):
+        assert find_version(record(V2), text) == found
+    for text in ("9", "c" * 7, "nobody", ""):
+        with pytest.raises(NotFoundError, match="aliases: champion"):
+            find_version(record(V2), text)
 
 
 versions = st.sampled_from([None, V1, V2, V3])
+tags = st.dictionaries(st.sampled_from([V1, V2, V3]), st.sampled_from([EARLY, LATE, "never"]))
 
 
-@given(versions, versions, versions, versions, st.integers(0, 100))
-def test_the_target_is_never_left_behind(
-    champion: Version | None, challenger: Version | None, fallback: Version | None, named: Version | None, share: int
+@given(versions, versions, versions, versions, st.integers(0, 100), tags, tags)
+def test_the_target_is_never_condemned_nor_left_behind(
+    champion: Version | None,
+    challenger: Version | None,
+    fallback: Version | None,
+    named: Version | None,
+    share: int,
+    good: Mapping[Version, str],
+    condemned: Mapping[Version, str],
 ) -> None:
     observed = serving({V3: share, V2: 100 - share})
     try:
-        way = choose_way(DesiredState("m", champion, challenger, fallback), named, observed)
+        way = choose_way(record(champion, challenger, fallback, good, condemned), named, observed)
     except RefusedError:
-        assert named is None
+        assert named in (None, *condemned)
         return
+    assert way.target not in condemned
     assert way.target not in way.left
-    assert way.target in (champion, fallback, named)
+    assert way.target in (champion, fallback, named) or good[way.target] in (EARLY, LATE)
+    if named is None and way.target == champion:
+        assert way.why is Why.CANARY

@@ -1,0 +1,98 @@
+"""Where a rollback would go and what it would change: looks at MLflow, the clouds and the ledger, changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from lockstep.clouds.base import Cloud
+from lockstep.errors import LockstepError, RefusedError
+from lockstep.operations.desired import Known, read_known
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.intact import accept_or_refuse, seal_problems
+from lockstep.rules.naming import find_version
+from lockstep.rules.plan import Plan, Target, plan_changes
+from lockstep.rules.state import FleetState, Version
+from lockstep.rules.target import Way, choose_way
+from lockstep.rules.traffic import TrafficSplit
+
+MOVES: Final = ("rollback", "canary_deploy")  # operations that decide what serves
+JUST_NOW: Final = 900.0  # seconds in which further alerts tell of the incident that was just dealt with
+
+
+@dataclass(frozen=True)
+class RollbackPlan:
+    """Where a rollback would go and what it would change on the clouds that answer; a dry run shows this.
+
+    `known` is what it was decided by, to which its commit and its end are written.
+    `accepted` is what the ledger must know of a broken seal of the target that was accepted.
+    """
+
+    way: Way
+    known: Known
+    before: FleetState
+    plan: Plan
+    accepted: Mapping[str, object] = field(default_factory=dict)
+
+
+def plan_rollback(fleet: Fleet, to: Version | str | None = None, accept_broken_seal: str = "") -> RollbackPlan:
+    """Look at MLflow, the clouds and the ledger, and plan; changes nothing.
+
+    `to` is a version, or a text that names one as in `find_version`. Raises NotFoundError when it names none, and
+    RefusedError when there is no known-good version, when the target is condemned or was never replicated, or when its
+    seal does not hold; `accept_broken_seal` is the reason to go on then, if no other version that was known to be good
+    is intact.
+    """
+    if not fleet.clouds:
+        raise RefusedError(
+            f"the fleet of {fleet.model} has no cloud, so there is nothing to roll back",
+            hint="name its clouds in lockstep.yaml: fleets.NAME.clouds",
+        )
+    known = read_known(fleet)
+    named = find_version(known.record, to) if isinstance(to, str) else to
+    before = fleet.observe()
+    way = choose_way(known.record, named, before, _arrived(fleet))
+    splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
+    plan = plan_changes(Target((way.target,), splits), before)
+    _refuse_unreplicated(fleet, way.target, plan, before)
+    problems = seal_problems(
+        fleet, way.target, [cloud for cloud in fleet.clouds if cloud.name not in before.unreachable]
+    )
+    accepted = accept_or_refuse(fleet, "rollback", way.target, problems, accept_broken_seal, way.left)
+    return RollbackPlan(way, known, before, plan, accepted)
+
+
+def _refuse_unreplicated(fleet: Fleet, target: Version, plan: Plan, before: FleetState) -> None:
+    """A target without a slot anywhere, and without bytes anywhere to make one of, would only fail later, and change.
+
+    Where a part of the clouds has it, those follow, and the others are named SPLIT: a rollback goes forward.
+    """
+    cold = {change.cloud for change in plan.prepares}
+    if not cold or any(cloud.cloud not in cold for cloud in before.clouds):
+        return
+
+    def missing(cloud: Cloud) -> bool:
+        return cloud.name in cold and not fleet.replicas(cloud).is_committed(target)
+
+    found = fleet.look_at_each(f"look for {target}", missing)
+    # A store that does not answer may hold it.
+    if all(outcome.error is None and outcome.value for outcome in found if outcome.cloud in cold):
+        raise RefusedError(
+            f"{target} was never replicated: its bytes are on none of {', '.join(sorted(cold))}",
+            hint=f"nothing was changed; lockstep replicate {fleet.model} {target.label}, or choose another version",
+        )
+
+
+def _arrived(fleet: Fleet) -> str:
+    """Digest that the newest move of traffic, if it is a rollback of the last minutes, leads or led to."""
+    try:
+        newest = fleet.ledger.entries(fleet.model, last=200)  # a rollout leaves several entries a step
+    except LockstepError as error:  # a ledger that cannot be read holds no rollback up
+        fleet.say(f"whether a rollback has just arrived is not known: {error.reason}")
+        return ""
+    moves = [one for one in newest if one.kind.removesuffix(".outcome").removesuffix(".intent") in MOVES]
+    if not moves or not moves[-1].kind.startswith("rollback.") or moves[-1].at < time.time() - JUST_NOW:
+        return ""
+    return str(moves[-1].body.get("digest", ""))
