@@ -16,6 +16,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from lockstep.commands.audit import audit
+from lockstep.commands.condemning import condemn, lift
 from lockstep.commands.history import at, decision, log
 from lockstep.commands.integrity import verify
 from lockstep.commands.keys import keys
@@ -55,7 +56,7 @@ def common(
 
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(register, versions, replicate, deploy, status, monitor, rollback),
+    *(register, versions, replicate, deploy, status, monitor, rollback, condemn, lift),
     *(verify, log, at, decision, audit),
     *(lock, image, check, schema, init, demo),
 )

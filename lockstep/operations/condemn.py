@@ -1,0 +1,83 @@
+"""Condemn a version, so that it is neither deployed nor rolled back to, and lift that again; both with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lockstep.errors import RefusedError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.journal import record, refusals
+from lockstep.operations.reasons import checked_reason
+from lockstep.rules.known_good import fallback_after_rollback
+from lockstep.rules.state import CONDEMNED_TAG, FALLBACK, FleetState, ModelRecord, Version
+
+
+@dataclass(frozen=True)
+class Condemned:
+    """What was done: `before` is why it was condemned already, "" if it was not; `fallback` is the one from now on."""
+
+    version: Version
+    before: str
+    fallback: Version | None
+
+
+def condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
+    """Mark the version as one that must not serve; done twice it is done once, with the newer reason.
+
+    Raises RefusedError for one that serves, or may: what serves is taken away by a rollback, which condemns it.
+    """
+    reason = checked_reason(reason, needed=True)
+    with refusals(fleet, "condemn", version, reason=reason):
+        known = fleet.registry.record(fleet.model)
+        _refuse_serving(version, known, fleet.observe())
+    old = known.desired.fallback
+    fallback = old
+    with record(fleet, "condemn", version, reason=reason) as outcome:
+        fleet.registry.tag(version, CONDEMNED_TAG, reason)
+        if old is not None and old.digest == version.digest:
+            fallback = _next(fleet, known, version)
+        outcome.update(condemned={version.digest: reason}, fallback=fallback.digest if fallback else None)
+    return Condemned(version, known.of(version).condemned, fallback)
+
+
+def lift(fleet: Fleet, version: Version, reason: str) -> str:
+    """Take back that the version is condemned; returns why it was, "" for one that was not.
+
+    What it had earned before holds again: it may be the way back from now on.
+    """
+    reason = checked_reason(reason, needed=True)
+    with refusals(fleet, "lift", version, reason=reason):
+        before = fleet.registry.record(fleet.model).of(version).condemned
+    with record(fleet, "lift", version, reason=reason, condemned=before) as outcome:
+        fleet.registry.untag(version, CONDEMNED_TAG)
+        outcome.update(lifted=[version.digest])
+    return before
+
+
+def _next(fleet: Fleet, known: ModelRecord, version: Version) -> Version | None:
+    """Never a condemned fallback: the next that is known to be good, or none."""
+    champion = known.desired.champion
+    found = None if champion is None else fallback_after_rollback(known, champion, (version,))
+    if found is None:
+        fleet.registry.delete_alias(fleet.model, FALLBACK)
+    else:
+        fleet.registry.set_alias(found, FALLBACK)
+    return found
+
+
+def _refuse_serving(version: Version, known: ModelRecord, observed: FleetState) -> None:
+    champion, challenger = known.desired.champion, known.desired.challenger
+    slots = {cloud.cloud: cloud.slot(version.slot) for cloud in observed.clouds}
+    where = sorted(name for name, slot in slots.items() if slot is not None and slot.weight > 0)
+    if champion is not None and champion.digest == version.digest:
+        told = "it is the champion"
+    elif where:
+        told = f"it takes traffic on {', '.join(where)}"
+    elif challenger is not None and challenger.digest == version.digest and observed.unreachable:
+        told = f"it is a canary that may take traffic on {', '.join(observed.unreachable)}"
+    else:
+        return
+    raise RefusedError(
+        f"{version} was not condemned, since it serves: {told}",
+        hint=f"roll back instead, which condemns what it leaves: lockstep rollback {version.model} --reason REASON",
+    )
