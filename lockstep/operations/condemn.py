@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lockstep.errors import RefusedError
+from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, refusals
+from lockstep.operations.lease import writing
 from lockstep.operations.reasons import checked_reason
 from lockstep.rules.known_good import fallback_after_rollback
 from lockstep.rules.state import CONDEMNED_TAG, FALLBACK, FleetState, ModelRecord, Version
@@ -27,6 +29,11 @@ def condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
     Raises RefusedError for one that serves, or may: what serves is taken away by a rollback, which condemns it.
     """
     reason = checked_reason(reason, needed=True)
+    with writing(fleet, "condemn", version):
+        return _condemn(fleet, version, reason)
+
+
+def _condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
     with refusals(fleet, "condemn", version, reason=reason):
         known = fleet.registry.record(fleet.model)
         _refuse_serving(version, known, fleet.observe())
@@ -46,11 +53,12 @@ def lift(fleet: Fleet, version: Version, reason: str) -> str:
     What it had earned before holds again: it may be the way back from now on.
     """
     reason = checked_reason(reason, needed=True)
-    with refusals(fleet, "lift", version, reason=reason):
-        before = fleet.registry.record(fleet.model).of(version).condemned
-    with record(fleet, "lift", version, reason=reason, condemned=before) as outcome:
-        fleet.registry.untag(version, CONDEMNED_TAG)
-        outcome.update(lifted=[version.digest])
+    with writing(fleet, "lift", version):
+        with refusals(fleet, "lift", version, reason=reason):
+            before = fleet.registry.record(fleet.model).of(version).condemned
+        with record(fleet, "lift", version, reason=reason, was=before) as outcome:
+            fleet.registry.untag(version, CONDEMNED_TAG)
+            outcome.update(lifted=[version.digest])
     return before
 
 
@@ -59,9 +67,9 @@ def _next(fleet: Fleet, known: ModelRecord, version: Version) -> Version | None:
     champion = known.desired.champion
     found = None if champion is None else fallback_after_rollback(known, champion, (version,))
     if found is None:
-        fleet.registry.delete_alias(fleet.model, FALLBACK)
+        delete_alias(fleet, FALLBACK)
     else:
-        fleet.registry.set_alias(found, FALLBACK)
+        set_alias(fleet, found, FALLBACK)
     return found
 
 
