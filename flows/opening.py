@@ -54,6 +54,7 @@ def open_in_flow(block: blocks.Fleet, model: str, operation: str) -> Fleet:
         observer=FlowObserver(operation),
         actor=actor(),
         via=flow_run_name(),
+        alert=alert(),
     )
 
 
@@ -78,15 +79,24 @@ def actor() -> str:
     run = context.flow_run if context is not None else None
     if context is None or run is None:
         return default_actor()
-    alert = parameters().get("alert")
-    if alert:
-        return f"alert:{alert}"
+    given = alert()
+    if given:
+        return f"alert:{given['id']}"
     created = run.created_by.display_value if run.created_by is not None else None
     if run.created_by is not None and run.created_by.type == "AUTOMATION":
         return f"alert:{created or run.created_by.id}"
     if run.auto_scheduled:
         return f"schedule:{context.flow.name if context.flow else run.deployment_id}"
     return created or f"flow:{run.name}"
+
+
+def alert() -> Mapping[str, str]:
+    """The alert that the run's parameters name, with the time at which it was given as far as they tell."""
+    given = parameters()
+    if not given.get("alert"):
+        return {}
+    at = str(given.get("alert_at") or "")
+    return {"id": str(given["alert"]), **({"at": at} if at else {})}
 
 
 def flow_run_name() -> str:

@@ -28,6 +28,7 @@ def rollback(
     fleet: str = "default",
     dry_run: bool = False,
     alert: str = "",
+    alert_at: str = "",
     accept_broken_seal: str = "",
 ) -> Rollback | None:
     """Put every cloud on the last known-good version, or on a named one, and prove that it answers.
@@ -42,6 +43,7 @@ def rollback(
         fleet: Name of the Fleet block.
         dry_run: Only say what would be changed.
         alert: Id of the alert that asks, if one does; kept in the ledger.
+        alert_at: When the alert was given, ISO 8601 with a zone; time to restore service counts from then.
         accept_broken_seal: Reason to go on with a version whose seal does not hold, when no other known-good one is
             intact; kept in the ledger.
     """

@@ -97,6 +97,9 @@ def show_status(status: Status) -> None:
             _say("red", f"{cloud}: out of step: {problem}")
     for warning in status.warnings:
         _say("yellow", f"note: {warning}")
+    for what, problems in (("keys", status.keys), ("ledger", status.ledger)):
+        for problem in problems:
+            _say("yellow", f"{what}: {problem}")
     if not status.out_of_step and status.desired.champion is not None:
         canary = f", with {status.desired.challenger} as its canary" if status.desired.challenger else ""
         _say("green", f"in step: {status.desired.champion} everywhere{canary}")

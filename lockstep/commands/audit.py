@@ -28,6 +28,9 @@ def audit(
         list[str] | None,
         typer.Option(help="With `verify`: the ledger's verifier key as you know it, or a file of such keys."),
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live/--no-live", help="Ask MLflow, registries and endpoints what they say now.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Write an audit report of a model, readable without Lockstep; or check one: `lockstep audit verify REPORT`."""
@@ -39,13 +42,18 @@ def audit(
     from lockstep.operations.audit.checks import ledger_checks
     from lockstep.operations.audit.collect import collect
     from lockstep.operations.audit.folder import PAGE, check_place, write_report
+    from lockstep.operations.audit.live import attest_now
     from lockstep.operations.audit.verify import verify
 
     begin = moment_of(since, "--from") if since else None
     end = moment_of(until, "--to") if until else None
     check_place(out)
     with opened(model, as_json) as fleet:
-        made = collect(fleet, fleet.ledger, since=begin, until=end, checks=ledger_checks(fleet))
+        checks = list(ledger_checks(fleet))
+        attested = attest_now(fleet) if live else None
+        checks += [attested.check()] if attested else []
+        said = attested.document() if attested else None
+        made = collect(fleet, fleet.ledger, since=begin, until=end, checks=checks, live=said)
         write_report(fleet, fleet.ledger, fleet.ledger.verifiers, made, out)
     checked = verify(out)
     if as_json:

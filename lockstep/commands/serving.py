@@ -95,6 +95,8 @@ def status(
                 },
                 "out_of_step": found.out_of_step,
                 "warnings": list(found.warnings),
+                "keys": {"problems": list(found.keys)},
+                "ledger": {"problems": list(found.ledger)},
             }
         )
     else:

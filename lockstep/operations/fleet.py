@@ -44,6 +44,7 @@ class Fleet:
     `actor` is who or what asked, for the ledger: a person's name (kept apart from the entries, which hold a pseudonym),
     or `schedule:…`, `alert:…`, `flow:…`, `machine:…`. `via` is what carries it out for them.
 
+    `alert` is the alert that asked, as intents carry it: its `id`, and `at`, when it was given (ISO 8601 with a zone).
     `keys` are those that there are to sign and to check with; none are needed to roll back.
     `retention` is how long the clouds' copies of the ledger are kept from change.
     """
@@ -59,6 +60,7 @@ class Fleet:
     observer: Observer = lambda event: None
     actor: str = ""
     via: str = ""
+    alert: Mapping[str, str] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
     retention: timedelta = timedelta(days=400)
 
@@ -108,6 +110,7 @@ def open_fleet(
     observer: Observer | None = None,
     actor: str = "",
     via: str = "",
+    alert: Mapping[str, str] | None = None,
 ) -> Fleet:
     """The fleet of a model as configured; opens no connection to a cloud yet.
 
@@ -133,6 +136,7 @@ def open_fleet(
         observer=observer or (lambda event: None),
         actor=actor or default_actor(),
         via=via,
+        alert=default_alert() if alert is None else alert,
         keys=keys,
         retention=timedelta(days=config.ledger.retention_days),
     )
@@ -150,6 +154,15 @@ def default_actor() -> str:
         return os.environ.get("LOCKSTEP_ACTOR") or getpass.getuser()
     except (OSError, KeyError):
         return f"uid {os.getuid()}"
+
+
+def default_alert() -> Mapping[str, str]:
+    """The alert for which this process runs: $LOCKSTEP_ACTOR names it, $LOCKSTEP_ALERTED_AT says when it was given."""
+    kind, _, name = os.environ.get("LOCKSTEP_ACTOR", "").partition(":")
+    if kind != "alert":
+        return {}
+    at = os.environ.get("LOCKSTEP_ALERTED_AT", "")
+    return {"id": name, **({"at": at} if at else {})}
 
 
 def _bind(call: Callable[[Cloud], T], cloud: Cloud) -> Callable[[], T]:

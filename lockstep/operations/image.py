@@ -67,12 +67,17 @@ def _write_context(what: str, python: str, platform: str, lock: bytes, folder: P
             hint=f"`lockstep lock` adds it: make a lock of the model's source and register it with --lock {LOCK}",
         )
     serving = find_serving()
-    _claim(folder)
-    shutil.rmtree(folder / SERVING, ignore_errors=True)
-    for path in sorted(serving.rglob("*.py")):
-        _write(folder / SERVING / path.relative_to(serving), path.read_bytes())
-    _write(folder / LOCK, lock)
-    _write(folder / DOCKERFILE, dockerfile(base.format(python=python), platform).encode())
+    try:
+        _claim(folder)
+        shutil.rmtree(folder / SERVING, ignore_errors=True)
+        for path in sorted(serving.rglob("*.py")):
+            _write(folder / SERVING / path.relative_to(serving), path.read_bytes())
+        _write(folder / LOCK, lock)
+        _write(folder / DOCKERFILE, dockerfile(base.format(python=python), platform).encode())
+    except OSError as error:
+        raise RefusedError(
+            f"{error.filename or folder} cannot be written: {error.strerror}", hint="name another folder: --out"
+        ) from error
     return tuple(sorted([folder / DOCKERFILE, folder / LOCK, *(folder / SERVING).rglob("*.py")]))
 
 
@@ -120,7 +125,7 @@ def _claim(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RefusedError(f"{folder} is not a folder", hint="name a new or an empty folder")
     if folder.exists() and any(folder.iterdir()):
-        if not ours.is_file() or not ours.read_text(encoding="utf-8").startswith(FIRST_LINE):
+        if not ours.is_file() or not ours.read_text(encoding="utf-8", errors="replace").startswith(FIRST_LINE):
             raise RefusedError(f"{folder} holds other files", hint="name a new or an empty folder")
         for name in LEFT_OVER:
             (folder / name).unlink(missing_ok=True)

@@ -43,7 +43,9 @@ def record(fleet: Fleet, operation: str, version: Version | None, **intent: obje
     """
     event = str(uuid.uuid4())
     subject = {**_subject(version), **_outer()}
-    via = {"via": fleet.via} if fleet.via else {}
+    via: dict[str, object] = {"via": fleet.via} if fleet.via else {}
+    if fleet.alert and not _WITHIN.get():
+        via["alert"] = dict(fleet.alert)
     waits = operation not in GOES_ON and not _WITHIN.get()
     body = {**subject, **via, **announced(fleet.model), **intent}
     _append(fleet, f"{event}/intent", f"{operation}.intent", body, refuse=waits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -27,15 +28,26 @@ class CloudProof:
     answers: tuple[Answer, ...]
     problem: str = ""
 
+    def contradiction(self, allowed: Collection[str]) -> str:
+        """Why the answers do not prove that only these digests serve; empty when they do."""
+        strangers = sorted({answer.digest for answer in self.answers} - {*allowed, ""})
+        if strangers:
+            return f"answers come from digest {', '.join(digest[:12] for digest in strangers)}"
+        if not all(answer.digest for answer in self.answers) or not self.answers:
+            return "answers do not say which digest they come from, so they prove nothing"
+        return ""
+
 
 @dataclass(frozen=True)
 class Status:
-    """One model now. `in_step` says that every cloud is read as serving the champion alone, or its canary's split."""
+    """One model now; `keys` and `ledger` say in sentences what is wrong with either."""
 
     desired: DesiredState
     state: FleetState
     proofs: tuple[CloudProof, ...]
     warnings: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    ledger: tuple[str, ...] = ()
 
     @property
     def out_of_step(self) -> dict[str, str]:
@@ -45,13 +57,11 @@ class Status:
             problem = _difference(self.desired, cloud.split)
             if problem:
                 found[cloud.cloud] = problem
-        champion = self.desired.champion
+        allowed = {one.digest for one in (self.desired.champion, self.desired.challenger) if one is not None}
         for proof in self.proofs:
-            if proof.problem:
-                found.setdefault(proof.cloud, proof.problem)
-            for answer in proof.answers:
-                if champion and self.desired.challenger is None and answer.digest not in ("", champion.digest):
-                    found.setdefault(proof.cloud, f"answers come from digest {answer.digest[:12]}")
+            problem = proof.problem or proof.contradiction(allowed)
+            if problem:
+                found.setdefault(proof.cloud, problem)
         return found
 
 
@@ -65,7 +75,7 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     proofs: tuple[CloudProof, ...] = ()
     if prove and desired.champion is not None:
         proofs = _prove(fleet, desired.champion)
-    return Status(desired, state, proofs, tuple(warnings))
+    return Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, fleet.ledger.condition())
 
 
 def _prove(fleet: Fleet, champion: Version) -> tuple[CloudProof, ...]:

@@ -15,7 +15,7 @@ from lockstep.operations.known_versions import Known, choose, known_versions
 from lockstep.operations.running import Job, attempt
 from lockstep.operations.verify_cloud import check_cloud
 from lockstep.operations.verify_mlflow import check_mlflow
-from lockstep.rules.findings import LEDGER, MLFLOW, SEAL, Check, Finding, Verification
+from lockstep.rules.findings import LEDGER, MLFLOW, QUESTIONS, SEAL, Check, Finding, Verification
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.sampling import days_of, share_of
 from lockstep.rules.state import Version
@@ -32,12 +32,14 @@ def verify(
     *,
     only: Collection[str] | None = None,
     day: int | None = None,
+    asked: Collection[str] = QUESTIONS,
 ) -> Verification:
     """Compare a version, or all that MLflow and the ledger know, with what was sealed; changes nothing.
 
     `version` may be a number, an alias or a part of a digest; `only` narrows all versions to these digests. `sample`
     is the share of each version's bytes that is read, chosen by `day` (days since 1970, today's by default): 1/sample
     days in a row read every byte once. Names, sizes, manifests, signatures and records are looked at in any case.
+    `asked` narrows the questions of `rules/findings.py`.
 
     Differences are findings and not errors; a place that does not answer is a finding too. Raises NotFoundError for a
     version that neither MLflow nor the ledger knows.
@@ -61,12 +63,18 @@ def verify(
     def share(manifest: Manifest) -> Collection[str]:
         return share_of(manifest.files, days, today, manifest.digest)
 
-    jobs = [Job(MLFLOW, f"{MLFLOW}: verify {fleet.model}", partial(check_mlflow, fleet, chosen, manifests, share))]
+    jobs = [
+        Job(MLFLOW, f"{MLFLOW}: verify {fleet.model}", partial(check_mlflow, fleet, chosen, manifests, share, asked))
+    ]
     if records is None:
         jobs = []
     strangers = {one.version.slot for one in known} if version is None else None
     jobs += [
-        Job(cloud.name, f"{cloud.name}: verify {fleet.model}", _bind(fleet, cloud, chosen, manifests, share, strangers))
+        Job(
+            cloud.name,
+            f"{cloud.name}: verify {fleet.model}",
+            _bind(fleet, cloud, chosen, manifests, share, strangers, asked),
+        )
         for cloud in fleet.clouds
     ]
     checks = list(troubles)
@@ -86,8 +94,9 @@ def _bind(
     manifests: dict[Version, Manifest | None],
     share: Callable[[Manifest], Collection[str]],
     slots: Collection[str] | None,
+    asked: Collection[str],
 ) -> Callable[[], tuple[Check, ...]]:
-    return lambda: check_cloud(fleet, cloud, chosen, manifests, share, slots)
+    return lambda: check_cloud(fleet, cloud, chosen, manifests, share, slots, asked)
 
 
 def _records(fleet: Fleet, troubles: list[Check]) -> tuple[Record, ...] | None:

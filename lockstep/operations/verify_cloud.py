@@ -12,7 +12,7 @@ from lockstep.operations.known_versions import Known
 from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.questions import Look, NothingToLookAtError, answer
 from lockstep.operations.verify_mlflow import Share
-from lockstep.rules.findings import ANSWERS, BYTES, RECORD, SEAL, Check, Finding
+from lockstep.rules.findings import ANSWERS, BYTES, QUESTIONS, RECORD, SEAL, Check, Finding
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import CloudState, Version
 from lockstep.stores.artifacts import MANIFEST, Replicas
@@ -25,8 +25,9 @@ def check_cloud(
     manifests: Mapping[Version, Manifest | None],
     share: Share,
     slots: Collection[str] | None,
+    asked: Collection[str] = QUESTIONS,
 ) -> tuple[Check, ...]:
-    """Every question about every version here. With `slots`, whatever else takes traffic is named too."""
+    """Every question that is `asked` about every version here; with `slots`, whatever else takes traffic is named."""
     replicas = fleet.replicas(cloud)
     checks: list[Check] = []
     state = cloud.observe(fleet.model)
@@ -39,7 +40,7 @@ def check_cloud(
         checks += [Check(None, cloud.name, ANSWERS, Finding.ALTERED, told)] if told else []
     for known in chosen:
         fleet.say(f"looking at {known.version}", cloud.name)
-        checks += _Questions(fleet, cloud, replicas, state, known, manifests[known.version], share).answers()
+        checks += _Questions(fleet, cloud, replicas, state, known, manifests[known.version], share).answers(asked)
     return tuple(checks)
 
 
@@ -65,12 +66,12 @@ class _Questions:
         self._manifest = manifest
         self._share = share
 
-    def answers(self) -> list[Check]:
+    def answers(self, asked: Collection[str]) -> list[Check]:
         """One check a question."""
-        asked: dict[str, Look] = {
+        looks: dict[str, Look] = {
             SEAL: self._seal, BYTES: self._bytes, RECORD: self._record, ANSWERS: self._answers
         }  # fmt: skip
-        return [answer(self._version, self._cloud.name, what, look) for what, look in asked.items()]
+        return [answer(self._version, self._cloud.name, what, look) for what, look in looks.items() if what in asked]
 
     def _should_be_here(self) -> bool:
         return self._cloud.name in self._known.clouds

@@ -11,7 +11,7 @@ from lockstep.operations.known_versions import Known
 from lockstep.operations.questions import Look, NothingToLookAtError, answer
 from lockstep.operations.seal import check_seal
 from lockstep.rules.attestation import additions, differences
-from lockstep.rules.findings import BYTES, MLFLOW, RECORD, RUN, SEAL, SOURCE, Check
+from lockstep.rules.findings import BYTES, MLFLOW, QUESTIONS, RECORD, RUN, SEAL, SOURCE, Check
 from lockstep.rules.manifest import SCHEMA_V1, Manifest, number_text
 from lockstep.rules.state import Version
 from lockstep.stores.captures import LOCK, PATCH, prefix
@@ -21,9 +21,13 @@ Share = Callable[[Manifest], Collection[str]]
 
 
 def check_mlflow(
-    fleet: Fleet, chosen: Sequence[Known], manifests: Mapping[Version, Manifest | None], share: Share
+    fleet: Fleet,
+    chosen: Sequence[Known],
+    manifests: Mapping[Version, Manifest | None],
+    share: Share,
+    asked: Collection[str] = QUESTIONS,
 ) -> tuple[Check, ...]:
-    """Every question about every version; an altered one does not hide the others."""
+    """Every question that is `asked`, about every version; an altered one does not hide the others."""
     checks: list[Check] = []
     for known in chosen:
         version, manifest = known.version, manifests[known.version]
@@ -38,7 +42,7 @@ def check_mlflow(
                 SOURCE: lambda m=manifest: _source(fleet, m, share(m)),  # type: ignore[misc]
                 RUN: lambda m=manifest: _run(fleet, m),  # type: ignore[misc]
             }
-        checks += [answer(version, MLFLOW, what, look) for what, look in questions.items()]
+        checks += [answer(version, MLFLOW, what, look) for what, look in questions.items() if what in asked]
     return tuple(checks)
 
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
 
 from lockstep.rules.deeds import Deed, Ending, mapping, text
 from lockstep.rules.history import read_back
 
+#: Seconds before a rollback's beginning at which its alert may have been given.
+BELIEVED: Final = 86_400.0
+
 
 @dataclass(frozen=True)
 class Incident:
-    """`began` is when it was found, by a person, a monitor or a verdict; `restored` when every cloud was read back.
+    """`began` is when an alert, a person, a monitor or a verdict found it, `restored` when all clouds were read back.
 
     Unix seconds; `restored` is None as long as a cloud does not follow. `clouds` are seconds from `began` to the
     moment at which each cloud was read back. `entries` are the ledger's indices that it rests on.
@@ -68,17 +73,33 @@ def _rollback(found: Deed, back: Deed) -> Incident:
     split = mapping(back.body, "split")
     followed = back.ended is not None and bool(mapping(back.body, "seconds")) and not split
     left = back.body.get("left")
+    began = min(_alerted(one) for one in (found, back))
     return Incident(
         what="rollback",
-        began=found.began,
+        began=began,
         restored=max(_verified(back).values(), default=back.ended) if followed else None,
-        clouds=_since(found.began, _verified(back)),
+        clouds=_since(began, _verified(back)),
         reason=back.reason or found.reason,
         actor=found.actor,
         target=back.version,
         left=", ".join(map(str, left)) if isinstance(left, list) else "",
         entries=tuple(sorted({*found.entries, *back.entries})),
     )
+
+
+def _alerted(deed: Deed) -> float:
+    """When the alert was given that asked for the deed (`alert: {id, at}` of its intent), else when the deed began.
+
+    A time after that beginning, or long before it, is another clock's or another incident's, and is not believed.
+    """
+    given = text(mapping(deed.body, "alert"), "at")
+    try:
+        at = datetime.fromisoformat(given)
+    except ValueError:
+        return deed.began
+    if at.tzinfo is None or not deed.began - BELIEVED <= at.timestamp() <= deed.began:
+        return deed.began
+    return at.timestamp()
 
 
 def _taken_back(deed: Deed) -> Incident | None:

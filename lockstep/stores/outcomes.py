@@ -8,7 +8,9 @@ outcomes know only the request id, `requests` names a second table that tells cl
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -125,6 +127,7 @@ class SqlOutcomes(_Table):
     kind: Literal["sql"] = "sql"
     url: Annotated[str, Field(description="SQLAlchemy URL of the database.")]
     query: Annotated[str, Field(description="SELECT that yields the columns.")]
+    timeout: Annotated[float, Field(gt=0, description="Seconds that connecting and the query may take.")] = 10.0
 
     def counts(self, since: datetime, until: datetime) -> tuple[OutcomeCount, ...]:
         """See OutcomeSource."""
@@ -132,12 +135,7 @@ class SqlOutcomes(_Table):
         import sqlalchemy
 
         try:
-            engine = sqlalchemy.create_engine(self.url, poolclass=sqlalchemy.NullPool)  # nothing stays open
-            with engine.connect() as connection:
-                query = sqlalchemy.text(self.query)
-                values = {"since": since.isoformat(), "until": until.isoformat()}
-                used = {name: value for name, value in values.items() if name in query.compile().params}
-                frame = pd.read_sql_query(query, connection, params=used)
+            frame = self._within_time({"since": since.isoformat(), "until": until.isoformat()})
         except ImportError as error:
             raise ConfigError(
                 f"outcomes cannot be read: {error}", hint="install the database's driver beside Lockstep"
@@ -148,6 +146,45 @@ class SqlOutcomes(_Table):
                 hint="check `url` and `query` of the model's outcomes in lockstep.yaml",
             ) from error
         return self.count(frame, since, until)
+
+    def _within_time(self, values: Mapping[str, str]) -> pd.DataFrame:
+        """What the query yields. Drivers differ in the time-outs that they know, so a thread of its own is waited for.
+
+        A query that is given up is cancelled where its driver can do that; nobody waits for its end.
+        """
+        import pandas as pd
+        import sqlalchemy
+
+        found: list[pd.DataFrame] = []
+        faults: list[Exception] = []
+        opened: list[sqlalchemy.Connection] = []
+
+        def read() -> None:
+            try:
+                engine = sqlalchemy.create_engine(self.url, poolclass=sqlalchemy.NullPool)  # nothing stays open
+                with engine.connect() as connection:
+                    opened.append(connection)
+                    query = sqlalchemy.text(self.query)
+                    used = {name: value for name, value in values.items() if name in query.compile().params}
+                    found.append(pd.read_sql_query(query, connection, params=used))
+            except Exception as fault:
+                faults.append(fault)
+
+        thread = threading.Thread(target=read, name="outcomes", daemon=True)
+        thread.start()
+        thread.join(self.timeout)
+        if found:
+            return found[0]
+        if faults:
+            raise faults[0]
+        for connection in opened:
+            with contextlib.suppress(Exception):  # it may have ended just now
+                driver = connection.connection.driver_connection
+                getattr(driver, "interrupt", getattr(driver, "cancel", str))()
+        raise UnreachableError(
+            f"outcomes cannot be read: the database gave no answer within {self.timeout:g} s",
+            hint="check `url` and `query` of the model's outcomes in lockstep.yaml, or raise their `timeout`",
+        )
 
 
 class PrometheusOutcomes(OutcomeSource):

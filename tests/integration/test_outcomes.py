@@ -200,6 +200,18 @@ def prometheus() -> Iterator[str]:
     thread.join()
 
 
+def test_a_query_that_does_not_end_is_given_up() -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS time FROM n"
+    threads = set(threading.enumerate())
+    source = SqlOutcomes(url="sqlite://", query=endless, timeout=0.3)
+    with pytest.raises(UnreachableError, match=r"no answer within 0\.3 s") as caught:
+        source.counts(SINCE, UNTIL)
+    assert "timeout" in caught.value.hint
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive(), "the query was cancelled"
+
+
 def test_prometheus(prometheus: str) -> None:
     Prometheus.asked.clear()
     source = PrometheusOutcomes(url=f"{prometheus}/", total="total[{seconds}s]", bad="bad[{seconds}s]")

@@ -18,8 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lockstep.errors import LockstepError, NotFoundError, RefusedError
 from lockstep.operations.audit.collect import collect
 from lockstep.operations.audit.folder import write_report
+from lockstep.operations.audit.live import Attestation
 from lockstep.operations.audit.verify import verify
 from lockstep.operations.fleet import Fleet
+from lockstep.rules.findings import RECORD, SEAL, Verification
+from lockstep.rules.findings import Check as Finding
+from lockstep.rules.findings import Finding as Answered
 from lockstep.rules.manifest import FileEntry, Manifest
 from lockstep.rules.note import Signer, parse_vkey
 from lockstep.rules.state import Version
@@ -293,6 +297,50 @@ def test_a_second_report_takes_the_place_of_the_first(copy: Path) -> None:
     (serving,) = told["serving"]["aws"]["versions"]
     assert serving["version"] == "2"
     assert [path.name for path in copy.parent.iterdir()] == ["report"]
+
+
+def test_the_keys_stand_in_the_report_and_are_proven(tmp_path: Path) -> None:
+    fleet, log, _ = lived()
+    log.append("keys/new", "keys.rotated", "", "ann", {"key": "ledger", "old": "old+key", "new": "new+key"})
+    write_report(fleet, log, [log.signer.verifier], collect(fleet, log), tmp_path / "report")
+    told = json.loads((tmp_path / "report" / "audit.json").read_text())
+    (key,) = told["keys"]
+    assert (key["what"], key["key"], key["old"], key["new"]) == ("rotated", "ledger", "old+key", "new+key")
+    assert (tmp_path / "report" / f"entries/{key['entry']:012d}.json").is_file()
+    assert "new+key" in (tmp_path / "report" / "index.html").read_text()
+    assert not any(one["operation"] == "keys" for one in told["operations"]), "it is no operation on the model"
+    assert verify(tmp_path / "report").problems == {}
+
+
+def test_what_registries_and_endpoints_say_stands_in_the_report(tmp_path: Path) -> None:
+    fleet, log, _ = lived()
+    version = Version(MODEL, "2", "b" * 64)
+    found = Verification(
+        MODEL,
+        1.0,
+        (
+            Finding(version, "aws", RECORD, Answered.ALTERED, ("model package: approval is 'Rejected' <b>",)),
+            Finding(None, "azure", SEAL, Answered.UNKNOWN, ("Azure ML does not answer",)),
+        ),
+    )
+    for attested, holds in (
+        (Attestation(1_790_000_300.0, found), False),
+        (Attestation(1_790_000_300.0, None, "MLflow is down"), None),
+    ):
+        folder = tmp_path / str(holds)
+        audit = collect(fleet, log, checks=[attested.check()], live=attested.document())
+        write_report(fleet, log, [log.signer.verifier], audit, folder)
+        told = json.loads((folder / "audit.json").read_text())
+        assert told["live"]["at"].startswith("2026-09-21T14:18:20")
+        assert told["checks"][-1]["holds"] is holds
+        assert verify(folder).problems == {}
+    live = json.loads((tmp_path / "False" / "audit.json").read_text())["live"]
+    assert live["intact"] is False
+    assert [check["where"] for check in live["checks"]] == ["aws", "azure"]
+    page = (tmp_path / "False" / "index.html").read_text()
+    assert "Azure ML does not answer" in page
+    assert "&lt;b&gt;" in page
+    assert "MLflow is down" in (tmp_path / "None" / "index.html").read_text()
 
 
 def test_times_that_make_no_period_are_refused() -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import pytest
+
 from lockstep.rules.deeds import read_deeds
 from lockstep.rules.incidents import Incident, read_incidents
 from tests.unit.test_history import V1, V2, Book, all_to
 
 
-def rollback(book: Book, name: str, at: float, verified: dict[str, float], ended: float, within: str = "") -> None:
-    inside = {"within": within} if within else {}
+def moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+def rollback(
+    book: Book, name: str, at: float, verified: dict[str, float], ended: float, within: str = "", **more: object
+) -> None:
+    inside: dict[str, object] = {**({"within": within} if within else {}), **more}
     subject = {"version": V1.label, "digest": V1.digest}
     book.write(f"{name}/intent", at, "rollback.intent", reason="alert 7", **subject, **inside)
     book.shift(at + 0.5, ended - 0.5, all_to(V1), verified, within=name)
@@ -49,6 +59,21 @@ def test_a_monitors_rollback_counts_from_its_finding() -> None:
     rollback(book, "r", 100, {"aws": 101, "azure": 102}, 110, within="m")
     book.write("m/outcome", 111, "monitor.outcome", intent="m", error="")
     assert only(book).seconds == 12
+
+
+def test_an_incident_begins_when_its_alert_was_given() -> None:
+    book = Book()
+    rollback(book, "r", 100, {"aws": 101, "azure": 103}, 110, alert={"id": "7", "at": moment(60)})
+    incident = only(book)
+    assert (incident.began, incident.restored, incident.seconds) == (60, 103, 43)
+    assert incident.clouds == {"aws": 41.0, "azure": 43.0}
+
+
+@pytest.mark.parametrize("at", ["", "yesterday", "1970-01-01T00:01:00", moment(101), moment(100 - 90_000)])
+def test_a_time_of_an_alert_that_cannot_be_right_is_not_believed(at: str) -> None:
+    book = Book()
+    rollback(book, "r", 100, {"aws": 101}, 110, alert={"id": "7", "at": at})
+    assert only(book).began == 100
 
 
 def test_a_canary_is_an_incident_only_when_it_was_judged_bad() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shlex
 import stat
@@ -18,11 +19,14 @@ from typer.testing import CliRunner
 
 from lockstep.cli import app
 from lockstep.commands import setup
+from lockstep.config import load
 from lockstep.errors import BusyError, ConfigError, LockstepError, NotFoundError, RefusedError
+from lockstep.operations.key_events import unrecorded
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from lockstep.rules.note import Signer, parse_private, parse_vkey
 from lockstep.stores.key_settings import LEDGER_VARIABLE, SIGNING_VARIABLE
 from lockstep.stores.keys import (
+    Keys,
     KeySettings,
     create_keys,
     fingerprint,
@@ -31,6 +35,7 @@ from lockstep.stores.keys import (
     rotate_ledger_key,
     rotate_signing_key,
 )
+from lockstep.stores.ledger import Ledger, open_ledger
 from lockstep.stores.private_files import create_file, locked_folder
 from tests.docs_snippets import snippets
 from tests.unit.test_config import GOOD
@@ -358,6 +363,83 @@ def test_commands_create_show_and_rotate_beside_the_configuration(config: Path) 
     assert shown[1] == f"ledger    {signer.verifier.vkey}  (old)"
     assert shown[3] == f"versions  sha256:{first}  (old)"
     assert "PRIVATE" not in run(config, "show") + run(config, "show", "--json")
+
+
+def ledger_of(config: Path) -> Ledger:
+    loaded = load(config)
+    return open_ledger(loaded.ledger, load_keys(loaded.keys, loaded.ledger.origin, {}))
+
+
+def test_what_becomes_of_keys_stands_in_the_ledger(config: Path) -> None:
+    run(config, "create")
+    run(config, "create")
+    first = {one["key"]: one["new"] for one in (entry.body for entry in ledger_of(config).entries(""))}
+    shown = json.loads(run(config, "show", "--json"))
+    assert first == {"ledger": shown["ledger"], "versions": f"sha256:{shown['signing']}"}
+    new = json.loads(run(config, "rotate", "--json"))["new"]
+    signing = json.loads(run(config, "rotate", "--signing", "--json"))["new"]
+    run(config, "create")
+    book = ledger_of(config)
+    entries = book.entries("")
+    assert [entry.kind for entry in entries] == ["keys.created", "keys.created", "keys.rotated", "keys.rotated"]
+    assert dict(entries[2].body) == {"key": "ledger", "old": first["ledger"], "new": new}
+    assert dict(entries[3].body) == {"key": "versions", "old": first["versions"], "new": signing}
+    assert book.verify().flaws == ()
+    loaded = load(config)
+    assert unrecorded(load_keys(loaded.keys, loaded.ledger.origin, {}), entries) == ()
+    by_hand = Keys(verifiers=(Signer(ORIGIN, bytes(32)).verifier,))
+    assert unrecorded(by_hand, entries) == (Signer(ORIGIN, bytes(32)).verifier.vkey,)
+
+
+def test_a_ledger_that_cannot_be_written_loses_no_key(config: Path) -> None:
+    run(config, "create")
+    database = config.parent / ".lockstep" / "ledger.db"
+    database.rename(config.parent / "aside")
+    database.mkdir()
+    ended = CliRunner().invoke(app, ["--config", str(config), "keys", "rotate", "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0
+    assert "ledger.db.spool" in ended.stderr
+    new = json.loads(ended.stdout)["new"]
+    assert json.loads(run(config, "show", "--json"))["ledger"] == new
+    assert any("1 entry waits" in told for told in ledger_of(config).condition())
+    database.rmdir()
+    (config.parent / "aside").rename(database)
+    run(config, "create")
+    book = ledger_of(config)
+    assert (book.entries("")[-1].kind, book.entries("")[-1].body["new"]) == ("keys.rotated", new)
+    assert book.entries("")[-1].late
+    assert book.condition() == ()
+
+
+def test_a_key_that_was_made_before_a_process_was_killed_is_recorded_next_time(config: Path) -> None:
+    run(config, "create")
+    loaded = load(config)
+    rotate_ledger_key(loaded.keys, loaded.ledger.origin, {})  # and no entry
+    run(config, "create")
+    (*_, entry) = ledger_of(config).entries("")
+    assert entry.body["new"] == json.loads(run(config, "show", "--json"))["ledger"]
+
+
+def test_the_condition_of_a_ledger_names_unsigned_entries_and_an_older_database(config: Path) -> None:
+    run(config, "create")
+    book = ledger_of(config)
+    assert book.condition() == ()
+    book.close()
+    loaded = load(config)
+    nobody = open_ledger(loaded.ledger, Keys())
+    nobody.append("x", "rollback.intent", "tumour", "ann", {})
+    nobody.close()
+    book = ledger_of(config)
+    assert any("entries 2 to 2 are unsigned" in told for told in book.condition())
+    book.close()
+    database = config.parent / ".lockstep" / "ledger.db"
+    older = database.read_bytes()
+    book = ledger_of(config)
+    book.append("y", "rollback.outcome", "tumour", "ann", {})
+    book.close()
+    assert not database.with_name("ledger.db-wal").exists()
+    database.write_bytes(older)
+    assert any("has seen" in told for told in ledger_of(config).condition())
 
 
 def test_init_makes_the_keys_before_it_turns_to_prefect(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,25 @@ from lockstep.errors import LockstepError
 from lockstep.operations.audit.collect import Check
 from lockstep.operations.comparison import compare_copies
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.history import ALL
+from lockstep.operations.key_events import KINDS, unrecorded
 
 
 def ledger_checks(fleet: Fleet) -> tuple[Check, ...]:
     """The ledger recomputed from its first entry, then each cloud's copy; one that cannot be read is open, not bad."""
-    return (_recomputed(fleet), *_copies(fleet))
+    return (_recomputed(fleet), _keys(fleet), *_copies(fleet))
+
+
+def _keys(fleet: Fleet) -> Check:
+    what = "every key that is trusted has its entry in the ledger"
+    try:
+        unknown = unrecorded(fleet.keys, fleet.ledger.entries("", KINDS, ALL))
+    except LockstepError as error:
+        return Check(what, None, error.reason)
+    if unknown:
+        said = f"no entry tells of {', '.join(unknown)}: made by an earlier release, or put there by hand"
+        return Check(what, None, said)
+    return Check(what, True, f"{len(fleet.keys.verifiers) + len(fleet.keys.signing_public)} keys")
 
 
 def _recomputed(fleet: Fleet) -> Check:

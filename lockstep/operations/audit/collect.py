@@ -12,7 +12,8 @@ from typing import Any, Final
 from lockstep.errors import LockstepError, NotFoundError, RefusedError
 from lockstep.operations.audit.lines import LeafLine, read_leaf
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.history import entries_of
+from lockstep.operations.history import ALL, entries_of
+from lockstep.operations.key_events import KINDS
 from lockstep.operations.proof import Log
 from lockstep.operations.seal import Seal, check_seal
 from lockstep.rules.decision import candidates
@@ -63,16 +64,25 @@ class _Seals:
 
 
 def collect(
-    fleet: Fleet, log: Log, *, since: float | None = None, until: float | None = None, checks: Sequence[Check] = ()
+    fleet: Fleet,
+    log: Log,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    checks: Sequence[Check] = (),
+    live: Mapping[str, object] | None = None,
 ) -> Audit:
     """Gather the report of the fleet's model between two times (Unix seconds; from its first entry, until now).
 
-    Looks only. `checks` are those that were made elsewhere. Raises RefusedError for a time in the wrong order.
+    Looks only. `checks` are those that were made elsewhere, `live` is what registries and endpoints say (`live.py`).
+    Raises RefusedError for a time in the wrong order.
     """
     now = time.time()
     end = min(now if until is None else until, now)
-    leaves = {entry.number: log.leaf(entry.number) for entry in entries_of(fleet) if entry.number >= 0}
-    lines = [line for line in (read_leaf(number, leaf) for number, leaf in leaves.items()) if line.at <= end]
+    entries = (*entries_of(fleet), *fleet.ledger.entries("", KINDS, ALL))
+    leaves = {entry.number: log.leaf(entry.number) for entry in entries if entry.number >= 0}
+    told = [line for line in (read_leaf(number, leaf) for number, leaf in leaves.items()) if line.at <= end]
+    lines = [line for line in told if line.model == fleet.model]
     if not lines:
         raise NotFoundError(
             f"the ledger holds no entry of {fleet.model} until {show_moment(end)}", hint="name a later --to"
@@ -112,6 +122,8 @@ def collect(
             }
             for one in history.surprises
         ],
+        "keys": [_key(line) for line in told if line.kind.startswith(KINDS)],
+        "live": live,
         "checks": [{"what": one.what, "holds": one.holds, "found": one.found} for one in made],
         "entries": [
             {
@@ -122,16 +134,26 @@ def collect(
                 "actor": line.actor,
                 "late": line.late,
             }
-            for line in sorted(lines, key=lambda line: line.number)
+            for line in sorted(told, key=lambda line: line.number)
         ],
     }
-    kept = {line.number: leaves[line.number] for line in lines}
+    kept = {line.number: leaves[line.number] for line in told}
     return Audit(document, history, incidents, kept, seals.manifests, seals.signatures, begin, end)
 
 
 def timeline(history: History) -> dict[str, list[dict[str, object]]]:
     """The intervals of every cloud as plain values; `audit verify` makes them again from the entries."""
     return {cloud: [_interval(one) for one in intervals] for cloud, intervals in history.intervals.items()}
+
+
+def _key(line: LeafLine) -> dict[str, object]:
+    return {
+        "at": show_moment(line.at),
+        "what": line.kind.removeprefix(KINDS),
+        **{name: line.body.get(name) for name in ("key", "old", "new")},
+        "actor": line.actor,
+        "entry": line.number,
+    }
 
 
 def _interval(one: Interval) -> dict[str, object]:

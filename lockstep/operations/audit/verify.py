@@ -242,7 +242,8 @@ def _timeline(check: _Check) -> None:
         document = json.loads(check.files.get(DOCUMENT, b"{}"))
         listed = [one["index"] for one in document["entries"]]
         known = [check.lines[index] for index in listed if index in check.lines]
-        if len(known) == len(listed) and timeline(read_history(known)) != document["timeline"]:
+        told = [line for line in known if line.model == document["model"]]
+        if len(known) == len(listed) and timeline(read_history(told)) != document["timeline"]:
             check.wrong(DOCUMENT, "its timeline is not the one that the entries tell")
     except (ValueError, KeyError, TypeError) as error:
         check.wrong(DOCUMENT, f"it is no report: {error!r}")

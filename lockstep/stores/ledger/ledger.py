@@ -25,7 +25,7 @@ from lockstep.stores.ledger.migration import set_up
 from lockstep.stores.ledger.newest import NewestCheckpoint
 from lockstep.stores.ledger.persons import forget, names
 from lockstep.stores.ledger.settings import DEFAULT_ORIGIN
-from lockstep.stores.ledger.spool import Spool
+from lockstep.stores.ledger.spool import Spool, waiting_entries
 from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY
 from lockstep.stores.ledger.tree import read_nodes, reader, tree_size, with_nodes
 
@@ -84,6 +84,27 @@ class Ledger:
     def problems(self) -> tuple[str, ...]:
         """What went wrong without stopping anything, each once, oldest first."""
         return tuple(self._problems)
+
+    def condition(self) -> tuple[str, ...]:
+        """What is not as it should be now, in sentences: entries that wait, that nobody signed, an older database.
+
+        A look and no proof, which is `verify`. Raises nothing: a ledger that cannot be read is in a sentence too.
+        """
+        told = waiting_entries(self._spool)
+        try:
+            with self._database.reading() as connection:
+                signed, newest = newest_checkpoint(connection)
+                size, contradiction = tree_size(connection), self._newest.contradiction(connection, newest)
+        except LockstepError as error:
+            return (*told, error.reason)
+        if contradiction:
+            told.append(f"{contradiction}: run `lockstep ledger verify`")
+        if signed < size:
+            told.append(
+                f"entries {signed} to {size - 1} are unsigned: the next one that is written with the ledger's key "
+                "signs them (`lockstep keys show`)"
+            )
+        return tuple(told)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,17 @@ class Spool:
         for one in taken:
             with contextlib.suppress(OSError):  # taken again next time, and found to stand there already
                 one.path.unlink()
+
+
+def waiting_entries(spool: Spool) -> list[str]:
+    """One sentence for each folder in which entries wait, and one for each file there that holds none."""
+    found = spool.waiting()
+    counts = Counter(one.path.parent for one in found if one.event is not None)
+    told = [
+        f"{count} {'entry waits' if count == 1 else 'entries wait'} in {folder}: the next operation appends what waits"
+        for folder, count in counts.items()
+    ]
+    return told + [f"{one.path} is in the ledger's spool, but holds no entry" for one in found if one.event is None]
 
 
 def _elsewhere(name: str) -> tuple[Path, ...]:
