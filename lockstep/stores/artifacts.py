@@ -104,8 +104,9 @@ class Replicas:
                 cloud=self._name,
                 hint=f"find out who wrote there, then: lockstep replicate {version.model} {version.label} --repair",
             )
-        beside = {f"/{name}" for name in TRAVELS}
-        strays = sorted(set(check.problems) - {file.path for file in manifest.files} - {MANIFEST} - beside)
+        late = {MANIFEST, *(f"/{name}" for name in TRAVELS)}
+        named = {file.path for file in manifest.files}
+        strays = sorted(set(check.problems) - named - late)
         if repair:
             self._remove_strays(version, manifest)
         elif strays:
@@ -122,9 +123,11 @@ class Replicas:
             progress(f"copied {file.path}", done, manifest.size)
         if not check.whole:
             after = self.check(version, manifest, progress)
-            if after.problems:
+            # What lies beside the files is put right below, and read back there.
+            files = {path: what for path, what in after.problems.items() if path in named or path not in late}
+            if files:
                 raise DigestMismatchError(
-                    f"{version} did not arrive as sent: {after}",
+                    f"{version} did not arrive as sent: {ReplicaCheck(after.committed, files)}",
                     cloud=self._name,
                     hint="run the same command again; if it repeats, look for a proxy that rewrites uploads",
                 )

@@ -9,6 +9,10 @@ from functools import partial
 
 import pytest
 
+from lockstep.clouds.azureml import capture as azureml
+from lockstep.clouds.sagemaker import capture as sagemaker
+from lockstep.clouds.vertex import capture as vertex
+from lockstep.errors import RefusedError
 from lockstep.rules.measurement import CapturedRequest
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
@@ -101,6 +105,35 @@ def test_another_time_does_not_find_it(capturing: Subject) -> None:
     assert eventually(lambda: found(capturing, request_id))
     past = datetime.now(UTC) - timedelta(days=2)
     assert capturing.cloud.captured(capturing.model, request_id, past, past + timedelta(hours=1)) == ()
+
+
+def test_too_much_to_look_through_is_refused_and_says_what_to_do(
+    capturing: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = str(uuid.uuid4())
+    for _ in range(2):
+        capturing.cloud.invoke(capturing.model, rows_of(capturing, request_id), request_id=request_id)
+    assert eventually(lambda: len(found(capturing, request_id)) == 2)
+    if capturing.kind == "vertex":  # the question itself is bounded: the service bills and gives no more
+        monkeypatch.setattr(vertex, "MOST_ROWS", 1)
+        assert len(found(capturing, request_id)) == 1
+        return
+    module, limits = {
+        "sagemaker": (sagemaker, ("MAX_OBJECTS", "MAX_BYTES")),
+        "azureml": (azureml, ("MAX_BLOBS", "MAX_BYTES", "MAX_NAMED")),
+    }[capturing.kind]
+    for limit in limits:
+        with monkeypatch.context() as patched:
+            patched.setattr(module, limit, 0)
+            began = datetime.now(UTC).timestamp()
+            with pytest.raises(RefusedError, match="captured too much between") as caught:
+                found(capturing, request_id)
+        assert "--time" in caught.value.hint
+        assert caught.value.cloud == capturing.cloud.name
+        assert capturing.control is not None
+        read = [call["operation"] for call in capturing.control.calls(capturing.sandbox_cloud, began)]
+        assert not {"GetObject", "GetBlob"} & set(map(str, read)), "nothing is read for an answer that is refused"
+    assert len(found(capturing, request_id)) == 2
 
 
 def test_captures_come_late(capturing: Subject) -> None:

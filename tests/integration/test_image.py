@@ -127,6 +127,17 @@ def test_a_folder_with_other_files_is_refused(registry: Registry, version: Versi
     assert (tmp_path / "Dockerfile").read_text() == "FROM mine\n"
 
 
+def test_a_folder_that_cannot_be_written_is_named(registry: Registry, version: Version, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RefusedError, match="cannot be written: Not a directory") as caught:
+        write_image(registry, version, tmp_path / "file" / "context")
+    assert "--out" in caught.value.hint
+    (tmp_path / "context" / "requirements.lock").mkdir(parents=True)
+    (tmp_path / "context" / "Dockerfile").write_bytes(b"# Serving image, written by `lockstep image`.\n\xff")
+    with pytest.raises(RefusedError, match=r"requirements\.lock cannot be written"):
+        write_image(registry, version, tmp_path / "context")
+
+
 def test_a_missing_serving_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (find_serving() / "__main__.py").is_file()
     monkeypatch.setattr(sys, "path", [])

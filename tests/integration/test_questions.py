@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from lockstep.rules.note import Signer
 from tests.docs_snippets import snippets
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import Traffic
+from tests.integration.tampered import object_overwritten
 from tests.integration.test_docs import run
 
 pytestmark = pytest.mark.timeout(300)
@@ -112,6 +115,30 @@ def test_the_audit_page_s_commands_run(deployed: Deployed, tmp_path: Path) -> No
         elif snippet.mark == "report":
             printed = run(snippet, snippet.text, tmp_path / "report", {})
             assert "entries/" in printed
+
+
+def test_a_report_says_what_registries_and_endpoints_say_now(deployed: Deployed, tmp_path: Path) -> None:
+    def report(name: str, *more: str) -> tuple[dict[str, Any], int]:
+        ended = lockstep("audit", deployed.model, "--out", tmp_path / name, "--json", *more, config=deployed.config)
+        assert lockstep("audit", "verify", tmp_path / name).status == 0
+        told: dict[str, Any] = json.loads((tmp_path / name / "audit.json").read_text())
+        return told, ended.status
+
+    told, status = report("whole")
+    assert (told["live"]["intact"], told["live"]["altered"], status) == (True, [], 0)
+    asked = {(check["where"], check["check"]) for check in told["live"]["checks"]}
+    assert asked >= {(cloud, what) for cloud in deployed.clouds for what in ("record", "answers")}
+    assert not any(what == "bytes" for _, what in asked), "a report reads no model"
+    with (
+        deployed.control.during("azure", "down"),
+        object_overwritten(deployed.fleet.cloud("aws"), deployed.v1, "manifest.json"),
+    ):
+        told, _ = report("troubled")
+    assert any("aws" in line and "manifest.json" in line for line in told["live"]["altered"])
+    assert any("azure" in line for line in told["live"]["unknown"])
+    page = (tmp_path / "troubled" / "index.html").read_text()
+    assert "Not all of it is what was sealed" in page
+    assert report("quiet", "--no-live")[0]["live"] is None
 
 
 def test_a_report_is_checked_without_configuration_and_by_the_right_key(deployed: Deployed, tmp_path: Path) -> None:

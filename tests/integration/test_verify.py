@@ -8,12 +8,13 @@ from pathlib import Path
 import obstore
 import pytest
 
-from lockstep.errors import DigestMismatchError, NotFoundError, UnreachableError
+from lockstep.errors import DigestMismatchError, NotFoundError, SplitError, UnreachableError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.replicate import replicate
 from lockstep.operations.verify import verify
 from lockstep.rules.findings import Finding, Verification
 from lockstep.rules.state import Version
+from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.registry import DIGEST_TAG
 from tests.contract.clouds import open_store
 from tests.contract.tampering import changed, tamperer
@@ -106,6 +107,43 @@ def test_what_lies_beside_the_files_is_looked_at(deployed: Deployed, name: str) 
     with object_overwritten(deployed.fleet.cloud("azure"), deployed.v1, name):
         told = only(verify(deployed.fleet, deployed.v1), deployed.v1, "azure")
     assert any(name in line for line in told), told
+
+
+@pytest.mark.parametrize(
+    ("cloud", "name"), [("aws", "requirements.lock"), ("azure", "manifest.json"), ("gcp", "model.sig")]
+)
+def test_repair_mends_what_lies_beside_the_files(deployed: Deployed, cloud: str, name: str) -> None:
+    version, adapter = deployed.v1, deployed.fleet.cloud(cloud)
+    store, key = open_store(adapter.store()), f"{version.prefix}/{name}"
+    before = bytes(obstore.get(store, key).bytes())
+    with object_overwritten(adapter, version, name):
+        refused = lockstep("replicate", deployed.model, version.label, config=deployed.config)
+        assert refused.status == SplitError.exit_status, "the other clouds have it"
+        assert name in refused.err
+        assert "--repair" in refused.err
+        mended = lockstep("replicate", deployed.model, version.label, "--repair", config=deployed.config)
+        assert mended.status == 0, mended.err
+        assert bytes(obstore.get(store, key).bytes()) == before
+        assert verify(deployed.fleet, version).altered == ()
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_slot_that_nobody_sealed_and_that_takes_traffic_is_named(deployed: Deployed, cloud: str) -> None:
+    adapter = deployed.fleet.cloud(cloud)
+    stranger = Version(deployed.model, "77", deployed.v3.digest, deployed.v3.run_id)
+    adapter.register(stranger)
+    adapter.prepare(stranger)
+    without_traffic = verify(deployed.fleet)
+    assert not [line for line in without_traffic.altered if "no sealed version" in line]
+    adapter.set_traffic(deployed.model, TrafficSplit.canary(deployed.v2.slot, stranger.slot, 10))
+    told = [line for line in verify(deployed.fleet).altered if "no sealed version" in line]
+    endpoint = adapter.endpoint(deployed.model)
+    assert told == [
+        f"no version, {cloud}: slot {stranger.slot} of {endpoint} takes 10 % of the traffic and is no sealed version's"
+    ]
+    ended = lockstep("verify", deployed.model, config=deployed.config)
+    assert ended.status == DigestMismatchError.exit_status
+    assert stranger.slot in ended.out
 
 
 def test_a_file_too_many_in_a_store_is_named(deployed: Deployed) -> None:
@@ -228,6 +266,25 @@ def register(place: Fleet, tmp_path: Path) -> Registered:
         return Version(place.model, told["version"], told["digest"], told["run_id"])
 
     return run
+
+
+def test_a_registration_stands_in_the_ledger(place: Fleet, register: Registered, tmp_path: Path) -> None:
+    one = register("one", 1.0)
+    intent, outcome = place.ledger.entries(place.model)
+    manifest = place.registry.manifest(one)
+    assert (intent.kind, outcome.kind) == ("register.intent", "register.outcome")
+    assert intent.body["source"] == str(tmp_path / "one")
+    sealed = {name: outcome.body[name] for name in ("version", "digest", "content", "run_id", "error")}
+    assert sealed == {
+        "version": one.label, "digest": one.digest, "content": manifest.content, "run_id": one.run_id, "error": ""
+    }  # fmt: skip
+    assert intent.actor == outcome.actor != ""
+    assert place.ledger.verify().flaws == ()
+    ended = lockstep("register", place.model, tmp_path / "nothing", config=tmp_path / "lockstep.yaml")
+    assert ended.status != 0
+    newest = place.ledger.entries(place.model)[-1]
+    assert newest.kind in ("register.refused", "register.outcome")
+    assert newest.body.get("refused") or newest.body.get("error")
 
 
 def test_a_version_deleted_in_mlflow_is_missed_and_the_clouds_still_have_it(place: Fleet, register: Registered) -> None:

@@ -307,6 +307,7 @@ def _own_checks(history: History, lines: Sequence[LeafLine], seals: _Seals) -> l
     unsealed = sorted(one.slot for one in history.versions.values() if one.entry is None)
     open_deeds = [deed for deed in history.deeds if deed.ending is Ending.OPEN]
     late = [line.number for line in lines if line.late]
+    alien = [line.number for line in lines if line.unvouched]
     checks = [
         Check(
             "every version's manifest and signature are those that were sealed",
@@ -335,6 +336,13 @@ def _own_checks(history: History, lines: Sequence[LeafLine], seals: _Seals) -> l
             "entries were written when they happened",
             None if late else True,
             f"appended late: {', '.join(map(str, late))}" if late else "none was appended late",
+        ),
+        Check(
+            "entries that waited for the ledger were signed while they waited",
+            None if alien else True,
+            f"anybody who may write to the spool could have put in: {', '.join(map(str, alien))}"
+            if alien
+            else "nothing was appended that nobody vouched for",
         ),
     ]
     for operation in CHECKING:

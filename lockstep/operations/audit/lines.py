@@ -23,6 +23,7 @@ class LeafLine:
     actor: str
     body: Mapping[str, object]
     late: bool = False
+    unvouched: bool = False
 
 
 def read_leaf(number: int, leaf: bytes) -> LeafLine:
@@ -43,6 +44,7 @@ def read_leaf(number: int, leaf: bytes) -> LeafLine:
             str(content["actor"]),
             dict(content["body"]),
             content.get("late") is True,
+            content.get("unvouched") is True,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"it is no entry of a ledger: {error!r}") from error

@@ -7,14 +7,16 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
+from lockstep.errors import ProofError
 from lockstep.rules.checkpoint import Checkpoint, sign_checkpoint
 from lockstep.rules.note import Signer
 from lockstep.stores.ledger.entry import Entry, Event, decode, encode, micros
 from lockstep.stores.ledger.persons import names, pseudonyms
-from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY
+from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, blob
 from lockstep.stores.ledger.tree import extend, tree_size
 
 SIGNED_LATE: Final = "ledger.signed_late"
+FORGOTTEN: Final = "ledger.forgotten"
 LOCKSTEP: Final = "machine:lockstep"  # who wrote what nobody asked for
 LOOKED_UP: Final = 500  # event ids in one query
 
@@ -45,7 +47,7 @@ def newest_checkpoint(connection: Connection) -> tuple[int, bytes | None]:
     """Size and note of the newest signed checkpoint, 0 and None when there is none."""
     newest = select(CHECKPOINT.c.size, CHECKPOINT.c.note).order_by(CHECKPOINT.c.size.desc()).limit(1)
     found = connection.execute(newest).one_or_none()
-    return (0, None) if found is None else (int(found.size), bytes(found.note))
+    return (0, None) if found is None else (int(found.size), blob(found.note))
 
 
 def _standing(connection: Connection, event_ids: Sequence[str]) -> dict[str, Entry]:
@@ -56,7 +58,13 @@ def _standing(connection: Connection, event_ids: Sequence[str]) -> dict[str, Ent
         standing = select(ENTRY.c.number, ENTRY.c.event_id, ENTRY.c.leaf).where(ENTRY.c.event_id.in_(ids))
         rows = connection.execute(standing).all()
         known = known or (names(connection) if rows else {})
-        found |= {row.event_id: decode(row.number, bytes(row.leaf), known) for row in rows}
+        for row in rows:
+            try:
+                found[row.event_id] = decode(row.number, blob(row.leaf), known)
+            except ValueError as error:
+                raise ProofError(
+                    f"the ledger is damaged: entry {row.number}: {error}", hint="run `lockstep ledger verify`"
+                ) from error
     return found
 
 

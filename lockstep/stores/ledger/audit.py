@@ -14,15 +14,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BigInteger, Connection, func, literal, select
 
 from lockstep.errors import LockstepError, ProofError
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint
 from lockstep.rules.merkle import EMPTY_ROOT, completed_nodes, leaf_hash, root
 from lockstep.rules.note import Verifier
-from lockstep.stores.ledger.appending import SIGNED_LATE
+from lockstep.stores.ledger.appending import FORGOTTEN, SIGNED_LATE
 from lockstep.stores.ledger.entry import decode, micros
-from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, NODE
+from lockstep.stores.ledger.persons import PSEUDONYM, forged_names
+from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, NODE, PERSON, blob, foreign_objects
 from lockstep.stores.ledger.tree import read_range, reader, tree_size
 
 PAGE: Final = 4096  # entries held at a time
@@ -98,6 +99,9 @@ class _Auditor:
     checkpoints: int = 0
     rooted: bool = True  # until a root differs: all that follow would
     size: int = 0
+    persons: set[str] = field(default_factory=set)  # pseudonyms that entries hold
+    forgotten: set[str] = field(default_factory=set)
+    migrated: int = 0
 
     def run(self) -> Audit:
         total = tree_size(self.connection)
@@ -109,6 +113,8 @@ class _Auditor:
                 break
         else:
             self._look_behind(total, elsewhere)
+        if self.migrated:
+            self.notes.append(f"{self.migrated} entries come from a ledger without a tree; nothing signed them before")
         size_root = root(self.size, reader(self.edge)) if self.size else EMPTY_ROOT
         return Audit(self.size, size_root, self.newest, self.checkpoints, tuple(self.flaws[:MOST]), tuple(self.notes))
 
@@ -161,6 +167,18 @@ class _Auditor:
         told = (row.event_id, row.at, row.kind, row.model)
         if told != (entry.event_id, micros(entry.at), entry.kind, entry.model):
             self._flaw(row.number, entry.event_id, "the columns that it is found by were changed")
+        if PSEUDONYM.fullmatch(entry.actor):
+            self.persons.add(entry.actor)
+        listed = entry.body.get("persons")
+        if entry.kind == FORGOTTEN and isinstance(listed, list):
+            self.forgotten.update(map(str, listed))
+        if entry.migrated:
+            self.migrated += 1
+        if entry.unvouched:
+            self.notes.append(
+                f"entry {row.number} waited in the spool without a signature by the ledger's key: whoever may write "
+                "there could have put it in"
+            )
         if entry.kind == SIGNED_LATE:
             self.notes.append(
                 f"entries {entry.body.get('first')} to {entry.body.get('last')} were appended without a key and signed "
@@ -200,10 +218,14 @@ class _Auditor:
 
     def _look_behind(self, total: int, elsewhere: Mapping[int, Sequence[tuple[str, Checkpoint]]]) -> None:
         """What is there beyond the last entry, and entries that nothing signs."""
-        for level, last in self.connection.execute(select(NODE.c.level, func.max(NODE.c.idx)).group_by(NODE.c.level)):
-            if last >= total >> level:
-                self._flaw(total, "", f"it is missing: the tree has nodes of more than the {total} entries")
-                break
+        beyond = select(NODE.c.level).where(NODE.c.idx == literal(total, BigInteger).op(">>")(NODE.c.level)).limit(1)
+        nodes = int(self.connection.execute(select(func.count()).select_from(NODE)).scalar_one())
+        expected = 2 * total - total.bit_count()
+        if self.connection.execute(beyond).first() is not None:
+            self._flaw(total, "", f"it is missing: the tree has nodes of more than the {total} entries")
+        elif nodes > expected:
+            self._flaw(-1, "", f"the tree of {total} entries has {nodes} nodes, not {expected}")
+        self._look_beside()
         beyond = select(func.max(CHECKPOINT.c.size)).where(CHECKPOINT.c.size > total)
         largest = self.connection.execute(beyond).scalar()
         if largest is not None:
@@ -231,6 +253,21 @@ class _Auditor:
             else:
                 self.notes.append(f"{unsigned}: there is no key; make one with `lockstep keys create`")
 
+    def _look_beside(self) -> None:
+        """Rows that no entry's number leads to, what acts on the tables unseen, and who the persons are."""
+        stray = select(ENTRY.c.number, ENTRY.c.event_id).where(ENTRY.c.number < 0).limit(MOST)
+        for number, event_id in self.connection.execute(stray):
+            self._flaw(-1, "", f"an entry {event_id!r} stands outside of the tree, under the number {number}")
+        for size in self.connection.execute(select(CHECKPOINT.c.size).where(CHECKPOINT.c.size < 1)).scalars():
+            self._flaw(-1, "", f"there is a checkpoint of {size} entries")
+        for told in foreign_objects(self.connection):
+            self._flaw(-1, "", told)
+        for pseudonym in forged_names(self.connection):
+            self._flaw(-1, "", f"the name of {pseudonym} was altered: it does not stand for who is written there")
+        known = set(self.connection.execute(select(PERSON.c.pseudonym)).scalars())
+        for pseudonym in sorted(self.persons - self.forgotten - known):
+            self._flaw(-1, "", f"the name of {pseudonym} is gone, and no entry says that it was to be forgotten")
+
     def _open_held(self) -> Mapping[int, Sequence[tuple[str, Checkpoint]]]:
         found: dict[int, list[tuple[str, Checkpoint]]] = {}
         for place, note in self.held.items():
@@ -245,13 +282,13 @@ class _Auditor:
     def _rows(self, start: int, stop: int) -> Mapping[int, _Row]:
         query = select(ENTRY).where(ENTRY.c.number >= start, ENTRY.c.number < stop)
         return {
-            row.number: _Row(row.number, row.event_id, row.at, row.kind, row.model, bytes(row.leaf))
+            row.number: _Row(row.number, str(row.event_id), row.at, row.kind, row.model, blob(row.leaf))
             for row in self.connection.execute(query)
         }
 
     def _checkpoints(self, start: int, stop: int) -> Mapping[int, bytes]:
         query = select(CHECKPOINT.c.size, CHECKPOINT.c.note).where(CHECKPOINT.c.size > start, CHECKPOINT.c.size <= stop)
-        return {size: bytes(note) for size, note in self.connection.execute(query)}
+        return {size: blob(note) for size, note in self.connection.execute(query)}
 
     def _flaw(self, index: int, event_id: str, what: str) -> None:
         self.flaws.append(Flaw(index, event_id, what))

@@ -101,7 +101,7 @@ class Database:
                     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
                 return
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("VACUUM person")
+                connection.exec_driver_sql("VACUUM person, person_salt")
 
     def close(self) -> None:
         """Let the connections go; the next use opens new ones."""

@@ -1,8 +1,8 @@
 """One line of the ledger: what is handed in, the exact bytes that the tree holds, and what is read back.
 
 The bytes are RFC 8785 JSON: `format`, `event_id`, `at` (UTC with microseconds), `kind`, `model`, `actor`, `body`, and
-`late` or `migrated` where they are true. They are shorter than 65,536 bytes, since a bundle of entries gives a length
-two bytes; what would be longer is cut, with the digest of the whole body in its member `cut`.
+`late`, `migrated` or `unvouched` where they are true. They are shorter than 65,536 bytes, since a bundle of entries
+gives a length two bytes; what would be longer is cut, with the digest of the whole body in its member `cut`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ SAFE_INTEGER: Final = 2**53 - 1  # beyond it RFC 8785 knows no number
 
 @dataclass(frozen=True)
 class Event:
-    """What is to be appended. `at` is in Unix seconds, None for now; `late` says that it was kept in the spool."""
+    """What is to be appended. `at` is in Unix seconds, None for now; `late` says that it was kept in the spool.
+
+    `unvouched` is one that the ledger's key did not sign when it was kept there: anybody may have put it in.
+    """
 
     event_id: str
     kind: str
@@ -39,6 +42,7 @@ class Event:
     at: float | None = None
     late: bool = False
     migrated: bool = False
+    unvouched: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Entry:
     """One line as it stands: `number` counts from 0 (-1: kept in the spool so far), `at` in Unix seconds.
 
     `kind` is `<operation>.intent` or `.outcome`, `actor` the person's name as long as it is not forgotten, else the
-    pseudonym. `late` entries were appended after they happened; `body` holds plain JSON values.
+    pseudonym. `late` entries were appended after they happened, for `unvouched` ones see Event; `body` holds plain
+    JSON values.
     """
 
     number: int
@@ -58,6 +63,7 @@ class Entry:
     body: Mapping[str, object]
     late: bool = False
     migrated: bool = False
+    unvouched: bool = False
 
 
 def encode(event: Event, at: float, actor: str) -> bytes:
@@ -73,7 +79,7 @@ def encode(event: Event, at: float, actor: str) -> bytes:
         "actor": actor,
         "body": body,
     }
-    content |= {name: True for name in ("late", "migrated") if getattr(event, name)}
+    content |= {name: True for name in ("late", "migrated", "unvouched") if getattr(event, name)}
     encoded = canonical(content)
     if len(encoded) < LIMIT:
         return encoded
@@ -117,6 +123,7 @@ def decode(number: int, leaf: bytes, names: Mapping[str, str] | None = None) -> 
             dict(content["body"]),
             content.get("late", False) is True,
             content.get("migrated", False) is True,
+            content.get("unvouched", False) is True,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"it lacks {error}") from error

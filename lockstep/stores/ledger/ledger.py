@@ -17,7 +17,7 @@ from lockstep.rules.merkle import NodeReader, inclusion_proof
 from lockstep.rules.note import Signer, Verifier
 from lockstep.rules.tiles import WIDTH, TileName, encode_entries, tile_hashes
 from lockstep.rules.tlog_proof import make_proof
-from lockstep.stores.ledger.appending import LOCKSTEP, append_events, newest_checkpoint
+from lockstep.stores.ledger.appending import FORGOTTEN, LOCKSTEP, append_events, newest_checkpoint
 from lockstep.stores.ledger.audit import Audit, audit
 from lockstep.stores.ledger.database import Database
 from lockstep.stores.ledger.entry import Entry, Event, decode, micros, text
@@ -26,10 +26,9 @@ from lockstep.stores.ledger.newest import NewestCheckpoint
 from lockstep.stores.ledger.persons import forget, names
 from lockstep.stores.ledger.settings import DEFAULT_ORIGIN
 from lockstep.stores.ledger.spool import Spool, waiting_entries
-from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY
+from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, blob
 from lockstep.stores.ledger.tree import read_nodes, reader, tree_size, with_nodes
 
-FORGOTTEN: Final = "ledger.forgotten"
 SLOW: Final = 1.0  # seconds after which a failed attempt is not repeated at once
 PAUSE: Final = 30.0  # seconds without another attempt then: a rollback has better things to wait for
 PAGE: Final = 500  # entries read at a time
@@ -63,7 +62,7 @@ class Ledger:
         self.origin = origin
         self.verifiers = tuple(dict.fromkeys((*verifiers, *([signer.verifier] if signer else []))))
         self._signer = signer
-        self._spool = Spool(spool, self._database.name)
+        self._spool = Spool(spool, self._database.name, signer, self.verifiers)
         self._newest = NewestCheckpoint(spool.with_name(f"{spool.name.removesuffix('.spool')}.checkpoint"))
         self._clock = clock
         self._lock = threading.Lock()
@@ -224,7 +223,7 @@ class Ledger:
             if size is None:
                 return newest_checkpoint(connection)[1]
             note = connection.execute(select(CHECKPOINT.c.note).where(CHECKPOINT.c.size == size)).scalar()
-            return None if note is None else bytes(note)
+            return None if note is None else blob(note)
 
     def proof(self, index: int) -> bytes:
         """The proof file (C2SP tlog-proof) that entry `index` stands in the ledger, under the newest checkpoint.
@@ -320,7 +319,7 @@ class Ledger:
     def _read(self, connection: Connection, query: Select[tuple[int, bytes]]) -> Iterator[Entry]:
         known = names(connection)
         for row in connection.execute(query.execution_options(yield_per=PAGE)):
-            yield self._decode(row.number, bytes(row.leaf), known)
+            yield self._decode(row.number, blob(row.leaf), known)
 
     def _decode(self, number: int, leaf: bytes, known: Mapping[str, str]) -> Entry:
         try:
@@ -355,7 +354,7 @@ def _writable(event: Event, now: float) -> Event:
 
 def _leaves(connection: Connection, start: int, stop: int) -> tuple[bytes, ...]:
     wanted = select(ENTRY.c.leaf).where(ENTRY.c.number >= start, ENTRY.c.number < stop).order_by(ENTRY.c.number)
-    found = tuple(bytes(leaf) for leaf in connection.execute(wanted).scalars())
+    found = tuple(blob(leaf) for leaf in connection.execute(wanted).scalars())
     if start < 0 or len(found) != stop - start:
         raise NotFoundError(f"the ledger has {tree_size(connection)} entries, not those from {start} up to {stop}")
     return found

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from lockstep.errors import LockstepError
 from lockstep.rules.checkpoint import Checkpoint, parse_checkpoint
-from lockstep.stores.ledger.tables import CHECKPOINT
+from lockstep.stores.ledger.tables import CHECKPOINT, blob
 
 
 class NewestCheckpoint:
@@ -38,7 +38,7 @@ class NewestCheckpoint:
         if seen is None:
             return f"{self.path} holds no checkpoint"
         stands = connection.execute(select(CHECKPOINT.c.note).where(CHECKPOINT.c.size == seen.size)).scalar()
-        if stands is not None and text_of(bytes(stands)) == seen:
+        if stands is not None and text_of(blob(stands)) == seen:
             return ""
         return f"the ledger does not hold the {seen.size} entries that {self.path} has seen"
 

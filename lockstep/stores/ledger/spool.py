@@ -3,6 +3,10 @@
 A file is complete from the moment that it has its name, so processes that keep and that take need no lock. When the
 folder itself cannot be written (a full or read-only disk), the user's state folder and then the temporary one are
 tried, under a name that belongs to this ledger alone.
+
+Under the JSON stands a signature by the ledger's key, since the next append signs whatever waits: an entry without one,
+kept while there was no key or put there by somebody else, is appended under another event id and marked `unvouched`, so
+that it takes nobody's place.
 """
 
 from __future__ import annotations
@@ -15,14 +19,20 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from lockstep.errors import LockstepError
+from lockstep.rules.note import Signer, Verifier, open_note, sign
 from lockstep.stores.ledger.entry import Event, canonical, plain
 
 SUFFIX: Final = ".jsonl"
+SIGNED: Final = "lockstep/spool/v1"
+#: Before the event id of an entry that nobody vouches for, and where its body refers to another event.
+UNVOUCHED: Final = "unvouched/"
+REFERENCES: Final = ("intent", "within")
 
 
 @dataclass(frozen=True)
@@ -34,9 +44,16 @@ class Waiting:
 
 
 class Spool:
-    """The waiting entries of one ledger; `name` is the ledger's, for the folders that several ledgers share."""
+    """The waiting entries of one ledger; `name` is the ledger's, for the folders that several ledgers share.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    `signer` vouches for what is kept, `verifiers` are believed; without any key nothing is marked.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, signer: Signer | None = None, verifiers: Sequence[Verifier] = ()
+    ) -> None:
+        self._signer = signer
+        self._verifiers = tuple(verifiers)
         self._folders = (folder, *_elsewhere(name))
         self._counter = itertools.count()
 
@@ -59,7 +76,7 @@ class Spool:
         problem: OSError | None = None
         for folder in self._folders:
             try:
-                return _write(folder, name, line + b"\n")
+                return _write(folder, name, line + b"\n" + self._signature(line))
             except OSError as error:
                 problem = problem or error
         assert problem is not None
@@ -73,13 +90,54 @@ class Spool:
                 # In folders that others may write to only what is our own is believed.
                 if number == 0 or folder.stat().st_uid == os.geteuid():
                     paths += [path for path in folder.iterdir() if path.suffix == SUFFIX]
-        return tuple(Waiting(path, _read(path)) for path in sorted(paths, key=lambda path: path.name))
+        return tuple(Waiting(path, self._read(path)) for path in sorted(paths, key=lambda path: path.name))
 
     def remove(self, taken: Iterable[Waiting]) -> None:
         """Forget what stands in the ledger now."""
         for one in taken:
             with contextlib.suppress(OSError):  # taken again next time, and found to stand there already
                 one.path.unlink()
+
+    def _signature(self, line: bytes) -> bytes:
+        if self._signer is None:
+            return b""
+        return sign(_signed_text(line), self._signer).rpartition(b"\n\n")[2]
+
+    def _read(self, path: Path) -> Event | None:
+        try:
+            line, _, signature = path.read_bytes().partition(b"\n")
+            kept = json.loads(line)
+            event = Event(
+                str(kept["event_id"]),
+                str(kept["kind"]),
+                str(kept["model"]),
+                str(kept["actor"]),
+                dict(kept["body"]),
+                float(kept["at"]),
+                late=True,
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not self._verifiers or self._vouched(line, signature):
+            return event
+        body = {name: _apart(value) if name in REFERENCES else value for name, value in event.body.items()}
+        return replace(event, event_id=_apart(event.event_id), body=body, unvouched=True)
+
+    def _vouched(self, line: bytes, signature: bytes) -> bool:
+        try:
+            open_note(_signed_text(line).encode() + b"\n" + signature, self._verifiers)
+        except (LockstepError, ValueError):
+            return False
+        return True
+
+
+def _signed_text(line: bytes) -> str:
+    """Two lines, so that it can never be taken for a checkpoint, which the same key signs."""
+    return f"{SIGNED}\n{line.decode()}\n"
+
+
+def _apart(reference: object) -> str:
+    return UNVOUCHED + str(reference).removeprefix(UNVOUCHED)
 
 
 def waiting_entries(spool: Spool) -> list[str]:
@@ -117,19 +175,3 @@ def _write(folder: Path, name: str, content: bytes) -> Path:
     finally:
         os.close(descriptor)
     return path
-
-
-def _read(path: Path) -> Event | None:
-    try:
-        kept = json.loads(path.read_bytes())
-        return Event(
-            str(kept["event_id"]),
-            str(kept["kind"]),
-            str(kept["model"]),
-            str(kept["actor"]),
-            dict(kept["body"]),
-            float(kept["at"]),
-            late=True,
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -1,9 +1,9 @@
 """The ledger's tables, and the triggers that keep what is there as it is.
 
 `entry` holds the leaves in their order, with columns to find them by; `node` every complete subtree of the tree;
-`checkpoint` each signed note. `person` is the one table that may forget: it says who a pseudonym is. `lease` is no part
-of the record: it says who may write now (`stores/leases.py`). It lies here so that a database that is put back to an
-older state takes fences and the entries that name them back together.
+`checkpoint` each signed note. `person` and `person_salt` alone may forget: they say, and prove, who a pseudonym is.
+`lease` is no part of the record: it says who may write now (`stores/leases.py`). It lies here so that a database that
+is put back to an older state takes fences and the entries that name them back together.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Boolean,
     Column,
     Connection,
@@ -23,6 +24,8 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    create_engine,
+    inspect,
     text,
 )
 
@@ -76,6 +79,12 @@ LEASE: Final = Table(
     Column("since", Float(53), nullable=False),
     Column("beat", BigInteger, nullable=False),
 )
+SALT: Final = Table(
+    "person_salt",
+    METADATA,
+    Column("pseudonym", Text, primary_key=True),
+    Column("salt", Text, nullable=False),
+)
 KEPT: Final = (ENTRY, NODE, CHECKPOINT)
 INDEX: Final = "CREATE INDEX IF NOT EXISTS entry_by_model ON entry (model, number)"
 
@@ -122,7 +131,13 @@ POSTGRES_COUNT: Final = (
     "SELECT count(*) FROM pg_trigger WHERE tgname IN :names AND tgenabled <> 'D' "
     "AND tgrelid IN (to_regclass('entry'), to_regclass('node'), to_regclass('checkpoint'), to_regclass('lease'))"
 )
+SQLITE_SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 COLUMNS: Final = frozenset(column.name for column in ENTRY.columns)
+
+
+def blob(value: object) -> bytes:
+    """A cell's bytes; none for a cell of another type, which SQLite lets anybody write and nothing here ever did."""
+    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else b""
 
 
 def complete(connection: Connection) -> bool:
@@ -130,7 +145,42 @@ def complete(connection: Connection) -> bool:
     sqlite = connection.dialect.name == "sqlite"
     names = SQLITE_NAMES if sqlite else POSTGRES_NAMES
     count = text(SQLITE_COUNT if sqlite else POSTGRES_COUNT).bindparams(bindparam("names", names, expanding=True))
-    return bool(connection.execute(count).scalar_one() == len(names))
+    # The salts came last: where they are, all tables are.
+    return bool(connection.execute(count).scalar_one() == len(names)) and inspect(connection).has_table(SALT.name)
+
+
+def foreign_objects(connection: Connection) -> tuple[str, ...]:
+    """What acts on these tables and was not made here, or was altered: triggers, views, rules. One sentence each.
+
+    With one of them a database can drop or alter an entry at the moment at which it is appended.
+    """
+    if connection.dialect.name == "sqlite":
+        return _foreign_in_sqlite(connection)
+    tables = [table.name for table in METADATA.sorted_tables]
+    wanted: BindParameter[str] = bindparam("tables", tables, expanding=True)
+    triggers = text(
+        "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal "
+        "AND c.relname IN :tables AND pg_table_is_visible(c.oid)"
+    ).bindparams(wanted)
+    found = [
+        f"the table {table} has a trigger {name} that is not the ledger's"
+        for table, name in connection.execute(triggers)
+        if name not in POSTGRES_NAMES
+    ]
+    rules = text("SELECT tablename, rulename FROM pg_rules WHERE tablename IN :tables").bindparams(wanted)
+    return (*found, *(f"the table {table} has a rule {name}" for table, name in connection.execute(rules)))
+
+
+def _foreign_in_sqlite(connection: Connection) -> tuple[str, ...]:
+    tables = {table.name for table in METADATA.sorted_tables}
+    with create_engine("sqlite://").begin() as fresh:
+        create(fresh)
+        ours = {name: sql for _, name, _, sql in fresh.execute(text(SQLITE_SCHEMA))}
+    told = []
+    for kind, name, table, sql in connection.execute(text(SQLITE_SCHEMA)):
+        if kind in ("trigger", "view") and table in tables and ours.get(name) != sql:
+            told.append(f"the {kind} {name} on the table {table} is not the ledger's, or was altered")
+    return tuple(told)
 
 
 def create(connection: Connection) -> None:

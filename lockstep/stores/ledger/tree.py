@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from lockstep.errors import ProofError
 from lockstep.rules.merkle import EMPTY_ROOT, NodeReader, completed_nodes, leaf_hash, root
-from lockstep.stores.ledger.tables import ENTRY, NODE
+from lockstep.stores.ledger.tables import ENTRY, NODE, blob
 
 T = TypeVar("T")
 Address = tuple[int, int]
@@ -50,14 +50,14 @@ def read_nodes(connection: Connection, wanted: Iterable[Address]) -> dict[Addres
             f"SELECT level, idx, hash FROM node WHERE {terms}",  # noqa: S608 - marks alone
             tuple(part for address in some for part in address),
         )
-        found |= {(level, index): bytes(value) for level, index, value in rows}
+        found |= {(level, index): blob(value) for level, index, value in rows}
     return found
 
 
 def read_range(connection: Connection, level: int, start: int, stop: int) -> dict[int, bytes]:
     """The hashes of a level from index `start` up to `stop`, by index."""
     found = select(NODE.c.idx, NODE.c.hash).where(NODE.c.level == level, NODE.c.idx >= start, NODE.c.idx < stop)
-    return {index: bytes(value) for index, value in connection.execute(found)}
+    return {index: blob(value) for index, value in connection.execute(found)}
 
 
 def reader(nodes: Mapping[Address, bytes]) -> NodeReader:
