@@ -36,9 +36,9 @@ $(STAMP): requirements.lock pyproject.toml sandbox/azure/azurite/package-lock.js
 demo: $(STAMP)
 	@$(BIN)/lockstep demo $(ARGS)
 
-# Two workers: the tests wait for their servers more than they compute. Each has clouds of its own.
+# More workers than cores: the tests wait for their servers as much as they compute. Each has clouds of its own.
 test: lint
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile $(ARGS)
 
 unit: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/unit $(ARGS)
