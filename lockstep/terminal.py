@@ -95,6 +95,8 @@ def show_status(status: Status) -> None:
     for cloud, problem in status.out_of_step.items():
         if cloud not in status.state.unreachable:
             _say("red", f"{cloud}: out of step: {problem}")
+    if status.writer is not None:
+        _say("yellow", f"note: being changed by the {status.writer.told}")
     for warning in status.warnings:
         _say("yellow", f"note: {warning}")
     for what, problems in (("keys", status.keys), ("ledger", status.ledger)):

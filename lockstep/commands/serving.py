@@ -94,6 +94,7 @@ def status(
                     p.cloud: [{"version": a.label, "digest": a.digest} for a in p.answers] for p in found.proofs
                 },
                 "out_of_step": found.out_of_step,
+                "writer": found.writer.told if found.writer else None,
                 "warnings": list(found.warnings),
                 "keys": {"problems": list(found.keys)},
                 "ledger": {"problems": list(found.ledger)},
@@ -199,9 +200,12 @@ def rollback(
                 "left": [version.label for version in done.left],
                 "seconds": done.seconds,
                 "clouds": dict(done.result.seconds),
+                "joined": done.first.event if done.first else None,
             }
         )
     else:
         terminal.show_state(done.after, DesiredState(model, done.target))
+        if done.first:
+            typer.echo(f"{done.first} was already running")
         what = "rolled back to" if done.left or done.plan.changes else "already on"
         typer.echo(f"{what} {done.target}, verified on every cloud after {done.seconds:.1f} s")

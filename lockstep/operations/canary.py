@@ -21,6 +21,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.intact import accept_or_refuse, record_problems, seal_problems
 from lockstep.operations.journal import note, record, refusals, slots, traffic
 from lockstep.operations.known_good import grant_if_earned
+from lockstep.operations.late import follow, follow_when_ended
 from lockstep.operations.lease import writing
 from lockstep.operations.probe import with_probe
 from lockstep.operations.replicate import missing_replicas
@@ -58,8 +59,13 @@ def canary_deploy(
     BusyError when another operation is changing the model; OvertakenError when a rollback came in between.
     """
     stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
-    with writing(fleet, "canary_deploy", version):
-        return _deploy(fleet, version, stages, accept_broken_seal)
+    try:
+        with writing(fleet, "canary_deploy", version) as writer:
+            return _deploy(fleet, version, stages, accept_broken_seal)
+    except OvertakenError:
+        if writer.lost is not None:
+            follow_when_ended(fleet, version, writer.lost)
+        raise
 
 
 def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_broken_seal: str) -> Rollout:
@@ -196,6 +202,7 @@ def _roll_out(
         if not announced:
             raise  # nothing was changed
         if isinstance(error, OvertakenError) or _is_overtaken(fleet, stable, canary):
+            check(fleet.model)  # what another writer decided is left alone, see `canary_deploy`
             _follow_champion(fleet, canary)
             raise
         try:
@@ -238,17 +245,10 @@ def _is_overtaken(fleet: Fleet, stable: Version, canary: Version) -> bool:
 
 
 def _follow_champion(fleet: Fleet, canary: Version) -> None:
-    """A shift of ours that was under way may have landed after the other operation was done: put its decision back."""
+    """Somebody moved MLflow's aliases by hand: the clouds follow."""
     champion = fleet.registry.desired(fleet.model).champion
-    if champion is None or champion.digest == canary.digest:
-        return
-    observed = fleet.observe()
-    late = set()
-    for cloud in observed.clouds:
-        ours, theirs = cloud.slot(canary.slot), cloud.slot(champion.slot)
-        if ours is not None and ours.weight > 0 and theirs is not None and theirs.ready:
-            late.add(cloud.cloud)
-    move_all(fleet, champion, observed, late, f"another operation decided for {champion.label}")
+    if champion is not None:
+        follow(fleet, canary, champion)
 
 
 def take_back(fleet: Fleet, stable: Version, canary: Version, *, shifted: bool = True) -> None:

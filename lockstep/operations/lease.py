@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
@@ -20,7 +20,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import refusals
 from lockstep.rules.lease import BEAT, Claim, Lease, Life, Sight, Standing, claim, life, standing, watch
 from lockstep.rules.state import Version
-from lockstep.stores.leases import Leases, is_gone
+from lockstep.stores.leases import Leases, is_gone, this_process
 
 LOOK: Final = 0.2  # seconds between two looks at a lease that somebody else holds
 ENDS: Final = 5.0  # seconds to wait for the thread that beats: longer than its one statement takes
@@ -52,6 +52,11 @@ class Writer:
     def fence(self) -> int:
         """Number of this taking; 0 without a lease."""
         return 0 if self._ours is None else self._ours.fence
+
+    @property
+    def lost(self) -> Lease | None:
+        """The lease of whoever overtook this writer, as far as a check or a beat has found out."""
+        return self._lost
 
     @property
     def intent(self) -> Mapping[str, object]:
@@ -219,6 +224,31 @@ def writing(
             yield writer
     finally:
         writer.leave()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who writes a model now; `told` is a phrase for people, `fence` is what its entries in the ledger name.
+
+    `runs` says that its process is there, as far as this machine can know.
+    """
+
+    fence: int
+    told: str
+    runs: bool
+
+
+def holder(fleet: Fleet) -> Holder | None:
+    """Who holds the model's lease; None for nobody, and when that cannot be told."""
+    try:
+        lease = Leases(fleet.ledger.database).read(fleet.model)
+    except LockstepError:
+        return None
+    if lease is None or not lease.holder:
+        return None
+    gone, here = is_gone(lease.process), lease.process.host == this_process().host
+    told = described(fleet, lease) + (", whose process is gone: the next operation takes over" if gone else "")
+    return Holder(lease.fence, told, here and not gone)
 
 
 def overtaken(fleet: Fleet, operation: str, by: Lease) -> OvertakenError:

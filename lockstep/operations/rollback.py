@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from lockstep.errors import DeploymentFailedError, DigestMismatchError, SplitError
 from lockstep.operations.desired import commit, condemn_left, next_fallback
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.journal import record, refusals, slots, traffic
-from lockstep.operations.lease import writing
+from lockstep.operations.joining import First, joined, verify_all
+from lockstep.operations.journal import note, record, refusals, slots, traffic
+from lockstep.operations.lease import Writer, writing
 from lockstep.operations.probe import with_probe
 from lockstep.operations.reasons import checked_reason
 from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
@@ -21,7 +22,10 @@ from lockstep.rules.switch import Ending, SwitchResult
 
 @dataclass(frozen=True)
 class Rollback:
-    """What a rollback did. `seconds` runs from the call to the last cloud verified; `left` are condemned now."""
+    """What a rollback did. `seconds` runs from the call to the last cloud verified; `left` are condemned now.
+
+    `first` is the rollback that was running already and that did all of it; this one waited and verified.
+    """
 
     target: Version
     left: tuple[Version, ...]
@@ -30,6 +34,7 @@ class Rollback:
     after: FleetState
     result: SwitchResult
     seconds: float
+    first: First | None = None
 
 
 def rollback(
@@ -55,7 +60,22 @@ def rollback(
         planned = plan()
         if writer.take(planned.way.target):  # a rollout wrote until now
             planned = plan()
-        return _carry_out(fleet, planned, reason, began)
+        return _join(fleet, writer, planned, reason, began) or _carry_out(fleet, planned, reason, began)
+
+
+def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, began: float) -> Rollback | None:
+    """What the rollback that was waited for has done, verified; None when there is something left to do."""
+    target, before = planned.way.target, planned.before
+    first = joined(fleet, writer, target)
+    if first is None or planned.plan.changes or before.unreachable:
+        return None
+    seconds = verify_all(_probing(fleet, target, broken=bool(planned.accepted)), target)
+    if set(seconds) != {cloud.name for cloud in fleet.clouds}:
+        return None
+    fleet.say(f"{target} serves on every cloud: {first} was quicker")
+    note(fleet, "join.outcome", {**slots(target)[target.slot], "joined": first.event, "reason": reason})
+    result = SwitchResult(seconds, {})
+    return Rollback(target, (), planned.plan, before, before, result, time.monotonic() - began, first)
 
 
 def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -> Rollback:

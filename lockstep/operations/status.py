@@ -10,6 +10,7 @@ from typing import Final
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.lease import Holder, holder
 from lockstep.operations.monitor import cold_fallback
 from lockstep.operations.probe import PROBES, with_probe
 from lockstep.rules.measurement import Answer
@@ -40,7 +41,7 @@ class CloudProof:
 
 @dataclass(frozen=True)
 class Status:
-    """One model now; `keys` and `ledger` say in sentences what is wrong with either."""
+    """One model now; `keys` and `ledger` say in sentences what is wrong with either, `writer` who changes it now."""
 
     desired: DesiredState
     state: FleetState
@@ -48,6 +49,7 @@ class Status:
     warnings: tuple[str, ...]
     keys: tuple[str, ...] = ()
     ledger: tuple[str, ...] = ()
+    writer: Holder | None = None
 
     @property
     def out_of_step(self) -> dict[str, str]:
@@ -69,13 +71,15 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     """Desired and observed state; with `prove`, every endpoint is asked for real answers that name their version."""
     desired = fleet.registry.desired(fleet.model)
     state = fleet.observe()
-    warnings = [f"unfinished: {text}" for text in _unfinished(fleet)]
+    writer = holder(fleet)
+    warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer)]
     if desired.champion is not None and desired.challenger is None:
         warnings += cold_fallback(state, desired.fallback)
     proofs: tuple[CloudProof, ...] = ()
     if prove and desired.champion is not None:
         proofs = _prove(fleet, desired.champion)
-    return Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, fleet.ledger.condition())
+    condition = fleet.ledger.condition()
+    return Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, condition, writer)
 
 
 def _prove(fleet: Fleet, champion: Version) -> tuple[CloudProof, ...]:
@@ -104,8 +108,8 @@ def _difference(desired: DesiredState, split: TrafficSplit | None) -> str:
     return f"serves {split}, not {champion.slot}" if strangers else ""
 
 
-def _unfinished(fleet: Fleet) -> list[str]:
-    """Intents of the newest operations that have no outcome: running now, or killed.
+def _unfinished(fleet: Fleet, writer: Holder | None) -> list[str]:
+    """Intents of the newest operations that have no outcome: killed, or running on another machine.
 
     What a later rollout or rollback brought to a good end is no longer open.
     """
@@ -125,4 +129,5 @@ def _unfinished(fleet: Fleet) -> list[str]:
         if entry.kind.endswith(".intent")
         and "within" not in entry.body  # a step; its operation is named
         and entry.event_id.removesuffix("/intent") not in closed
+        and not (writer is not None and writer.runs and entry.body.get("fence") == writer.fence)
     ]

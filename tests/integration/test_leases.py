@@ -27,6 +27,7 @@ from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Event, Fleet
 from lockstep.operations.journal import record
 from lockstep.operations.lease import Writer, writing
+from lockstep.operations.lease import holder as holder_of
 from lockstep.rules.lease import LIFE, Lease
 from lockstep.rules.state import Version
 from lockstep.stores.leases import Leases
@@ -274,12 +275,20 @@ def test_the_second_rollback_waits_for_the_first(place: Place) -> None:
 
 def test_a_killed_holder_is_noticed_at_once(place: Place) -> None:
     with holder(place, "canary_deploy") as killed:
+        held = holder_of(fleet_over(place.open()))
+        assert held is not None
+        assert (held.fence, held.runs) == (1, True)
+        assert held.told.startswith(f"canary_deploy (process {killed.pid} on ")
         killed.kill()
         killed.wait()
+        held = holder_of(fleet_over(place.open()))
+        assert held is not None
+        assert (held.runs, "the next operation takes over" in held.told) == (False, True)
         began = time.monotonic()
         with writing(fleet_over(place.open()), "reconcile") as writer:
             assert writer.fence == 2
         assert time.monotonic() - began < LIFE / 2
+        assert holder_of(fleet_over(place.open())) is None
 
 
 def test_a_stopped_holder_is_noticed_in_seconds_and_finds_out(tmp_path: Path) -> None:

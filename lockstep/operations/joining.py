@@ -1,0 +1,73 @@
+"""Two rollbacks at once are one: the second has waited for the first, and tells what came of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lockstep.errors import LockstepError, SplitError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.lease import Writer
+from lockstep.operations.probe import wait_until_serving
+from lockstep.rules.deeds import Deed, Ending, read_deeds, text, texts
+from lockstep.rules.state import Version
+from lockstep.rules.traffic import TrafficSplit
+
+
+@dataclass(frozen=True)
+class First:
+    """The rollback that was waited for: its event in the ledger, who asked, the labels of the versions that it left."""
+
+    event: str
+    actor: str
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = f", which left version {', '.join(self.left)}" if self.left else ""
+        return f"the rollback by {self.actor}{left}"
+
+
+def joined(fleet: Fleet, writer: Writer, target: Version) -> First | None:
+    """The rollback that the writer has waited for, if it led to `target` on every cloud that was asked of it.
+
+    None when there was none, and when its work is still to be done: it was killed, it failed, it went elsewhere. Raises
+    SplitError when some clouds could not follow it.
+    """
+    if writer.first is None:
+        return None
+    try:
+        found = _newest(fleet, writer.first.fence, writer.fence)
+    except LockstepError as error:
+        fleet.say(f"what came of the rollback before is not known: {error.reason}")
+        return None
+    if found is None or found.digest != target.digest:
+        return None
+    if found.ending is Ending.DONE:
+        return First(found.event, found.actor, texts(found.body, "left"))
+    if text(found.body, "ending") == "split":
+        raise SplitError(
+            f"{found.error} (told by the rollback by {found.actor}, which has just ended)",
+            hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
+        )
+    return None
+
+
+def verify_all(fleet: Fleet, target: Version) -> dict[str, float]:
+    """Seconds in which each cloud that could be read back and probed serves the target alone; changes nothing."""
+    split = TrafficSplit.all_to(target.slot)
+    outcomes = fleet.look_at_each(
+        f"verify {target}",
+        lambda cloud: wait_until_serving(cloud, fleet.model, split, target, fleet.probe, cloud.traffic_timeout),
+    )
+    return {outcome.cloud: outcome.seconds for outcome in outcomes if outcome.done}
+
+
+def _newest(fleet: Fleet, since: int, before: int) -> Deed | None:
+    """The newest rollback under a fence from `since` on that has ended."""
+
+    def fence(deed: Deed) -> int:
+        found = deed.body.get("fence")
+        return found if isinstance(found, int) else -1
+
+    deeds = read_deeds(fleet.ledger.entries(fleet.model, "rollback.", last=100))
+    ended = [deed for deed in deeds if deed.ended is not None and since <= fence(deed) < before]
+    return max(ended, key=fence, default=None)
