@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -330,6 +331,35 @@ def test_without_its_database_a_rollback_goes_on_and_everything_else_is_refused(
         assert (writer.fence, writer.intent["lease"], writer.take(V3)) == (0, "none", False)
         check("tumour")
     assert any("going on without one" in text for text in said)
+
+
+def test_a_database_that_takes_calls_and_never_answers_costs_a_rollback_seconds_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql+psycopg://ledger@127.0.0.1:{silent.getsockname()[1]}/none"
+        fleet = fleet_over(Ledger(address, spool=tmp_path / "spool"))
+        began = time.monotonic()
+        with writing(fleet, "rollback", V3, urgent=True) as writer, record(fleet, "rollback", V3):
+            assert writer.intent["lease"] == "none"
+            with pytest.raises(LockstepError):
+                fleet.ledger.entries("tumour")
+            writer.check()
+        assert time.monotonic() - began < 5
+
+
+def test_a_database_that_falls_silent_does_not_stop_who_writes_and_is_noticed_when_it_is_back(tmp_path: Path) -> None:
+    path, aside = tmp_path / "disk" / "ledger.db", tmp_path / "aside"
+    said: list[str] = []
+    fleet = fleet_over(Ledger(path, spool=tmp_path / "spool"), said)
+    with writing(fleet, "canary_deploy", V3) as writer:
+        path.parent.rename(aside)
+        path.parent.write_text("a file in the place of the folder")
+        writer.check()
+        path.parent.unlink()
+        aside.rename(path.parent)
+        _steal(fleet)
+        with pytest.raises(OvertakenError):
+            writer.check()
+    assert any("cannot be told" in text for text in said)
 
 
 def test_a_database_that_is_put_back_does_not_stop_who_writes(tmp_path: Path) -> None:

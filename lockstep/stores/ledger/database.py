@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,14 +18,16 @@ from typing import Final
 from sqlalchemy import URL, Connection, create_engine, event, make_url
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from lockstep.errors import LockstepError
 from lockstep.stores.ledger.tables import complete
 
+SLOW: Final = 1.0  # seconds that a server which is there does not take to refuse
 WAIT: Final = 10  # seconds to wait for another writer
 BRIEF: Final = 2  # seconds for what must not keep a rollback waiting
 CONNECT: Final = 5  # seconds for PostgreSQL to answer at all
+SILENCE: Final = 30.0  # seconds in which a server that did not answer is not asked again: a rollback has no time for it
 #: Of this database's advisory locks the one that a ledger's writer holds; the digits spell "ledger".
 WRITER_LOCK: Final = 0x6C6564676572
 WRITER: Final = "ledger_writer"
@@ -65,6 +68,7 @@ class Database:
         self._writer = self._engine.execution_options(**{WRITER: True})
         self._lock = threading.RLock()
         self._ready: tuple[int, ...] | None = None
+        self._silent: tuple[float, LockstepError] | None = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -83,11 +87,13 @@ class Database:
                 yield connection
 
     @contextlib.contextmanager
-    def brief(self) -> Iterator[Connection]:
+    def brief(self, *, again: bool = False) -> Iterator[Connection]:
         """A connection for a single statement, which needs no lock of the writer's; waits BRIEF seconds for anything.
 
-        Raises LockstepError when that does not do.
+        Raises LockstepError when that does not do. `again` asks a server, too, that has just been silent.
         """
+        if again:
+            self._silent = None
         with self._explained():
             self._prepare()
             with self._brief.begin() as connection:
@@ -119,7 +125,7 @@ class Database:
                 engine.dispose(close=self._ready is None or self._ready[0] == os.getpid())
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._engine.begin() as connection:
+            with self._brief.begin() as connection:
                 done = complete(connection)
             if not done:
                 with self._writer.begin() as connection:
@@ -137,10 +143,21 @@ class Database:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
+        if self._silent is not None and time.monotonic() < self._silent[0]:
+            raise self._silent[1]
+        began = time.monotonic()
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise unusable(self.name, error) from error
+            failure = unusable(self.name, error)
+            if self.path is None and time.monotonic() - began > SLOW and _without_answer(error):
+                self._silent = (time.monotonic() + SILENCE, failure)
+            raise failure from error
+
+
+def _without_answer(error: Exception) -> bool:
+    """Whether PostgreSQL said nothing: what it says carries a code."""
+    return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) is None
 
 
 def unusable(name: str, error: Exception) -> LockstepError:
