@@ -13,7 +13,14 @@ from blocks.sagemaker import SageMakerCloud
 from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo
 from blocks.vertex import VertexCloud
 from lockstep.clouds.base import Cloud
-from lockstep.config import Config, FleetSettings, ModelSettings, MonitorSettings, RolloutSettings
+from lockstep.config import (
+    Config,
+    FleetSettings,
+    ModelSettings,
+    MonitorSettings,
+    ReconcileSettings,
+    RolloutSettings,
+)
 from lockstep.stores.key_settings import KeySettings
 from lockstep.stores.ledger import AnyLedger, LedgerSettings
 
@@ -55,6 +62,9 @@ class Fleet(Block):
     rollout: Annotated[RolloutSettings, Field(description="How a canary moves, and what stops it.")] = RolloutSettings()
     monitor: Annotated[MonitorSettings, Field(description="When the version that serves is in breach.")] = (
         MonitorSettings()
+    )
+    reconcile: Annotated[ReconcileSettings, Field(description="What reconciling may change at once.")] = (
+        ReconcileSettings()
     )
     ledger: Annotated[
         AnyLedger,
@@ -99,7 +109,13 @@ class Fleet(Block):
     def to_config(self) -> Config:
         """The configuration that lockstep.yaml would hold for this fleet alone."""
         clouds = {name: block.settings() for name, block in self.clouds().items()}
-        settings = FleetSettings(clouds=tuple(clouds), order=self.order, rollout=self.rollout, monitor=self.monitor)
+        settings = FleetSettings(
+            clouds=tuple(clouds),
+            order=self.order,
+            rollout=self.rollout,
+            monitor=self.monitor,
+            reconcile=self.reconcile,
+        )
         return Config(
             mlflow=self.mlflow.settings(),
             ledger=self.ledger,

@@ -71,6 +71,7 @@ def blocks_of(config: Config, folder: Path) -> WantedBlocks:
             order=settings.order,
             rollout=settings.rollout,
             monitor=settings.monitor,
+            reconcile=settings.reconcile,
             ledger=config.ledger.placed(folder),
             keys_folder=_absolute(config.keys.folder, folder),
             verifiers=config.keys.verifiers,

@@ -70,6 +70,7 @@ SECTIONS: Final = (
         "See [what the monitor looks at](verdicts.md#when-nothing-stands-beside-it).",
         "MonitorSettings",
     ),
+    ("fleets: reconcile", "See [reconciling](production.md#reconciling).", "ReconcileSettings"),
     ("models", "A model must be listed here to be worked on.", "ModelSettings"),
     ("models: outcomes of kind file", "See [outcomes](outcomes.md#files).", "FileOutcomes"),
     ("models: outcomes of kind sql", "See [outcomes](outcomes.md#sql).", "SqlOutcomes"),

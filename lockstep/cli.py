@@ -22,6 +22,7 @@ from lockstep.commands.integrity import verify
 from lockstep.commands.keys import keys
 from lockstep.commands.ledger import ledger
 from lockstep.commands.options import options
+from lockstep.commands.reconciling import reconcile
 from lockstep.commands.serving import deploy, monitor, rollback, status
 from lockstep.commands.setup import check, demo, init, schema
 from lockstep.commands.versions import image, lock, register, replicate, versions
@@ -56,7 +57,7 @@ def common(
 
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(register, versions, replicate, deploy, status, monitor, rollback, condemn, lift),
+    *(register, versions, replicate, deploy, status, monitor, rollback, reconcile, condemn, lift),
     *(verify, log, at, decision, audit),
     *(lock, image, check, schema, init, demo),
 )

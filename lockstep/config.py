@@ -116,6 +116,13 @@ class MonitorSettings(_Part):
         return ServiceLimits(self.min_requests, self.max_error_rate, self.max_bad_outcomes, self.max_latency)
 
 
+class ReconcileSettings(_Part):
+    """What reconciling may change without a person's word, at one time and over all models."""
+
+    max_models: Annotated[int, Field(ge=0, description="Models that may be changed at once.")] = 3
+    max_shifts: Annotated[int, Field(ge=0, description="Shifts of traffic that may be made at once.")] = 6
+
+
 class FleetSettings(_Part):
     """Which clouds serve a model, in which order, within which limits."""
 
@@ -123,12 +130,14 @@ class FleetSettings(_Part):
     order: Annotated[Literal["cheapest", "listed"], Field(description="Which cloud a canary tries first.")] = "cheapest"
     rollout: RolloutSettings = RolloutSettings()
     monitor: MonitorSettings = MonitorSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
 
 
 class ModelSettings(_Part):
-    """One model: its fleet, where its outcomes are kept, and rows to probe it with."""
+    """One model: its fleet, who answers for it, where its outcomes are kept, and rows to probe it with."""
 
     fleet: Annotated[str, Field(description="Name of the fleet that serves it.")] = "default"
+    owner: Annotated[str, Field(description="Who is told when somebody changed it by hand.")] = ""
     outcomes: Annotated[AnyOutcomes | None, Field(description="Where outcomes are kept.")] = None
     probe: Annotated[
         tuple[dict[str, object], ...],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, ClassVar
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lockstep.clouds.archive import Archive
 from lockstep.errors import LockstepError
 from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
+from lockstep.rules.reconciling import Least
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -46,6 +47,9 @@ class CloudSettings(BaseModel):
 
     image: Annotated[str, Field(description="Serving image, pinned by digest (repository@sha256:…).")]
     instance_count: Annotated[int, Field(ge=1, description="Instances per slot.")] = 1
+    fallback_instances: Annotated[
+        int, Field(ge=1, description="Instances that the fallback's slot keeps at least, for the way back.")
+    ] = 1
     price_per_hour: Annotated[
         float, Field(ge=0, description="Price of one instance per hour, to find the cheapest cloud.")
     ] = 0.0
@@ -85,6 +89,11 @@ class Cloud(ABC):
         return self._common.price_per_hour
 
     @property
+    def least(self) -> Least:
+        """Instances that slots must have at least, as configured."""
+        return Least(self._common.instance_count, self._common.fallback_instances)
+
+    @property
     def image(self) -> str:
         """Serving image, as configured."""
         return self._common.image
@@ -122,6 +131,18 @@ class Cloud(ABC):
         with self._translated(f"observe {model}"):
             return self._observe(model)
 
+    def observe_many(
+        self, models: Collection[str], known: Mapping[str, CloudState] | None = None
+    ) -> Mapping[str, CloudState]:
+        """The endpoints of many models by few calls: a first look, to find those that need a closer one.
+
+        `known` are states that were seen before, by model: where the cloud's list shows that nothing was changed since
+        (`CloudState.mark`), they are taken as they are. What a list leaves out may be missing: a slot's digest, and
+        whether an endpoint is busy.
+        """
+        with self._translated("observe its endpoints"):
+            return self._observe_many(frozenset(models), known or {})
+
     def registered(self, version: Version) -> NativeVersion | None:
         """The version in the cloud's own registry, matched by digest; None when it is not there."""
         with self._translated(f"look up {version}"):
@@ -136,7 +157,12 @@ class Cloud(ABC):
         Looks only.
         """
         with self._translated(f"attest {version}"):
-            return self._attest(version, image)
+            return self._attest_record(version, image) + self._attest_slot(version, image)
+
+    def attest_slot(self, version: Version, image: str = "") -> tuple[str, ...]:
+        """The part of `attest` that is about the version's slot: differences that a slot made anew has not."""
+        with self._translated(f"attest slot {version.slot} of {version}"):
+            return self._attest_slot(version, image)
 
     def verify_traffic(self, model: str, split: TrafficSplit) -> bool | None:
         """Whether the cloud's own record shows exactly this split: True, False, or None for "cannot tell yet"."""
@@ -195,6 +221,11 @@ class Cloud(ABC):
         with self._translated(f"set the traffic of {model}"):
             self._set_traffic(model, split)
 
+    def resize(self, model: str, slot: str, instances: int) -> None:
+        """Give a slot that many instances; returns when the cloud reports them (minutes). Traffic stays as it is."""
+        with self._translated(f"resize {slot} of {model}"):
+            self._resize(model, slot, instances)
+
     def retire(self, model: str, slot: str) -> None:
         """Remove a slot that takes no traffic, and what only it used. Refused while it has traffic."""
         with self._translated(f"retire {slot} of {model}"):
@@ -208,11 +239,18 @@ class Cloud(ABC):
     @abstractmethod
     def _observe(self, model: str) -> CloudState: ...
 
+    def _observe_many(self, models: Collection[str], known: Mapping[str, CloudState]) -> Mapping[str, CloudState]:
+        """A cloud whose lists tell more than names overrides this."""
+        return {model: self._observe(model) for model in sorted(models)}
+
     @abstractmethod
     def _registered(self, version: Version) -> NativeVersion | None: ...
 
     @abstractmethod
-    def _attest(self, version: Version, image: str) -> tuple[str, ...]: ...
+    def _attest_record(self, version: Version, image: str) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def _attest_slot(self, version: Version, image: str) -> tuple[str, ...]: ...
 
     @abstractmethod
     def _verify_traffic(self, model: str, split: TrafficSplit) -> bool | None: ...
@@ -237,6 +275,9 @@ class Cloud(ABC):
 
     @abstractmethod
     def _set_traffic(self, model: str, split: TrafficSplit) -> None: ...
+
+    @abstractmethod
+    def _resize(self, model: str, slot: str, instances: int) -> None: ...
 
     @abstractmethod
     def _retire(self, model: str, slot: str) -> None: ...

@@ -46,7 +46,7 @@ class Fleet:
 
     `alert` is the alert that asked, as intents carry it: its `id`, and `at`, when it was given (ISO 8601 with a zone).
     `keys` are those that there are to sign and to check with; none are needed to roll back.
-    `retention` is how long the clouds' copies of the ledger are kept from change.
+    `retention` is how long the clouds' copies of the ledger are kept from change. `owner` is who answers for the model.
     """
 
     model: str
@@ -63,6 +63,7 @@ class Fleet:
     alert: Mapping[str, str] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
     retention: timedelta = timedelta(days=400)
+    owner: str = ""
 
     def cloud(self, name: str) -> Cloud:
         """The cloud of that name; raises NotFoundError listing those of the fleet."""
@@ -139,6 +140,7 @@ def open_fleet(
         alert=default_alert() if alert is None else alert,
         keys=keys,
         retention=timedelta(days=config.ledger.retention_days),
+        owner=model_settings.owner,
     )
 
 

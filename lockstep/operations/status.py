@@ -18,7 +18,7 @@ from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
 
 #: Operations after which every cloud is where it should be, whatever was left half done before.
-SETTLES: Final = ("rollback.outcome", "canary_deploy.outcome")
+SETTLES: Final = ("rollback.outcome", "canary_deploy.outcome", "reconcile.outcome")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,31 @@ class RetireSlot:
         return f"{self.cloud}: retire slot {self.slot}"
 
 
-Change = PrepareSlot | ShiftTraffic | RetireSlot
+@dataclass(frozen=True)
+class ReplaceSlot:
+    """Make a slot that takes no traffic anew, since what it is made of was changed."""
+
+    cloud: str
+    version: Version
+
+    def __str__(self) -> str:
+        return f"{self.cloud}: make slot {self.version.slot} anew"
+
+
+@dataclass(frozen=True)
+class ResizeSlot:
+    """Give a slot more instances; `before` and `after` count them."""
+
+    cloud: str
+    slot: str
+    before: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"{self.cloud}: slot {self.slot} from {self.before} to {self.after} instances"
+
+
+Change = PrepareSlot | ShiftTraffic | ReplaceSlot | ResizeSlot | RetireSlot
 
 
 @dataclass(frozen=True)
@@ -64,7 +88,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes in the order of their kinds: slots first, then traffic, then removals."""
+    """Changes in the order of their kinds: slots first, then traffic, then slots made anew, sizes and removals."""
 
     model: str
     changes: tuple[Change, ...]
@@ -78,6 +102,16 @@ class Plan:
     def shifts(self) -> tuple[ShiftTraffic, ...]:
         """Traffic to move."""
         return tuple(change for change in self.changes if isinstance(change, ShiftTraffic))
+
+    @property
+    def replaces(self) -> tuple[ReplaceSlot, ...]:
+        """Slots to make anew."""
+        return tuple(change for change in self.changes if isinstance(change, ReplaceSlot))
+
+    @property
+    def resizes(self) -> tuple[ResizeSlot, ...]:
+        """Slots to give more instances."""
+        return tuple(change for change in self.changes if isinstance(change, ResizeSlot))
 
     @property
     def retires(self) -> tuple[RetireSlot, ...]:

@@ -62,7 +62,10 @@ class SlotState:
 
 @dataclass(frozen=True)
 class CloudState:
-    """One model's endpoint on one cloud. `busy` means that the cloud refuses changes at the moment."""
+    """One model's endpoint on one cloud. `busy` means that the cloud refuses changes at the moment.
+
+    `mark` is another one whenever the endpoint was changed, as far as the cloud tells; "" where it tells nothing.
+    """
 
     cloud: str
     endpoint: str
@@ -70,6 +73,7 @@ class CloudState:
     busy: bool = False
     status: str = ""
     slots: tuple[SlotState, ...] = ()
+    mark: str = field(default="", compare=False)
 
     def slot(self, name: str) -> SlotState | None:
         """The slot of that name, if there is one."""

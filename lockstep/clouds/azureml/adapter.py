@@ -99,12 +99,15 @@ class AzureML(Cloud):
         found = self._assets.find_model(version)
         return None if found is None else self._assets.native(version, found)
 
-    def _attest(self, version: Version, image: str) -> tuple[str, ...]:
-        told, model = attest_model(self._assets, version)
+    def _attest_record(self, version: Version, image: str) -> tuple[str, ...]:
+        return attest_model(self._assets, version)[0]
+
+    def _attest_slot(self, version: Version, image: str) -> tuple[str, ...]:
         deployment = self._slots.find(self.endpoint(version.model), version.slot)
         if deployment is None:
-            return told
-        return told + attest_deployment(self._assets, version, model, deployment, image)
+            return ()
+        _, model = attest_model(self._assets, version)
+        return attest_deployment(self._assets, version, model, deployment, image)
 
     def _register(self, version: Version, image: str) -> NativeVersion:
         # A model of the workspace names no image: deployments do, by an environment.
@@ -129,6 +132,9 @@ class AzureML(Cloud):
 
     def _set_traffic(self, model: str, split: TrafficSplit) -> None:
         self._endpoints.move(self.endpoint(model), model, split)
+
+    def _resize(self, model: str, slot: str, instances: int) -> None:
+        self._slots.resize(self.endpoint(model), model, slot, instances)
 
     def _retire(self, model: str, slot: str) -> None:
         self._slots.retire(self.endpoint(model), model, slot)

@@ -81,6 +81,12 @@ class Workspace:
         self._body(response)
         return response.headers.get("Azure-AsyncOperation")
 
+    def patch(self, path: str, document: Document) -> str | None:
+        """Change what `document` names; returns the address of the operation to wait for, None when it is done."""
+        response = self._send("PATCH", self._url(path), document)
+        self._body(response)
+        return response.headers.get("Azure-AsyncOperation")
+
     def post(self, path: str, document: Document) -> Document:
         """An action that only reads, such as `listKeys`: it is repeated like a GET."""
         return self._body(self._send("POST", self._url(path), document))
@@ -144,7 +150,7 @@ class Workspace:
 
         request = HttpRequest(method, url, json=document) if document is not None else HttpRequest(method, url)
         response: HttpResponse = self._connected().send_request(
-            request, retry_on_methods=("GET", "PUT", "POST", "DELETE")
+            request, retry_on_methods=("GET", "PUT", "PATCH", "POST", "DELETE")
         )
         return response
 

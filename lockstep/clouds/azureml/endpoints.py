@@ -225,6 +225,11 @@ def deployed_digest(document: Document) -> str:
     return str(variables.get("LOCKSTEP_DIGEST") or (document.get("tags") or {}).get(DIGEST_TAG, ""))
 
 
+def capacity_of(document: Document) -> int:
+    """Instances of a deployment."""
+    return int((document.get("sku") or {}).get("capacity") or 1)
+
+
 def _slot_state(document: Document, weight: int) -> SlotState:
     state = state_of(document)
     return SlotState(
@@ -232,7 +237,7 @@ def _slot_state(document: Document, weight: int) -> SlotState:
         weight=weight,
         ready=state in READY,
         status=state,
-        capacity=int((document.get("sku") or {}).get("capacity") or 1),
+        capacity=capacity_of(document),
         label=str((document.get("tags") or {}).get(LABEL_TAG, "")),
         digest=deployed_digest(document),
     )

@@ -7,12 +7,28 @@ dots to standard output meanwhile.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from lockstep.clouds.azureml.arm import Document, Outcome, Workspace, state_of, ticks
 from lockstep.clouds.azureml.capture import collecting
-from lockstep.clouds.azureml.endpoints import DIGEST_TAG, LABEL_TAG, MODEL_TAG, Endpoints, deployed_digest, weights_of
-from lockstep.errors import BusyError, DeploymentFailedError, RefusedError, RetryLaterError
+from lockstep.clouds.azureml.endpoints import (
+    DIGEST_TAG,
+    LABEL_TAG,
+    MODEL_TAG,
+    Endpoints,
+    capacity_of,
+    deployed_digest,
+    weights_of,
+)
+from lockstep.errors import (
+    BusyError,
+    CloudRejectedError,
+    DeploymentFailedError,
+    NotFoundError,
+    RefusedError,
+    RetryLaterError,
+)
 from lockstep.rules.traffic import TrafficSplit
 
 if TYPE_CHECKING:
@@ -93,20 +109,56 @@ class Slots:
                 raise self._late(endpoint, version, "not shown, although Azure reports success")
         self._fail(path, endpoint, version, outcome)
 
+    def resize(self, endpoint: str, model: str, slot: str, instances: int) -> None:
+        """Give a deployment that many instances and wait until it shows them."""
+        path = _path(endpoint, slot)
+        found = self._workspace.get(path)
+        if found is None:
+            raise NotFoundError(
+                f"there is no slot {slot} on endpoint {endpoint} of {model}",
+                cloud=self._name,
+                hint="deploy its version first",
+            )
+        if capacity_of(found) == instances and state_of(found) == "Succeeded":
+            return
+        body = {"sku": {"name": "Default", "capacity": instances}}
+        operation = self._begin(lambda: self._workspace.patch(path, body), endpoint)
+        outcome = self._workspace.outcome(operation, self._settings.deploy_timeout)
+        if outcome.ended and not outcome.succeeded:
+            raise CloudRejectedError(
+                f"slot {slot} of {model} was not given {instances} instances: {outcome.reason}",
+                cloud=self._name,
+                hint="read Azure's reason above: quota is the usual one",
+            )
+        look = self._workspace.steady(lambda: self._workspace.get(path))
+        for _ in ticks(self._settings.traffic_timeout):
+            shown = look()
+            if shown is not None and state_of(shown) == "Succeeded" and capacity_of(shown) == instances:
+                return
+        raise RetryLaterError(
+            f"slot {slot} of {model} does not show {instances} instances (its operation: {outcome.status})",
+            cloud=self._name,
+            hint=f"it may go on by itself: look with `lockstep status {model}`",
+        )
+
     def _start(self, path: str, body: Document, endpoint: str) -> str | None:
-        """Send the request; while somebody else changes the endpoint, wait and send it again."""
+        """Send the request for a deployment."""
+        return self._begin(lambda: self._workspace.put(path, body), endpoint)
+
+    def _begin(self, send: Callable[[], str | None], endpoint: str) -> str | None:
+        """Send a request; while somebody else changes the endpoint, wait and send it again."""
         from azure.core.exceptions import HttpResponseError
 
         refusal: HttpResponseError | None = None
         for _ in ticks(self._settings.traffic_timeout):
             try:
-                return self._workspace.put(path, body)
+                return send()
             except HttpResponseError as error:
                 if error.status_code != 409:
                     raise
                 refusal = error
         raise BusyError(
-            f"endpoint {endpoint} takes no deployment: {refusal.message if refusal else 'busy'}",
+            f"endpoint {endpoint} takes no change of a deployment: {refusal.message if refusal else 'busy'}",
             cloud=self._name,
             hint="another change is under way: try again when it has ended",
         ) from refusal

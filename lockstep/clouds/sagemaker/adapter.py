@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Final
 
@@ -15,7 +15,7 @@ from lockstep.clouds.sagemaker.attest import attest_package, attest_slot
 from lockstep.clouds.sagemaker.capture import destination, find_captured
 from lockstep.clouds.sagemaker.clients import Clients
 from lockstep.clouds.sagemaker.definitions import Definitions
-from lockstep.clouds.sagemaker.endpoints import describe_state, read_endpoint
+from lockstep.clouds.sagemaker.endpoints import describe_state, list_marks, read_endpoint
 from lockstep.clouds.sagemaker.errors import translate
 from lockstep.clouds.sagemaker.metrics import measure_slots
 from lockstep.clouds.sagemaker.names import checked, console, tag_value
@@ -105,13 +105,26 @@ class SageMaker(Cloud):
     def _registered(self, version: Version) -> NativeVersion | None:
         return self._packages.find(version, self.endpoint(version.model))
 
-    def _attest(self, version: Version, image: str) -> tuple[str, ...]:
-        name = self.endpoint(version.model)
-        told = attest_package(self._packages, self._settings, version, name, image)
-        live = read_endpoint(self._clients.sagemaker, name)
-        if live is None:
-            return told
-        return told + attest_slot(self._definitions, self._settings, version, live, image)
+    def _observe_many(self, models: Collection[str], known: Mapping[str, CloudState]) -> Mapping[str, CloudState]:
+        names = {model: self.endpoint(model) for model in models}
+        marks = list_marks(self._clients.sagemaker, self._common.endpoint_name)
+        found = {}
+        for model, name in names.items():
+            seen = known.get(model)
+            if name not in marks:
+                found[model] = CloudState(self.name, name, exists=False)
+            elif seen is not None and not seen.busy and seen.mark == marks[name]:
+                found[model] = seen
+            else:
+                found[model] = self._observe(model)
+        return found
+
+    def _attest_record(self, version: Version, image: str) -> tuple[str, ...]:
+        return attest_package(self._packages, self._settings, version, self.endpoint(version.model), image)
+
+    def _attest_slot(self, version: Version, image: str) -> tuple[str, ...]:
+        live = read_endpoint(self._clients.sagemaker, self.endpoint(version.model))
+        return () if live is None else attest_slot(self._definitions, self._settings, version, live, image)
 
     def _register(self, version: Version, image: str) -> NativeVersion:
         return self._packages.register(version, self.endpoint(version.model), image)
@@ -185,6 +198,9 @@ class SageMaker(Cloud):
             for one in find_captured(self._clients.s3, self.name, place, name, request_id, since, until)
         ]
         return tuple(found) if found or capturing else None
+
+    def _resize(self, model: str, slot: str, instances: int) -> None:
+        self._traffic.resize(self.endpoint(model), slot, instances)
 
     def _retire(self, model: str, slot: str) -> None:
         self._slots.retire(self.endpoint(model), slot)

@@ -150,7 +150,28 @@ def describe_state(endpoint: Endpoint, cloud: str, digests: Mapping[str, str]) -
         )
         for variant in sorted(endpoint.variants, key=lambda v: v.name)
     )
-    return CloudState(cloud, endpoint.name, exists=True, busy=endpoint.busy, status=endpoint.status, slots=slots)
+    mark = _mark(endpoint.status, endpoint.modified)
+    return CloudState(cloud, endpoint.name, True, endpoint.busy, endpoint.status, slots, mark)
+
+
+def list_marks(sagemaker: Any, pattern: str) -> dict[str, str]:
+    """What tells whether an endpoint was changed, by its name, for those whose names may fit `pattern`.
+
+    `pattern` is the configured name with {model} in it. ListEndpoints tells status and time of the last change alone.
+    """
+    part = max(pattern.split("{model}"), key=len)
+    pages = sagemaker.get_paginator("list_endpoints").paginate(
+        PaginationConfig={"PageSize": 100}, **({"NameContains": part} if part else {})
+    )
+    return {
+        given["EndpointName"]: _mark(given["EndpointStatus"], given["LastModifiedTime"])
+        for page in pages
+        for given in page["Endpoints"]
+    }
+
+
+def _mark(status: str, modified: datetime) -> str:
+    return f"{status} {modified.timestamp():.3f}"
 
 
 def _variant(given: Mapping[str, Any]) -> Variant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from lockstep.clouds.sagemaker.clients import Clients, polls
@@ -45,9 +46,43 @@ class Traffic:
                     for variant in before.variants
                 ],
             )
-        self._await(name, split, before, moved=joined, deadline=deadline)
+        self._await(name, str(split), lambda live: live.shows(split), before, moved=joined, deadline=deadline)
 
-    def _await(self, name: str, split: TrafficSplit, before: Endpoint, *, moved: bool, deadline: float) -> None:
+    def resize(self, name: str, slot: str, instances: int) -> None:
+        """Give a slot that many instances; returns when it has them. Weights stay as they are."""
+        deadline = time.monotonic() + self._settings.deploy_timeout
+        before = self._look(name)
+        variant = before.variant(slot) if before is not None else None
+        if before is None or variant is None:
+            raise NotFoundError(
+                f"there is no slot {slot} on endpoint {name}", cloud=self._cloud, hint="deploy the version first"
+            )
+
+        def has(live: Endpoint) -> bool:
+            now = live.variant(slot)
+            return now is not None and now.instances == instances
+
+        if before.status == IN_SERVICE and has(before):
+            return
+        joined = before.status == "Updating" and not before.pending and variant.desired_instances == instances
+        if not joined:
+            self._raise_if_not_movable(before, TrafficSplit.all_to(slot))
+            self._clients.sagemaker.update_endpoint_weights_and_capacities(
+                EndpointName=name,
+                DesiredWeightsAndCapacities=[{"VariantName": slot, "DesiredInstanceCount": instances}],
+            )
+        self._await(name, f"{instances} instances of {slot}", has, before, moved=joined, deadline=deadline)
+
+    def _await(
+        self,
+        name: str,
+        asked: str,
+        shows: Callable[[Endpoint], bool],
+        before: Endpoint,
+        *,
+        moved: bool,
+        deadline: float,
+    ) -> None:
         from botocore.exceptions import ClientError
 
         settled = min(deadline, time.monotonic() + SETTLE)
@@ -66,18 +101,18 @@ class Traffic:
             if live.busy:
                 moved = True
                 continue
-            if live.status == IN_SERVICE and live.shows(split):
+            if live.status == IN_SERVICE and shows(live):
                 return
             if live.status != IN_SERVICE or moved or live.modified != before.modified:
                 raise CloudRejectedError(
-                    f"endpoint {name} accepted {split} and went back: {live.status}, {_shares(live)}. {live.failure}",
+                    f"endpoint {name} accepted {asked} and went back: {live.status}, {_shares(live)}. {live.failure}",
                     cloud=self._cloud,
                     hint=f"look at `aws sagemaker describe-endpoint --endpoint-name {name}` and the endpoint's alarms",
                 )
             if time.monotonic() >= settled:
                 break
         raise RetryLaterError(
-            f"endpoint {name} accepted {split} and does not show it yet: "
+            f"endpoint {name} accepted {asked} and does not show it yet: "
             f"{live.status if live else ''}, {_shares(live) if live else ''}",
             cloud=self._cloud,
             hint=f"asking again is safe; look at `aws sagemaker describe-endpoint --endpoint-name {name}`",

@@ -99,13 +99,15 @@ class Vertex(Cloud):
         found = self._registry.find(version)
         return self._registry.native(found) if found is not None else None
 
-    def _attest(self, version: Version, image: str) -> tuple[str, ...]:
-        record, endpoint = self._registry.find(version), self._endpoints.find(version.model)
+    def _attest_record(self, version: Version, image: str) -> tuple[str, ...]:
+        record = self._registry.find(version)
         if record is None:
-            told: tuple[str, ...] = (f"the model registry has no version of {version}",)
-        else:
-            told = attest_model(record, version, image, f"{self._settings.uri}/{version.prefix}")
-        return told + (attest_slot(endpoint, version, record, self.endpoint(version.model)) if endpoint else ())
+            return (f"the model registry has no version of {version}",)
+        return attest_model(record, version, image, f"{self._settings.uri}/{version.prefix}")
+
+    def _attest_slot(self, version: Version, image: str) -> tuple[str, ...]:
+        record, endpoint = self._registry.find(version), self._endpoints.find(version.model)
+        return attest_slot(endpoint, version, record, self.endpoint(version.model)) if endpoint else ()
 
     def _register(self, version: Version, image: str) -> NativeVersion:
         deadline = time.monotonic() + self._settings.deploy_timeout
@@ -122,6 +124,9 @@ class Vertex(Cloud):
             return None
         slots = self._endpoints.slots(model)
         return find_captured(self._rest, self.name, self._settings, record.logging, slots, request_id, since, until)
+
+    def _resize(self, model: str, slot: str, instances: int) -> None:
+        self._deployments.resize(model, slot, instances)
 
     def _retire(self, model: str, slot: str) -> None:
         self._deployments.retire(model, slot)

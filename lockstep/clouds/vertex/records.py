@@ -22,13 +22,17 @@ RUN_ID: Final = "lockstep-run-id"
 
 @dataclass(frozen=True)
 class DeployedModel:
-    """One deployed model: `slot` is its display name, `available` its replicas that can serve (None: not said)."""
+    """One deployed model: `slot` is its display name, `available` its replicas that can serve (None: not said).
+
+    `replicas` are those that it keeps at least, `most` those that it may grow to.
+    """
 
     id: str
     slot: str
     model: str
     version_id: str
     replicas: int
+    most: int
     available: int | None
     message: str
 
@@ -98,12 +102,15 @@ def _read_deployed(content: Mapping[str, Any]) -> DeployedModel:
     model, _, version = str(content.get("model", "")).rpartition("/")[2].partition("@")
     status = content.get("status", {})
     available = status.get("availableReplicaCount")
+    resources = content.get("dedicatedResources", {})
+    replicas = int(resources.get("minReplicaCount", 1))
     return DeployedModel(
         id=str(content["id"]),
         slot=str(content.get("displayName", "")),
         model=model,
         version_id=str(content.get("modelVersionId") or version),
-        replicas=int(content.get("dedicatedResources", {}).get("minReplicaCount", 1)),
+        replicas=replicas,
+        most=int(resources.get("maxReplicaCount", replicas)),
         available=None if available is None else int(available),
         message=str(status.get("message", "")),
     )

@@ -12,7 +12,7 @@ from lockstep.clouds.vertex.registry import Registry
 from lockstep.clouds.vertex.rest import JsonObject, OperationFailedError, Rest, VertexError, delays
 from lockstep.clouds.vertex.sdk import Sdk
 from lockstep.clouds.vertex.settings import VertexSettings
-from lockstep.errors import DeploymentFailedError, RefusedError, RetryLaterError
+from lockstep.errors import DeploymentFailedError, NotFoundError, RefusedError, RetryLaterError
 from lockstep.rules.state import Version
 
 
@@ -49,6 +49,39 @@ class Slots:
                     raise
             time.sleep(delay)  # somebody else's change began between our look and our request
         self._await_ready(version, deadline)
+
+    def resize(self, model: str, slot: str, instances: int) -> None:
+        """Give a slot that many replicas at least, and no fewer than it may grow to now at most."""
+        deadline = time.monotonic() + self._settings.deploy_timeout
+        deployed = self._endpoints.settled(model, deadline).find(slot)
+        if deployed is None:
+            raise NotFoundError(
+                f"there is no slot {slot} on the endpoint of {model}",
+                hint="prepare the version first",
+                cloud=self._cloud,
+            )
+        if deployed.replicas == instances:
+            return
+        least, most = "dedicatedResources.minReplicaCount", "dedicatedResources.maxReplicaCount"
+        resources = {"minReplicaCount": instances, "maxReplicaCount": max(instances, deployed.most)}
+        body = {
+            "deployedModel": {"id": deployed.id, "dedicatedResources": resources},
+            "updateMask": f"{least},{most}",
+        }
+        operation = self._rest.call("POST", f"{self._endpoints.url(model)}:mutateDeployedModel", body=body)
+        self._rest.finish(self._settings.api, operation, deadline, f"the change of size of slot {slot} of {model}")
+        limit = min(deadline, time.monotonic() + self._settings.traffic_timeout)
+        for delay in delays():
+            shown = self._endpoints.read(model).find(slot)
+            if shown is not None and shown.replicas == instances:
+                return
+            if time.monotonic() > limit:
+                raise RetryLaterError(
+                    f"slot {slot} of {model} does not show {instances} replicas",
+                    hint=f"see {self._endpoints.console_url(model)}, then repeat",
+                    cloud=self._cloud,
+                )
+            time.sleep(delay)
 
     def retire(self, model: str, slot: str) -> None:
         """Remove a slot; the version's record in the registry stays, as its history."""

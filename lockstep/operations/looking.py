@@ -1,0 +1,160 @@
+"""A look at many models by few calls a cloud, and at one model closely; both give what reconciling is decided by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+from lockstep.clouds.base import Cloud
+from lockstep.errors import NotFoundError
+from lockstep.operations.fleet import LOOKS, Fleet
+from lockstep.operations.running import Job
+from lockstep.operations.switch import sealed_images
+from lockstep.rules.deeds import text
+from lockstep.rules.reconciling import Facts
+from lockstep.rules.state import CONDEMNED_TAG, CloudState, DesiredState, FleetState, Version
+from lockstep.rules.traces import Trace, read_trace
+
+#: Entries of a model that are read: a rollout leaves several a step.
+ENTRIES: Final = 400
+ALIVE: Final = 900.0  # seconds for which an operation without an end may be at work
+
+
+@dataclass
+class Looks:
+    """What was seen before, so that an unchanged endpoint is not asked for again.
+
+    `states` by cloud and model; `intact` are marks of endpoints whose slots' definitions were as written, by cloud,
+    model and digest.
+    """
+
+    states: dict[tuple[str, str], CloudState] = field(default_factory=dict)
+    intact: dict[tuple[str, str, str], str] = field(default_factory=dict)
+
+    def of(self, cloud: str) -> Mapping[str, CloudState]:
+        """States of one cloud by model."""
+        return {model: state for (name, model), state in self.states.items() if name == cloud}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One model: what should be, what is, and what else decides.
+
+    `going_back` is where a rollback that was killed was going: the decision stands, whatever MLflow says by now.
+    """
+
+    desired: DesiredState
+    state: FleetState
+    trace: Trace
+    facts: Facts
+    going_back: Version | None = None
+
+
+def observe_all(fleets: Sequence[Fleet], looks: Looks) -> Mapping[str, FleetState]:
+    """Every model's state by name. A cloud that does not answer is unreachable for all of them."""
+    clouds: dict[str, Cloud] = {}
+    models: dict[str, set[str]] = {}
+    for fleet in fleets:
+        for cloud in fleet.clouds:
+            clouds.setdefault(cloud.name, cloud)
+            models.setdefault(cloud.name, set()).add(fleet.model)
+    jobs = [
+        Job(
+            name,
+            f"{name}: observe {len(models[name])} models",
+            partial(cloud.observe_many, models[name], looks.of(name)),
+            0,
+        )
+        for name, cloud in clouds.items()
+    ]
+    outcomes = {outcome.cloud: outcome for outcome in LOOKS.run(jobs)}
+    found: dict[str, FleetState] = {}
+    for fleet in fleets:
+        states, unreachable = [], {}
+        for cloud in fleet.clouds:
+            outcome = outcomes[cloud.name]
+            if outcome.value is not None:
+                state = outcome.value[fleet.model]
+                looks.states[cloud.name, fleet.model] = state
+                states.append(state)
+            elif outcome.error is not None:
+                unreachable[cloud.name] = outcome.error.reason
+        found[fleet.model] = FleetState(fleet.model, tuple(states), unreachable)
+    return found
+
+
+def look_at(fleet: Fleet, state: FleetState, looks: Looks) -> Look:
+    """What decides about one model whose clouds were observed."""
+    try:
+        desired = fleet.registry.desired(fleet.model)
+    except NotFoundError:
+        desired = DesiredState(fleet.model, None)  # configured, and nothing registered yet
+    trace = read_trace(fleet.ledger.entries(fleet.model, last=ENTRIES))
+    going_back = _going_back(fleet, trace)
+    if going_back is not None:
+        desired = replace(desired, champion=going_back)
+    versions = [version for version in (desired.champion, desired.fallback) if version is not None]
+    facts = Facts(
+        holder=_holder(trace),
+        unfinished=trace.killed,
+        split=trace.split,
+        settling=trace.settling(time.time()),
+        known=trace.known,
+        altered=_altered(fleet, versions, state, looks),
+        least={cloud.name: cloud.least for cloud in fleet.clouds},
+        condemned=_condemned(fleet, versions),
+    )
+    return Look(desired, state, trace, facts, going_back)
+
+
+def _going_back(fleet: Fleet, trace: Trace) -> Version | None:
+    begun = trace.unfinished
+    if begun is None or not begun.kind.startswith("rollback."):
+        return None
+    digest = text(begun.body, "digest")
+    return next((one for one in fleet.registry.versions(fleet.model) if one.digest == digest), None)
+
+
+def _holder(trace: Trace) -> str:
+    """Who holds the model now: what has begun a moment ago and has not ended may be alive."""
+    begun = trace.unfinished
+    return trace.killed if begun is not None and time.time() - begun.at < ALIVE else ""
+
+
+def _condemned(fleet: Fleet, versions: Sequence[Version]) -> Mapping[str, str]:
+    found = {}
+    for version in versions:
+        reason = fleet.registry.tags(version).get(CONDEMNED_TAG)
+        if reason:
+            found[version.digest] = reason
+    return found
+
+
+def _altered(
+    fleet: Fleet, versions: Sequence[Version], state: FleetState, looks: Looks
+) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """Differences by cloud and slot, asked for where an endpoint was changed since it was found to be as written."""
+    jobs: list[Job[tuple[str, ...]]] = []
+    asked: list[tuple[CloudState, Version]] = []
+    for version in versions:
+        images: Mapping[str, str] | None = None
+        for cloud in state.clouds:
+            key = cloud.cloud, fleet.model, version.digest
+            if cloud.slot(version.slot) is None or (cloud.mark and looks.intact.get(key) == cloud.mark):
+                continue
+            images = sealed_images(fleet, version) if images is None else images
+            call = partial(fleet.cloud(cloud.cloud).attest_slot, version, images.get(cloud.cloud, ""))
+            jobs.append(Job(cloud.cloud, f"{cloud.cloud}: attest {version.slot}", call, 0))
+            asked.append((cloud, version))
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for (cloud, version), outcome in zip(asked, LOOKS.run(jobs), strict=True):
+        if outcome.error is not None:
+            fleet.say(f"slot {version.slot} could not be compared: {outcome.error.reason}", cloud.cloud)
+        elif outcome.value:
+            found.setdefault(cloud.cloud, {})[version.slot] = outcome.value
+        else:
+            looks.intact[cloud.cloud, fleet.model, version.digest] = cloud.mark
+    return found

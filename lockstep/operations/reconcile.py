@@ -1,0 +1,231 @@
+"""Bring every cloud to what MLflow says: look, plan, show, and heal what may be healed without a person.
+
+An unchanged fleet costs a few calls a cloud. Nothing that was seen from afar is acted upon: a model that differs is
+looked at closely, and planned for again, before anything is changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+
+from lockstep.errors import LockstepError, RefusedError, SplitError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.healing import heal
+from lockstep.operations.journal import note, record, slots, traffic
+from lockstep.operations.looking import Look, Looks, look_at, observe_all
+from lockstep.operations.rollback import rollback
+from lockstep.rules.deeds import text
+from lockstep.rules.plan import Plan
+from lockstep.rules.reconciling import Difference, Reconciliation, reconcile_model, surprising, unhealed
+from lockstep.rules.state import FleetState, Version
+
+AT_ONCE = 8  # models
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """One model: what was found, the state before and after (None: nothing was done), what is left, and whom to tell.
+
+    `failed` says why clouds could not follow, `error` what kept the whole model from being looked at or healed.
+    """
+
+    model: str
+    found: Reconciliation
+    before: FleetState
+    after: FleetState | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
+    error: LockstepError | None = None
+    tell: str = ""
+
+    @property
+    def left(self) -> tuple[Difference, ...]:
+        """Differences that are there now, as far as is known."""
+        if self.after is None:
+            return self.found.differences
+        return unhealed(self.found, self.failed)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether every cloud is as MLflow says now; not known, and so no, while a live operation holds the model."""
+        return self.error is None and not self.failed and not self.left and not self.found.held
+
+
+def reconcile(
+    fleets: Sequence[Fleet],
+    *,
+    dry_run: bool = False,
+    accept_surprise: str = "",
+    remove_foreign: bool = False,
+    looks: Looks | None = None,
+) -> tuple[Reconciled, ...]:
+    """Plan for all models, then heal each that differs; one result a model, whatever happens to the others.
+
+    Raises RefusedError, with nothing changed, when the plan is a surprising one and `accept_surprise` gives no reason.
+    """
+    looks = looks or Looks()
+    states = observe_all(fleets, looks)
+    firsts = _on_all(fleets, lambda fleet: _look(fleet, states[fleet.model], looks, remove_foreign))
+    for fleet, done in zip(fleets, firsts, strict=True):
+        _tell(fleet, done)
+    if dry_run:
+        return firsts
+    surprise = _surprise(fleets, firsts)
+    if surprise and not accept_surprise:
+        raise _refused(fleets, firsts, surprise)
+
+    def finish(fleet: Fleet) -> Reconciled:
+        first = next(one for one in firsts if one.model == fleet.model)
+        if first.error is not None or not first.found.work:
+            return first
+        try:
+            return _heal(fleet, first, looks, remove_foreign, accept_surprise if surprise else "")
+        except LockstepError as error:
+            return replace(first, error=error)
+
+    return _on_all(fleets, finish)
+
+
+def reconcile_until(
+    fleets: Sequence[Fleet],
+    seconds: float,
+    *,
+    accept_surprise: str = "",
+    remove_foreign: bool = False,
+    looks: Looks | None = None,
+) -> tuple[Reconciled, ...]:
+    """Reconcile again and again, at first soon and then every 15 seconds, until all is in step or the time is over."""
+    deadline, pause, looks = time.monotonic() + seconds, 1.0, looks or Looks()
+    done: dict[str, Reconciled] = {}
+    waiting = list(fleets)
+    while True:
+        for one in reconcile(waiting, accept_surprise=accept_surprise, remove_foreign=remove_foreign, looks=looks):
+            done[one.model] = one
+        waiting = [fleet for fleet in waiting if not done[fleet.model].in_step]
+        left = deadline - time.monotonic()
+        if not waiting or left <= 0:
+            return tuple(done[fleet.model] for fleet in fleets)
+        time.sleep(min(pause, left))  # no cloud tells when it takes changes again: asking is all there is
+        pause = min(2 * pause, 15.0)
+
+
+def _on_all(fleets: Sequence[Fleet], call: Callable[[Fleet], Reconciled]) -> tuple[Reconciled, ...]:
+    """Call for every model, a few at the same time, each in a copy of this context: a flow's runner lives in it."""
+    if len(fleets) <= 1:
+        return tuple(map(call, fleets))
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(fleets)), thread_name_prefix="reconcile") as pool:
+        pending = [pool.submit(copy_context().run, call, fleet) for fleet in fleets]
+        return tuple(one.result() for one in pending)
+
+
+def _look(fleet: Fleet, state: FleetState, looks: Looks, remove_foreign: bool) -> Reconciled:
+    """What differs; an error that keeps one model from being looked at is its own."""
+    try:
+        return _planned(look_at(fleet, state, looks), fleet, remove_foreign)
+    except LockstepError as error:
+        return Reconciled(fleet.model, Reconciliation(fleet.model, Plan(fleet.model, ())), state, error=error)
+
+
+def _planned(look: Look, fleet: Fleet, remove_foreign: bool) -> Reconciled:
+    found = reconcile_model(look.desired, look.state, look.facts, remove_foreign=remove_foreign)
+    persons = [fleet.owner, f"{look.trace.actor}, who worked on it last" if look.trace.actor else ""]
+    tell = " and ".join(filter(None, persons)) if found.by_hand else ""
+    return Reconciled(fleet.model, found, look.state, tell=tell)
+
+
+def _tell(fleet: Fleet, done: Reconciled) -> None:
+    """The plan first, and why."""
+    found = done.found
+    if done.error is not None:
+        fleet.say(f"{fleet.model}: {done.error.reason}")
+    if found.held:
+        fleet.say(f"{fleet.model}: left alone: {found.held}")
+    for difference in found.differences:
+        fleet.say(f"{fleet.model}: {difference}")
+    for line in found.explain() if found.work else ():
+        fleet.say(f"{fleet.model}: plan: {line}")
+    if done.tell:
+        fleet.say(f"{fleet.model}: somebody changed it by hand; tell {done.tell}")
+
+
+def _surprise(fleets: Sequence[Fleet], done: Sequence[Reconciled]) -> str:
+    limits = [fleet.settings.reconcile for fleet in fleets]
+    return surprising(
+        [one.found for one in done],
+        min((one.max_models for one in limits), default=0),
+        min((one.max_shifts for one in limits), default=0),
+    )
+
+
+def _refused(fleets: Sequence[Fleet], done: Sequence[Reconciled], surprise: str) -> RefusedError:
+    """The refusal, which the ledger gets once, however often the same is found."""
+    hint = (
+        "nothing was changed; look at `lockstep reconcile --dry-run`, and if all of it is right: "
+        "lockstep reconcile --accept-surprise REASON"
+    )
+    for fleet, one in zip(fleets, done, strict=True):
+        newest = fleet.ledger.entries(fleet.model, last=1)
+        told = newest[-1].body if newest and newest[-1].kind == "reconcile.refused" else {}
+        body = {"refused": surprise, "hint": hint, "plan": list(one.found.explain()), "tell": one.tell}
+        if one.found.work and not one.found.expected and text(told, "refused") != surprise:
+            note(fleet, "reconcile.refused", body)
+    return RefusedError(f"the plan is a surprising one: {surprise}", hint=hint)
+
+
+def _heal(fleet: Fleet, first: Reconciled, looks: Looks, remove_foreign: bool, accepted: str) -> Reconciled:
+    """Look closely, plan again, and do it; between the first look and now others may have mended it."""
+    look = look_at(fleet, fleet.observe(), looks)
+    now = _planned(look, fleet, remove_foreign)
+    if now.found.held or not now.found.work:
+        _tell(fleet, now)
+        return replace(now, after=look.state if now.found.in_step else None)
+    if now.found.plan != first.found.plan:
+        _tell(fleet, now)
+    began = time.monotonic()
+    going = look.going_back
+    if going is not None:
+        return _finish_rollback(fleet, now, going, look)
+    champion = look.desired.champion
+    assert champion is not None  # without one there is no plan
+    intent = {
+        "before": traffic(now.before),
+        "slots": slots(champion, state=now.before),
+        "differences": [str(one) for one in now.found.differences],
+        "plan": list(now.found.explain()),
+        **({"tell": now.tell} if now.tell else {}),
+        **({"why": now.found.expected} if now.found.expected else {}),
+        **({"accepted_because": accepted} if accepted else {}),
+    }
+    done = now
+    try:
+        with record(fleet, "reconcile", champion, **intent) as outcome:
+            failed = heal(fleet, champion, now.found)
+            after = fleet.observe()
+            done = replace(now, after=after, failed=failed)
+            split = {**after.unreachable, **failed}
+            outcome.update(after=traffic(after), split=split, seconds=round(time.monotonic() - began, 3))
+            if split:
+                outcome.update(left=[str(one) for one in done.left])
+                raise _split(fleet, split)
+    except SplitError as error:
+        done = replace(done, error=error)
+    return done
+
+
+def _split(fleet: Fleet, reasons: Mapping[str, str]) -> SplitError:
+    return SplitError(
+        f"{fleet.model} is not in step: " + "; ".join(f"{cloud}: {why}" for cloud, why in sorted(reasons.items())),
+        hint=f"the next reconcile goes on; at once: lockstep reconcile {fleet.model}",
+    )
+
+
+def _finish_rollback(fleet: Fleet, now: Reconciled, target: Version, look: Look) -> Reconciled:
+    """Where a rollback was killed its decision stands: it is made again, to the same version."""
+    begun = look.trace.unfinished
+    reason = text(begun.body, "reason") if begun is not None else ""
+    fleet.say(f"{fleet.model}: finishing the rollback to {target}: {look.trace.killed}")
+    done = rollback(fleet, to=target, reason=reason)
+    return replace(now, after=done.after)

@@ -1,0 +1,119 @@
+"""Every cloud is brought to what MLflow says: what was changed by hand, what is missing, and what was killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lockstep.operations import looking
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.reconcile import Reconciled, reconcile
+from lockstep.rules.state import CHALLENGER
+from lockstep.rules.traffic import TrafficSplit
+from tests.integration.deployed import Deployed, lockstep
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def once(fleet: Fleet, *, dry_run: bool = False) -> Reconciled:
+    (done,) = reconcile([fleet], dry_run=dry_run)
+    return done
+
+
+def told(done: Reconciled) -> str:
+    return "; ".join(map(str, done.found.differences))
+
+
+def test_a_fleet_in_step_is_only_looked_at(deployed: Deployed) -> None:
+    entries = len(deployed.fleet.ledger.entries(deployed.model))
+    with deployed.only_reads():
+        done = once(deployed.fleet)
+    assert done.in_step, told(done)
+    assert len(deployed.fleet.ledger.entries(deployed.model)) == entries
+
+
+def test_what_was_changed_by_hand_is_named_and_mended(deployed: Deployed) -> None:
+    model, v1, v2, v3 = deployed.model, deployed.v1, deployed.v2, deployed.v3
+    # What Lockstep left there last, as a rollout would have written it.
+    lost, moved, more = (deployed.fleet.cloud(name) for name in deployed.clouds)
+    known = {name: {v2.slot: 100} for name in deployed.clouds}
+    deployed.fleet.ledger.append("known/outcome", "shift.outcome", model, "ann", {"after": known, "within": "x"})
+    lost.retire(model, v1.slot)
+    moved.set_traffic(model, TrafficSplit.of({v1.slot: 30, v2.slot: 70}))
+    more.prepare(v3)
+    with deployed.only_reads():
+        seen = once(deployed.fleet, dry_run=True)
+    assert seen.tell.startswith("ann")
+    assert f"{moved.name}: serves {v1.slot} 30 %, {v2.slot} 70 %, not {v2.slot} (changed by hand from" in told(seen)
+    assert f"{lost.name}: the fallback {v1} has no slot" in told(seen)
+    assert f"{more.name}: no alias names slot {v3.slot}" in told(seen)
+
+    done = once(deployed.fleet)
+    assert done.in_step, (told(done), done.error)
+    assert done.after is not None
+    for cloud in done.after.clouds:
+        assert cloud.split == TrafficSplit.all_to(v2.slot)
+        assert {slot.name for slot in cloud.slots} == {v1.slot, v2.slot}
+    assert deployed.answers() == deployed.everywhere(v2)
+    entries = deployed.fleet.ledger.entries(model, "reconcile.")
+    assert [entry.kind for entry in entries[-2:]] == ["reconcile.intent", "reconcile.outcome"]
+    assert any("changed by hand" in str(one) for one in list(entries[-2].body["differences"]))  # type: ignore[call-overload]
+    assert once(deployed.fleet).in_step
+
+
+def test_a_cloud_that_is_down_holds_no_other(deployed: Deployed) -> None:
+    model, v1, v2 = deployed.model, deployed.v1, deployed.v2
+    for cloud in deployed.fleet.clouds:
+        cloud.set_traffic(model, TrafficSplit.all_to(v1.slot))
+    deployed.control.fault("gcp", "down")
+    done = once(deployed.fleet)
+    assert not done.in_step
+    assert done.error is not None
+    assert done.error.exit_status == 6
+    assert list(done.after.unreachable if done.after else {}) == ["gcp"]
+    deployed.control.clear()
+    done = once(deployed.fleet)
+    assert done.in_step, told(done)
+    assert deployed.answers() == deployed.everywhere(v2)
+
+
+def test_what_was_killed_is_finished(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "ALIVE", 0.0)
+    model, v1, v2, v3 = deployed.model, deployed.v1, deployed.v2, deployed.v3
+    registry, ledger = deployed.fleet.registry, deployed.fleet.ledger
+    # A rollout of v3 that was killed at 50 % a while ago.
+    ledger.append(f"{model}-k/intent", "canary_deploy.intent", model, "ann", {"version": "3"})
+    registry.set_alias(v3, CHALLENGER)
+    for cloud in deployed.fleet.clouds:
+        cloud.prepare(v3)
+        cloud.set_traffic(model, TrafficSplit.of({v2.slot: 50, v3.slot: 50}))
+    done = once(deployed.fleet)
+    assert done.in_step, (told(done), done.error)
+    assert deployed.answers() == deployed.everywhere(v2)
+    assert registry.alias(model, CHALLENGER) is None
+    # A rollback to v1 that was killed before MLflow knew of it.
+    body = {"version": "1", "digest": v1.digest, "reason": "it is worse"}
+    ledger.append(f"{model}-r/intent", "rollback.intent", model, "ann", body)
+    done = once(deployed.fleet)
+    assert done.in_step, (told(done), done.error)
+    assert deployed.answers() == deployed.everywhere(v1)
+
+
+def test_the_command_line(deployed: Deployed, tmp_path: Path) -> None:
+    model, v1 = deployed.model, deployed.v1
+    fine = lockstep("reconcile", config=deployed.config)
+    assert (fine.status, fine.out.strip()) == (0, f"{model}: in step"), fine
+    deployed.fleet.clouds[0].set_traffic(model, TrafficSplit.all_to(v1.slot))
+    limited = deployed.configured(tmp_path / "c.yaml", fleets__default__reconcile={"max_shifts": 0})
+    refused = lockstep("reconcile", config=limited)
+    assert refused.status == 3, refused
+    assert "--accept-surprise" in refused.err
+    seen = lockstep("reconcile", model, "--dry-run", "--json", config=limited)
+    assert seen.status == 6
+    assert [one["cloud"] for one in seen.document["models"][model]["differences"]] == [deployed.clouds[0]]
+    done = lockstep("reconcile", model, "--accept-surprise", "a drill", "--wait", "20", config=limited)
+    assert done.status == 0, done
+    assert f"{model}: brought in step" in done.out
+    assert deployed.fleet.ledger.entries(model, "reconcile.intent")[-1].body["accepted_because"] == "a drill"
+    assert lockstep("reconcile", "nobody", config=limited).status == 4
