@@ -155,6 +155,6 @@ def _altered(
             fleet.say(f"slot {version.slot} could not be compared: {outcome.error.reason}", cloud.cloud)
         elif outcome.value:
             found.setdefault(cloud.cloud, {})[version.slot] = outcome.value
-        else:
+        elif cloud.mark:
             looks.intact[cloud.cloud, fleet.model, version.digest] = cloud.mark
     return found

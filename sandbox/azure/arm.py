@@ -1,7 +1,8 @@
 """Azure Resource Manager's front door: paths, API versions, bearer tokens, errors, and which handler answers.
 
 A path below `…/providers/Microsoft.MachineLearningServices` alternates kinds and names; the kinds together with the
-method are the operation (names as in Azure's published specification). What no handler has claimed answers 501.
+method are the operation (names as in Azure's published specification). Beside it there is the group's own list of
+`resources`. What no handler has claimed answers 501.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sandbox.web import Target
 
 API_VERSIONS: Final = frozenset(
     (
+        "2021-04-01",
         "2022-02-01-preview",
         "2022-05-01",
         "2022-10-01",
@@ -204,6 +206,8 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 def _below_provider(path: str) -> list[str]:
     segments = [part for part in path.split("/") if part]
     lowered = [part.lower() for part in segments]
+    if len(segments) == 5 and lowered[::2] == ["subscriptions", "resourcegroups", "resources"]:
+        return segments[4:]
     if len(segments) > 4 and lowered[0] == "subscriptions":
         for at in (2, 4):
             if lowered[at : at + 2] == ["providers", PROVIDER] and (at == 2 or lowered[2] == "resourcegroups"):

@@ -21,6 +21,7 @@ from sandbox.azure.entra import Entra
 from sandbox.azure.metrics import Metrics
 from sandbox.azure.monitor import Monitor
 from sandbox.azure.operations import Operations
+from sandbox.azure.resources import Resources
 from sandbox.azure.rollouts import Rollouts
 from sandbox.azure.scoring import Scoring
 from sandbox.azure.slots import Routes
@@ -83,6 +84,7 @@ class AzureServers:
         )
         endpoints = Endpoints(world, store, operations, routes, tokens, workspace.check, deployments.remove_all)
         operations.serve(manager)
+        Resources(store).serve(manager)
         workspace.serve(manager)
         for kind in (MODELS, ENVIRONMENTS):
             Assets(kind, store, world.faults, workspace.check).serve(manager)

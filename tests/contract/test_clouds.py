@@ -20,12 +20,13 @@ from lockstep.errors import (
     BusyError,
     DeploymentFailedError,
     LockstepError,
+    NotFoundError,
     RefusedError,
     RetryLaterError,
     ThrottledError,
     UnreachableError,
 )
-from lockstep.rules.state import Version
+from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import (
     PATIENCE,
@@ -312,6 +313,44 @@ def test_no_request_fails_while_traffic_flips(pair: Subject) -> None:
             assert eventually(partial(lambda slot: load.slots[-1:] == [slot], split.weights[0][0]))
     assert load.failures == []
     assert {pair.stable.slot, pair.canary.slot} <= set(load.slots)
+
+
+def test_many_endpoints_are_seen_by_few_calls(pair: Subject) -> None:
+    absent = f"absent-{uuid.uuid4().hex[:8]}"
+    closely = pair.observe()
+    first = pair.cloud.observe_many([pair.model, absent])
+    assert not first[absent].exists
+    assert essence(first[pair.model]) == essence(closely)
+    assert first[pair.model].mark
+    began = time.time()
+    again = pair.cloud.observe_many([pair.model, *(f"{absent}-{number}" for number in range(19))], first)
+    assert again[pair.model] == first[pair.model]
+    assert again[pair.model].mark == first[pair.model].mark
+    if pair.control is not None:
+        asked = [call for call in pair.control.calls(pair.sandbox_cloud, began) if "oken" not in str(call["operation"])]
+        assert len(asked) <= 2, asked
+    pair.cloud.set_traffic(pair.model, canary_only(pair))
+    moved = pair.cloud.observe_many([pair.model], first)[pair.model]
+    assert moved.split == canary_only(pair)
+    assert moved.mark != first[pair.model].mark
+
+
+def essence(state: CloudState) -> tuple[bool, TrafficSplit | None, list[tuple[str, bool, int]]]:
+    """What a list and a close look agree upon."""
+    return state.exists, state.split, [(slot.name, slot.ready, slot.capacity) for slot in state.slots]
+
+
+def test_a_slot_can_be_given_more_instances(pair: Subject) -> None:
+    before = pair.observe()
+    pair.cloud.resize(pair.model, pair.canary.slot, 2)
+    after = pair.observe()
+    assert {slot.name: slot.capacity for slot in after.slots} == {pair.stable.slot: 1, pair.canary.slot: 2}
+    assert after.split == before.split
+    pair.cloud.resize(pair.model, pair.canary.slot, 2)
+    pair.cloud.resize(pair.model, pair.canary.slot, 1)
+    assert pair.observe() == before
+    with pytest.raises(NotFoundError):
+        pair.cloud.resize(pair.model, "v9-00000000", 2)
 
 
 def test_retire_is_refused_with_traffic_and_done_without(pair: Subject) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -15,6 +15,7 @@ from lockstep.clouds.azureml.attest import attest_deployment, attest_model
 from lockstep.clouds.azureml.capture import Captures
 from lockstep.clouds.azureml.endpoints import Endpoints
 from lockstep.clouds.azureml.failures import translate
+from lockstep.clouds.azureml.index import read_many
 from lockstep.clouds.azureml.metrics import Metrics
 from lockstep.clouds.azureml.scoring import Scoring
 from lockstep.clouds.azureml.slots import Slots
@@ -94,6 +95,11 @@ class AzureML(Cloud):
 
     def _observe(self, model: str) -> CloudState:
         return self._endpoints.state(self.endpoint(model))
+
+    def _observe_many(self, models: Collection[str], known: Mapping[str, CloudState]) -> Mapping[str, CloudState]:
+        names = {model: self.endpoint(model) for model in models}
+        states = read_many(self.name, self._workspace, set(names.values()), self._endpoints.state)
+        return {model: states[name] for model, name in names.items()}
 
     def _registered(self, version: Version) -> NativeVersion | None:
         found = self._assets.find_model(version)

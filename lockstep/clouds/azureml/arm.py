@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlencode
 
 from lockstep.clouds.azureml.failures import is_passing
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from lockstep.clouds.azureml.access import Access
 
 API_VERSION: Final = "2024-10-01"
+INDEX_VERSION: Final = "2021-04-01"
+DEPLOYMENT_TYPE: Final = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments"
 RUNNING: Final = ("Creating", "Updating", "Deleting", "Scaling")
 QUICK_SECONDS: Final = 1.0
 
@@ -74,6 +77,30 @@ class Workspace:
             found += page.get("value") or []
             url = page.get("nextLink")
         return found
+
+    def deployments(self) -> tuple[Document, ...]:
+        """Every deployment of the workspace, as Resource Manager's index of the resource group has them.
+
+        They have `name` (`workspace/endpoint/deployment`), `sku`, `tags`, `provisioningState` and `changedTime`, and no
+        properties (https://learn.microsoft.com/rest/api/resources/resources/list-by-resource-group).
+        """
+        settings = self._access.settings
+        group = settings.workspace_path.partition("/providers/")[0]
+        query = urlencode(
+            {
+                "api-version": INDEX_VERSION,
+                "$filter": f"resourceType eq '{DEPLOYMENT_TYPE}'",
+                "$expand": "changedTime,provisioningState",
+            }
+        )
+        found: list[Document] = []
+        url: str | None = f"{settings.resource_manager.rstrip('/')}{group}/resources?{query}"
+        while url:
+            page = self._body(self._send("GET", url))
+            found += page.get("value") or []
+            url = page.get("nextLink")
+        own = f"{settings.workspace}/".lower()
+        return tuple(one for one in found if str(one["name"]).lower().startswith(own))
 
     def put(self, path: str, document: Document) -> str | None:
         """Create or replace; returns the address of the operation to wait for, None when it is done already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar, Final
 
@@ -16,7 +16,7 @@ from lockstep.clouds.vertex.archive import GcsArchive
 from lockstep.clouds.vertex.attest import attest_model, attest_slot
 from lockstep.clouds.vertex.capture import find_captured
 from lockstep.clouds.vertex.endpoints import Endpoints
-from lockstep.clouds.vertex.records import EndpointRecord
+from lockstep.clouds.vertex.records import DeployedModel, EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
 from lockstep.clouds.vertex.rest import Rest, delays, json_of, translate
 from lockstep.clouds.vertex.sdk import Sdk
@@ -82,17 +82,35 @@ class Vertex(Cloud):
             return CloudState(self.name, self.endpoint(model), exists=False)
         running = self._endpoints.running(self._endpoints.url(model))
         stages = [str(operation.get("metadata", {}).get("deploymentStage", "UPDATING")) for operation in running]
+        return self._state(model, record, self._endpoints.identity, stages)
+
+    def _observe_many(self, models: Collection[str], known: Mapping[str, CloudState]) -> Mapping[str, CloudState]:
+        found = self._endpoints.find_many(models)
+        absent = {
+            model: CloudState(self.name, self.endpoint(model), exists=False) for model in models if model not in found
+        }
+        look = self._endpoints.known_identity
+        return {**absent, **{model: self._state(model, record, look, ()) for model, record in found.items()}}
+
+    def _state(
+        self,
+        model: str,
+        record: EndpointRecord,
+        identity: Callable[[str, DeployedModel], tuple[str, str]],
+        stages: Sequence[str],
+    ) -> CloudState:
         weights = record.weights()
         return CloudState(
             cloud=self.name,
             endpoint=self.endpoint(model),
             exists=True,
-            busy=bool(running),
+            busy=bool(stages),
             status=", ".join(stages) or "READY",
             slots=tuple(
-                records.slot_state(deployed, weights.get(slot, 0), *self._endpoints.identity(model, deployed))
+                records.slot_state(deployed, weights.get(slot, 0), *identity(model, deployed))
                 for slot, deployed in record.slots()
             ),
+            mark=record.etag,
         )
 
     def _registered(self, version: Version) -> NativeVersion | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ from lockstep.clouds.vertex.rest import JsonObject, OperationFailedError, Rest, 
 from lockstep.clouds.vertex.settings import VertexSettings
 from lockstep.errors import BusyError, RetryLaterError
 
+PAGE: Final = {"pageSize": 100}
 CONSOLE: Final = "https://console.cloud.google.com/vertex-ai"
 
 
@@ -63,6 +64,17 @@ class Endpoints:
                 return None
             raise
 
+    def find_many(self, models: Collection[str]) -> dict[str, EndpointRecord]:
+        """The endpoints that there are now, by model, from one list."""
+        wanted = {self.id(model): model for model in models}
+        found = {}
+        for content in self._rest.pages(f"{self._settings.api}/{self._settings.parent}/endpoints", "endpoints", PAGE):
+            model = wanted.get(str(content["name"]).rpartition("/")[2])
+            if model is not None:
+                found[model] = records.read_endpoint(content)
+                self.remember(model, found[model])
+        return found
+
     def remember(self, model: str, record: EndpointRecord) -> None:
         """Keep the names of its slots and how new it is."""
         with self._lock:
@@ -100,6 +112,11 @@ class Endpoints:
             with self._lock:
                 self._identities[key] = known
         return known
+
+    def known_identity(self, model: str, deployed: DeployedModel) -> tuple[str, str]:
+        """The same as far as it was asked for before; empty texts else."""
+        with self._lock:
+            return self._identities.get((model, deployed.id), ("", ""))
 
     def running(self, resource: str) -> list[JsonObject]:
         """Operations on a resource, given by its address, that have not ended."""

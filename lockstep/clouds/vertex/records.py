@@ -59,6 +59,7 @@ class EndpointRecord:
     traffic: Mapping[str, int] = field(default_factory=dict)
     logging: str = ""
     sampled: float = 0.0
+    etag: str = ""
 
     def find(self, slot: str) -> DeployedModel | None:
         """The deployed model of a slot; where several bear its name, the one that takes most traffic."""
@@ -95,6 +96,7 @@ def read_endpoint(content: Mapping[str, Any]) -> EndpointRecord:
         traffic={str(key): int(weight) for key, weight in content.get("trafficSplit", {}).items()},
         logging=destination.removeprefix("bq://"),
         sampled=float(logging.get("samplingRate") or 0.0),
+        etag=str(content.get("etag", "")),
     )
 
 
