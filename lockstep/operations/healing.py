@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from lockstep.errors import LockstepError
+from lockstep.operations.aliases import delete_alias
+from lockstep.operations.fencing import guard
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record
 from lockstep.operations.probe import with_probe
 from lockstep.operations.running import Job, Outcome
-from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic
+from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic, stop_if_overtaken
 from lockstep.rules.plan import PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot
 from lockstep.rules.reconciling import Reconciliation
 from lockstep.rules.state import Version
@@ -38,7 +40,7 @@ def heal(fleet: Fleet, champion: Version, found: Reconciliation) -> Mapping[str,
     failed.update(shift_traffic(fleet, slow, [champion], why).reasons)
     if not failed:
         for alias in found.aliases:
-            fleet.registry.delete_alias(fleet.model, alias)
+            delete_alias(fleet, alias)
     _make(fleet, plan.prepares, plan.replaces, lambda version: version != champion, failed)
     failed.update(failures(resize_slots(fleet, [one for one in plan.resizes if one.cloud not in failed])))
     gone = retire_slots(fleet, [one for one in plan.retires if one.cloud not in failed])
@@ -50,8 +52,14 @@ def resize_slots(fleet: Fleet, changes: Sequence[ResizeSlot]) -> tuple[Outcome[N
     if not changes:
         return ()
 
+    check = guard(fleet.model)
+
+    def resize(change: ResizeSlot) -> None:
+        check()
+        fleet.cloud(change.cloud).resize(fleet.model, change.slot, change.after)
+
     def bound(change: ResizeSlot) -> Callable[[], None]:
-        return lambda: fleet.cloud(change.cloud).resize(fleet.model, change.slot, change.after)
+        return lambda: resize(change)
 
     named: dict[str, dict[str, list[int]]] = {}
     for change in changes:
@@ -59,6 +67,7 @@ def resize_slots(fleet: Fleet, changes: Sequence[ResizeSlot]) -> tuple[Outcome[N
     with record(fleet, "resize", None, clouds=named) as outcome:
         outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
         outcome.update(clouds=named, failed=failures(outcomes))
+        stop_if_overtaken(outcomes)
         return outcomes
 
 

@@ -11,16 +11,18 @@ from typing import Final
 from lockstep.clouds.base import Cloud
 from lockstep.errors import NotFoundError
 from lockstep.operations.fleet import LOOKS, Fleet
+from lockstep.operations.lease import LOOK, described
 from lockstep.operations.running import Job
 from lockstep.operations.switch import sealed_images
 from lockstep.rules.deeds import text
+from lockstep.rules.lease import Life, Sight, life, watch
 from lockstep.rules.reconciling import Facts
 from lockstep.rules.state import CONDEMNED_TAG, CloudState, DesiredState, FleetState, Version
 from lockstep.rules.traces import Trace, read_trace
+from lockstep.stores.leases import Leases, is_gone
 
 #: Entries of a model that are read: a rollout leaves several a step.
 ENTRIES: Final = 400
-ALIVE: Final = 900.0  # seconds for which an operation without an end may be at work
 
 
 @dataclass
@@ -86,8 +88,8 @@ def observe_all(fleets: Sequence[Fleet], looks: Looks) -> Mapping[str, FleetStat
     return found
 
 
-def look_at(fleet: Fleet, state: FleetState, looks: Looks) -> Look:
-    """What decides about one model whose clouds were observed."""
+def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> Look:
+    """What decides about one model whose clouds were observed; `holder` is the live operation that holds it."""
     try:
         desired = fleet.registry.desired(fleet.model)
     except NotFoundError:
@@ -98,7 +100,7 @@ def look_at(fleet: Fleet, state: FleetState, looks: Looks) -> Look:
         desired = replace(desired, champion=going_back)
     versions = [version for version in (desired.champion, desired.fallback) if version is not None]
     facts = Facts(
-        holder=_holder(trace),
+        holder=holder,
         unfinished=trace.killed,
         split=trace.split,
         settling=trace.settling(time.time()),
@@ -118,10 +120,20 @@ def _going_back(fleet: Fleet, trace: Trace) -> Version | None:
     return next((one for one in fleet.registry.versions(fleet.model) if one.digest == digest), None)
 
 
-def _holder(trace: Trace) -> str:
-    """Who holds the model now: what has begun a moment ago and has not ended may be alive."""
-    begun = trace.unfinished
-    return trace.killed if begun is not None and time.time() - begun.at < ALIVE else ""
+def live_holder(fleet: Fleet) -> str:
+    """The live operation that holds the model, "" for none; seconds where its life must be watched for."""
+    leases = Leases(fleet.ledger.database)
+    sight: Sight | None = None
+    while True:
+        present = leases.read(fleet.model)
+        if present is None or not present.holder:
+            return ""
+        now = time.monotonic()
+        sight = watch(sight, present, now)
+        found = life(sight, now, gone=is_gone(present.process))
+        if found is not Life.UNKNOWN:
+            return "" if found is Life.DEAD else f"it is being changed by the {described(fleet, present)}"
+        time.sleep(LOOK)  # a beat is a row in a database, which tells nobody
 
 
 def _condemned(fleet: Fleet, versions: Sequence[Version]) -> Mapping[str, str]:

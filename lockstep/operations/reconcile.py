@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 
-from lockstep.errors import LockstepError, RefusedError, SplitError
+from lockstep.errors import BusyError, LockstepError, RefusedError, SplitError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.healing import heal
 from lockstep.operations.journal import note, record, slots, traffic
-from lockstep.operations.looking import Look, Looks, look_at, observe_all
+from lockstep.operations.lease import writing
+from lockstep.operations.looking import Look, Looks, live_holder, look_at, observe_all
 from lockstep.operations.rollback import rollback
 from lockstep.rules.deeds import text
 from lockstep.rules.plan import Plan
@@ -31,6 +32,7 @@ class Reconciled:
     """One model: what was found, the state before and after (None: nothing was done), what is left, and whom to tell.
 
     `failed` says why clouds could not follow, `error` what kept the whole model from being looked at or healed.
+    `going_back` is the target of a rollback that was killed, and is finished for the `reason` that it had.
     """
 
     model: str
@@ -40,6 +42,8 @@ class Reconciled:
     failed: Mapping[str, str] = field(default_factory=dict)
     error: LockstepError | None = None
     tell: str = ""
+    going_back: Version | None = None
+    reason: str = ""
 
     @property
     def left(self) -> tuple[Difference, ...]:
@@ -82,7 +86,12 @@ def reconcile(
         if first.error is not None or not first.found.work:
             return first
         try:
-            return _heal(fleet, first, looks, remove_foreign, accept_surprise if surprise else "")
+            if first.going_back is not None:
+                return _finish_rollback(fleet, first, first.going_back)
+            with writing(fleet, "reconcile"):
+                return _heal(fleet, first, looks, remove_foreign, accept_surprise if surprise else "")
+        except BusyError as error:
+            return replace(first, found=replace(first.found, held=error.problem))
         except LockstepError as error:
             return replace(first, error=error)
 
@@ -124,7 +133,7 @@ def _on_all(fleets: Sequence[Fleet], call: Callable[[Fleet], Reconciled]) -> tup
 def _look(fleet: Fleet, state: FleetState, looks: Looks, remove_foreign: bool) -> Reconciled:
     """What differs; an error that keeps one model from being looked at is its own."""
     try:
-        return _planned(look_at(fleet, state, looks), fleet, remove_foreign)
+        return _planned(look_at(fleet, state, looks, live_holder(fleet)), fleet, remove_foreign)
     except LockstepError as error:
         return Reconciled(fleet.model, Reconciliation(fleet.model, Plan(fleet.model, ())), state, error=error)
 
@@ -133,7 +142,9 @@ def _planned(look: Look, fleet: Fleet, remove_foreign: bool) -> Reconciled:
     found = reconcile_model(look.desired, look.state, look.facts, remove_foreign=remove_foreign)
     persons = [fleet.owner, f"{look.trace.actor}, who worked on it last" if look.trace.actor else ""]
     tell = " and ".join(filter(None, persons)) if found.by_hand else ""
-    return Reconciled(fleet.model, found, look.state, tell=tell)
+    begun = look.trace.unfinished
+    reason = text(begun.body, "reason") if begun is not None else ""
+    return Reconciled(fleet.model, found, look.state, tell=tell, going_back=look.going_back, reason=reason)
 
 
 def _tell(fleet: Fleet, done: Reconciled) -> None:
@@ -179,15 +190,12 @@ def _heal(fleet: Fleet, first: Reconciled, looks: Looks, remove_foreign: bool, a
     """Look closely, plan again, and do it; between the first look and now others may have mended it."""
     look = look_at(fleet, fleet.observe(), looks)
     now = _planned(look, fleet, remove_foreign)
-    if now.found.held or not now.found.work:
+    if now.going_back is not None or not now.found.work:
         _tell(fleet, now)
         return replace(now, after=look.state if now.found.in_step else None)
     if now.found.plan != first.found.plan:
         _tell(fleet, now)
     began = time.monotonic()
-    going = look.going_back
-    if going is not None:
-        return _finish_rollback(fleet, now, going, look)
     champion = look.desired.champion
     assert champion is not None  # without one there is no plan
     intent = {
@@ -222,10 +230,11 @@ def _split(fleet: Fleet, reasons: Mapping[str, str]) -> SplitError:
     )
 
 
-def _finish_rollback(fleet: Fleet, now: Reconciled, target: Version, look: Look) -> Reconciled:
-    """Where a rollback was killed its decision stands: it is made again, to the same version."""
-    begun = look.trace.unfinished
-    reason = text(begun.body, "reason") if begun is not None else ""
-    fleet.say(f"{fleet.model}: finishing the rollback to {target}: {look.trace.killed}")
-    done = rollback(fleet, to=target, reason=reason)
+def _finish_rollback(fleet: Fleet, now: Reconciled, target: Version) -> Reconciled:
+    """Where a rollback was killed its decision stands: it is made again, to the same version.
+
+    Under its own lease, which stops all else: it is as urgent as it was.
+    """
+    fleet.say(f"{fleet.model}: finishing the rollback to {target}: {now.found.expected}")
+    done = rollback(fleet, to=target, reason=now.reason)
     return replace(now, after=done.after)

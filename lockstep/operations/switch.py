@@ -47,7 +47,7 @@ def prepare_slots(fleet: Fleet, changes: Sequence[PrepareSlot]) -> tuple[Outcome
     with record(fleet, "prepare", None, clouds=_by_cloud(changes), slots=named) as outcome:
         outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
         outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes))
-        _stop_if_overtaken(outcomes)
+        stop_if_overtaken(outcomes)
         return outcomes
 
 
@@ -88,7 +88,7 @@ def shift_traffic(
             slots=slots(*versions),
             split=failed,
         )
-        _stop_if_overtaken(outcomes)
+        stop_if_overtaken(outcomes)
     return SwitchResult({cloud: value.seconds for cloud, value in done.items()}, failed)
 
 
@@ -141,7 +141,7 @@ def retire_slots(fleet: Fleet, changes: Sequence[RetireSlot]) -> tuple[Outcome[N
     with record(fleet, "retire", None, clouds=_by_cloud(changes)) as outcome:
         outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
         outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes))
-        _stop_if_overtaken(outcomes)
+        stop_if_overtaken(outcomes)
         return outcomes
 
 
@@ -156,7 +156,7 @@ def failures(outcomes: Sequence[Outcome[None]]) -> dict[str, str]:
     return {outcome.cloud: _reason(outcome) for outcome in outcomes if not outcome.done}
 
 
-def _stop_if_overtaken(outcomes: Sequence[Outcome[_Verified]] | Sequence[Outcome[None]]) -> None:
+def stop_if_overtaken(outcomes: Sequence[Outcome[_Verified]] | Sequence[Outcome[None]]) -> None:
     """An operation that lost its lease in the middle of a step ends there; it has not failed on a cloud."""
     for outcome in outcomes:
         if isinstance(outcome.error, OvertakenError):

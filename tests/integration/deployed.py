@@ -39,7 +39,7 @@ from tests.sandbox_control import Control, RunningSandbox
 
 #: How the clouds' operations that change nothing are called in the sandbox's record (which leaves out objects).
 READ = re.compile(
-    r"(Describe|Get|List|Head)\w+|\w+_(Get|List|ListKeys|Batch)|storage\.\w+\.get|Token|OpenIdConfiguration|\w+Status"
+    r"(Describe|Get|List|Head)\w+|\w+_(Get|List|ListKeys|ListByResourceGroup|Batch)|storage\.\w+\.get|Token|OpenIdConfiguration|\w+Status"
 )
 
 

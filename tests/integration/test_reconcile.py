@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.operations import looking
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.lease import writing
 from lockstep.operations.reconcile import Reconciled, reconcile
 from lockstep.rules.state import CHALLENGER
 from lockstep.rules.traffic import TrafficSplit
 from tests.integration.deployed import Deployed, lockstep
+from tests.integration.fleets import opened
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -78,8 +79,7 @@ def test_a_cloud_that_is_down_holds_no_other(deployed: Deployed) -> None:
     assert deployed.answers() == deployed.everywhere(v2)
 
 
-def test_what_was_killed_is_finished(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "ALIVE", 0.0)
+def test_what_was_killed_is_finished(deployed: Deployed) -> None:
     model, v1, v2, v3 = deployed.model, deployed.v1, deployed.v2, deployed.v3
     registry, ledger = deployed.fleet.registry, deployed.fleet.ledger
     # A rollout of v3 that was killed at 50 % a while ago.
@@ -117,3 +117,13 @@ def test_the_command_line(deployed: Deployed, tmp_path: Path) -> None:
     assert f"{model}: brought in step" in done.out
     assert deployed.fleet.ledger.entries(model, "reconcile.intent")[-1].body["accepted_because"] == "a drill"
     assert lockstep("reconcile", "nobody", config=limited).status == 4
+
+
+def test_a_model_that_somebody_works_on_is_left_alone(deployed: Deployed) -> None:
+    deployed.fleet.clouds[0].set_traffic(deployed.model, TrafficSplit.all_to(deployed.v1.slot))
+    other = opened(deployed.changed_config(), deployed.model)
+    with writing(other, "canary_deploy"), deployed.only_reads():
+        done = once(deployed.fleet)
+    assert "canary_deploy" in done.found.held
+    assert not done.in_step
+    assert once(deployed.fleet).in_step
