@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from lockstep.errors import LockstepError
-from lockstep.operations.aliases import delete_alias
+from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fencing import guard
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record
@@ -39,8 +39,11 @@ def heal(fleet: Fleet, champion: Version, found: Reconciliation) -> Mapping[str,
     slow = [shift for shift in plan.shifts if shift.cloud in late - set(failed)]
     failed.update(shift_traffic(fleet, slow, [champion], why).reasons)
     if not failed:
-        for alias in found.aliases:
-            delete_alias(fleet, alias)
+        for alias, version in found.aliases.items():
+            if version is None:
+                delete_alias(fleet, alias)
+            else:
+                set_alias(fleet, version, alias)
     _make(fleet, plan.prepares, plan.replaces, lambda version: version != champion, failed)
     failed.update(failures(resize_slots(fleet, [one for one in plan.resizes if one.cloud not in failed])))
     gone = retire_slots(fleet, [one for one in plan.retires if one.cloud not in failed])

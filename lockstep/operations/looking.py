@@ -10,14 +10,16 @@ from typing import Final
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import NotFoundError
+from lockstep.operations.desired import read_known
 from lockstep.operations.fleet import LOOKS, Fleet
 from lockstep.operations.lease import LOOK, described
 from lockstep.operations.running import Job
 from lockstep.operations.switch import sealed_images
 from lockstep.rules.deeds import text
+from lockstep.rules.known_good import known_good
 from lockstep.rules.lease import Life, Sight, life, watch
 from lockstep.rules.reconciling import Facts
-from lockstep.rules.state import CONDEMNED_TAG, CloudState, DesiredState, FleetState, Version
+from lockstep.rules.state import CloudState, DesiredState, FleetState, ModelRecord, Version
 from lockstep.rules.traces import Trace, read_trace
 from lockstep.stores.leases import Leases, is_gone
 
@@ -91,11 +93,12 @@ def observe_all(fleets: Sequence[Fleet], looks: Looks) -> Mapping[str, FleetStat
 def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> Look:
     """What decides about one model whose clouds were observed; `holder` is the live operation that holds it."""
     try:
-        desired = fleet.registry.desired(fleet.model)
+        record = read_known(fleet).record
     except NotFoundError:
-        desired = DesiredState(fleet.model, None)  # configured, and nothing registered yet
+        record = ModelRecord(DesiredState(fleet.model, None))  # configured, and nothing registered yet
+    desired = record.desired
     trace = read_trace(fleet.ledger.entries(fleet.model, last=ENTRIES))
-    going_back = _going_back(fleet, trace)
+    going_back = _going_back(record, trace)
     if going_back is not None:
         desired = replace(desired, champion=going_back)
     versions = [version for version in (desired.champion, desired.fallback) if version is not None]
@@ -107,17 +110,24 @@ def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> 
         known=trace.known,
         altered=_altered(fleet, versions, state, looks),
         least={cloud.name: cloud.least for cloud in fleet.clouds},
-        condemned=_condemned(fleet, versions),
+        condemned={one.version.digest: one.condemned for one in record.versions if one.condemned},
+        good=_good(record, desired),
     )
     return Look(desired, state, trace, facts, going_back)
 
 
-def _going_back(fleet: Fleet, trace: Trace) -> Version | None:
+def _good(record: ModelRecord, desired: DesiredState) -> Version | None:
+    """The newest version that is known to be good, and is not the champion."""
+    serving = desired.champion.digest if desired.champion is not None else ""
+    return next((one.version for one in known_good(record) if one.version.digest != serving), None)
+
+
+def _going_back(record: ModelRecord, trace: Trace) -> Version | None:
     begun = trace.unfinished
     if begun is None or not begun.kind.startswith("rollback."):
         return None
     digest = text(begun.body, "digest")
-    return next((one for one in fleet.registry.versions(fleet.model) if one.digest == digest), None)
+    return next((one.version for one in record.versions if one.version.digest == digest), None)
 
 
 def live_holder(fleet: Fleet) -> str:
@@ -134,15 +144,6 @@ def live_holder(fleet: Fleet) -> str:
         if found is not Life.UNKNOWN:
             return "" if found is Life.DEAD else f"it is being changed by the {described(fleet, present)}"
         time.sleep(LOOK)  # a beat is a row in a database, which tells nobody
-
-
-def _condemned(fleet: Fleet, versions: Sequence[Version]) -> Mapping[str, str]:
-    found = {}
-    for version in versions:
-        reason = fleet.registry.tags(version).get(CONDEMNED_TAG)
-        if reason:
-            found[version.digest] = reason
-    return found
 
 
 def _altered(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lockstep.rules.plan import Change, Plan, ReplaceSlot, ResizeSlot, ShiftTraffic, Target, plan_changes
@@ -41,7 +41,8 @@ class Facts:
     `holder` is the live operation that holds the model, `unfinished` one that was killed, `split` one that told of
     clouds that did not follow, `settling` why no slot may go now; each a phrase, "" for none. `known` are the splits by
     cloud that Lockstep itself left or asked for, the one that was read back last first. `altered` are differences by
-    cloud and slot between what was written and what is there; `condemned` reasons by digest.
+    cloud and slot between what was written and what is there; `condemned` reasons by digest; `good` is the version
+    that should be the fallback where the alias names none that can be.
     """
 
     holder: str = ""
@@ -50,6 +51,7 @@ class Facts:
     settling: str = ""
     known: Mapping[str, Sequence[TrafficSplit]] = field(default_factory=dict)
     altered: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    good: Version | None = None
     least: Mapping[str, Least] = field(default_factory=dict)
     condemned: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,15 +81,15 @@ class Difference:
 class Reconciliation:
     """One model's plan and differences. `over` is a canary whose rollout was killed, `held` who works on the model.
 
-    `aliases` are those of MLflow that go once the traffic is where it should be. `expected` says why the ledger
-    explains the differences, "" when it does not.
+    `aliases` are those of MLflow that are set, or go (None), once the traffic is where it should be. `expected` says
+    why the ledger explains the differences, "" when it does not.
     """
 
     model: str
     plan: Plan
     differences: tuple[Difference, ...] = ()
     over: Version | None = None
-    aliases: tuple[str, ...] = ()
+    aliases: Mapping[str, Version | None] = field(default_factory=dict)
     held: str = ""
     expected: str = ""
 
@@ -103,7 +105,10 @@ class Reconciliation:
 
     def explain(self) -> tuple[str, ...]:
         """One line a step, in the order in which they are taken."""
-        names = tuple(f"MLflow: delete the alias {alias!r} of {self.model}" for alias in self.aliases)
+        names = tuple(
+            f"MLflow: point the alias {alias!r} at {version}" if version else f"MLflow: delete the alias {alias!r}"
+            for alias, version in self.aliases.items()
+        )
         return (*self.plan.explain(), *names) if self.plan.changes or not names else names
 
     @property
@@ -128,9 +133,10 @@ def reconcile_model(
     challenger = desired.challenger
     over = challenger if challenger is not None and challenger.digest != champion.digest else None
     expected = facts.unfinished or facts.split or (f"the rollout of {over} was killed" if over else "")
-    aliases = _over_aliases(desired)
+    aliases, reasons = _aliases(desired, facts)
+    desired = replace(desired, fallback=aliases.get(FALLBACK, desired.fallback))
     told: list[Difference] = [*unreachable, *_condemned(desired, facts)]
-    told += (Difference("", f"the alias {alias!r} is over: {why}") for alias, why in aliases.items())
+    told += (Difference("", why) for why in reasons)
     prepares, shifts, rest, retires = list[Change](), list[Change](), list[Change](), list[Change]()
     for cloud in observed.clouds:
         changes = _Cloud(desired, cloud, facts, over, remove_foreign)
@@ -145,7 +151,7 @@ def reconcile_model(
         Plan(desired.model, (*prepares, *shifts, *rest, *retires)),
         tuple(told),
         over=over,
-        aliases=tuple(aliases),
+        aliases=aliases,
         expected=expected,
     )
 
@@ -305,16 +311,21 @@ class _Cloud:
                 yield Difference(self._cloud.cloud, text, goes, "" if goes else command, by_hand=True)
 
 
-def _over_aliases(desired: DesiredState) -> dict[str, str]:
-    """Aliases that say nothing any more, with the reason; the model has a champion, and no live operation."""
-    found = {}
+def _aliases(desired: DesiredState, facts: Facts) -> tuple[dict[str, Version | None], list[str]]:
+    """Aliases to be changed, and why; the model has a champion, and no live operation."""
+    changed: dict[str, Version | None] = {}
+    reasons = []
     champion, challenger, fallback = desired.champion, desired.challenger, desired.fallback
     if champion is not None and challenger is not None:
         promoted = challenger.digest == champion.digest
-        found[CHALLENGER] = f"{challenger} is the champion" if promoted else f"the rollout of {challenger} was killed"
-    if champion is not None and fallback is not None and fallback.digest == champion.digest:
-        found[FALLBACK] = f"{fallback} is the champion, and no way back from itself"
-    return found
+        changed[CHALLENGER] = None
+        why = f"{challenger} is the champion" if promoted else f"the rollout of {challenger} was killed"
+        reasons.append(f"the alias {CHALLENGER!r} is over: {why}")
+    same = champion is not None and fallback is not None and fallback.digest == champion.digest
+    if same or (facts.good is not None and (fallback is None or fallback.digest in facts.condemned)):
+        changed[FALLBACK] = facts.good
+        reasons.append("the fallback is the champion, and no way back from itself" if same else "there is no fallback")
+    return changed, reasons
 
 
 def _unwanted(model: str, observed: FleetState) -> Iterator[Difference]:

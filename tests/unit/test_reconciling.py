@@ -75,7 +75,7 @@ def test_a_canary_whose_rollout_was_killed_is_taken_back() -> None:
         ShiftTraffic("aws", TrafficSplit.of({V2.slot: 50, V3.slot: 50}), TO_V2),
         RetireSlot("aws", V3.slot),
     )
-    assert one.aliases == (CHALLENGER,)
+    assert one.aliases == {CHALLENGER: None}
     assert one.over == V3
     assert one.expected
 
@@ -85,14 +85,19 @@ def test_after_a_killed_operation_no_cloud_is_believed() -> None:
     assert found(*GOOD, facts=Facts(unfinished="a rollback")).plan.changes == again
     assert found(*GOOD, desired=replace(DESIRED, challenger=V3)).plan.changes == again
     promoted = found(*GOOD, desired=replace(DESIRED, challenger=V2))
-    assert promoted.aliases == (CHALLENGER,)
+    assert promoted.aliases == {CHALLENGER: None}
     assert not promoted.plan.changes
 
 
 def test_the_champion_is_no_way_back_from_itself() -> None:
     one = found(slot(V2, 100), desired=DesiredState("m", V2, None, V2))
-    assert one.aliases == (FALLBACK,)
-    assert one.explain() == ("MLflow: delete the alias 'fallback' of m",)
+    assert one.aliases == {FALLBACK: None}
+    assert one.explain() == ("MLflow: delete the alias 'fallback'",)
+    better = found(slot(V2, 100), desired=DesiredState("m", V2, None, V2), facts=Facts(good=V1))
+    assert better.aliases == {FALLBACK: V1}
+    assert better.plan.changes == (PrepareSlot("aws", V1),)
+    assert found(slot(V2, 100), desired=DesiredState("m", V2), facts=Facts(good=V1)).aliases == {FALLBACK: V1}
+    assert found(*GOOD, facts=Facts(good=V3)).in_step, "a fallback that can be one stays"
 
 
 def test_foreign_slots() -> None:
@@ -187,8 +192,8 @@ def test_carried_out_the_plan_is_the_end(
     assert after.split == TrafficSplit.all_to(champion.slot)
     left = replace(
         desired,
-        challenger=None if CHALLENGER in one.aliases else challenger,
-        fallback=None if FALLBACK in one.aliases else fallback,
+        challenger=one.aliases.get(CHALLENGER, challenger),
+        fallback=one.aliases.get(FALLBACK, fallback),
     )
     again = reconcile_model(left, fleet(after), replace(facts, unfinished=""), remove_foreign=remove_foreign)
     assert not again.work
