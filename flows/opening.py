@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 import blocks
+from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError, NotFoundError
 from lockstep.operations.fleet import Fleet, default_actor, open_fleet
 from tasks.artifacts import explain_failure
@@ -43,13 +44,16 @@ def explained(flow_function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def open_in_flow(block: blocks.Fleet, model: str, operation: str) -> Fleet:
-    """The fleet of a model, whose steps become task runs and whose events go to the flow run's log."""
+def open_in_flow(block: blocks.Fleet, model: str, operation: str, adapters: Mapping[str, Cloud] | None = None) -> Fleet:
+    """The fleet of a model, whose steps become task runs and whose events go to the flow run's log.
+
+    `adapters` are the block's, where several models share them.
+    """
     config = block.to_config()
     return open_fleet(
         config,
         model,
-        clouds=block.adapters(),
+        clouds=block.adapters() if adapters is None else adapters,
         runner=runner_for(config),
         observer=FlowObserver(operation),
         actor=actor(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.opening import explained, load_fleet, open_in_flow, parameters
+from flows.reconcile import follow_up
 from lockstep.errors import SplitError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.rollback import Rollback
@@ -56,6 +57,7 @@ def rollback(
     except SplitError:
         now = traffic_table(opened, opened.observe())
         publish("rollback traffic", model, f"# Not every cloud followed\n\n{now}\n{links(opened)}", "clouds are split")
+        follow_up(model, fleet)
         raise
     seconds = ", ".join(f"{cloud} {value:.1f} s" for cloud, value in done.result.seconds.items())
     left = ", ".join(map(str, done.left))

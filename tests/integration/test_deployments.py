@@ -27,7 +27,7 @@ from tests.integration.prefect_server import PrefectServer, stop
 from tests.sandbox_control import RunningSandbox
 
 pytestmark = pytest.mark.timeout(300)
-DEPLOYMENTS = {"register", "replicate", "canary-deploy", "monitor", "scrub", "rollback"}
+DEPLOYMENTS = {"register", "replicate", "canary-deploy", "monitor", "reconcile", "scrub", "rollback"}
 
 
 def initialised(capsys: pytest.CaptureFixture[str], config: Path, *options: str) -> dict[str, Any]:
