@@ -14,6 +14,7 @@ from lockstep.clouds.base import Cloud
 from lockstep.errors import DigestMismatchError, LockstepError, NotFoundError, RetryLaterError, UnreachableError
 from lockstep.operations.fleet import LOOKS, Fleet, open_replicas
 from lockstep.operations.reasons import checked_reason
+from lockstep.operations.registered import contradictions
 from lockstep.operations.running import Job
 from lockstep.operations.seal import check_seal
 from lockstep.rules.findings import MLFLOW
@@ -136,7 +137,12 @@ def accept_or_refuse(
 
 
 def _in_mlflow(fleet: Fleet, version: Version) -> tuple[str, ...]:
-    return check_seal(fleet.registry, version, fleet.keys).problems
+    seal = check_seal(fleet.registry, version, fleet.keys)
+    try:
+        return (*seal.problems, *contradictions(fleet, version, seal.schema))
+    except LockstepError as error:  # a ledger that cannot be read contradicts nothing
+        fleet.say(f"what the ledger says of {version} is not known: {error.problem}")
+        return seal.problems
 
 
 def _replicated(fleet: Fleet, cloud: Cloud, version: Version) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lockstep.errors import NotFoundError
+from lockstep.errors import LockstepError, NotFoundError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.known_versions import Known
 from lockstep.operations.questions import Look, NothingToLookAtError, answer
+from lockstep.operations.registered import contradictions
 from lockstep.operations.seal import check_seal
 from lockstep.rules.attestation import additions, differences
 from lockstep.rules.findings import BYTES, MLFLOW, QUESTIONS, RECORD, RUN, SEAL, SOURCE, Check
@@ -52,7 +53,10 @@ def _seal(fleet: Fleet, known: Known) -> tuple[str, ...]:
     seal = check_seal(fleet.registry, known.version, fleet.keys)
     for doubt in seal.doubts:
         fleet.say(f"{known.version}: {doubt}", MLFLOW)
-    return seal.problems
+    try:
+        return (*seal.problems, *contradictions(fleet, known.version, seal.schema))
+    except LockstepError:  # that the ledger cannot be read stands in a line of its own
+        return seal.problems
 
 
 def _record(known: Known, manifest: Manifest | None) -> tuple[str, ...]:

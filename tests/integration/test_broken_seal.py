@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 
 import pytest
@@ -9,14 +11,25 @@ import pytest
 from lockstep.errors import DigestMismatchError
 from lockstep.operations.canary import canary_deploy, check_deployable
 from lockstep.operations.intact import seal_problems
+from lockstep.operations.journal import record, sealed
 from lockstep.operations.replicate import replicate
 from lockstep.operations.rollback import rollback
 from lockstep.operations.rollback_plan import plan_rollback
+from lockstep.operations.verify import verify
 from lockstep.rules.judge import Decision
-from lockstep.rules.state import VERDICT_TAG
+from lockstep.rules.manifest import SCHEMA_V1
+from lockstep.rules.state import VERDICT_TAG, Version
+from lockstep.stores.registry import DIGEST_TAG, FORMAT_TAG
 from tests.contract.tampering import changed, tamperer
 from tests.integration.deployed import Deployed, lockstep
-from tests.integration.tampered import artifact_overwritten, captured, object_overwritten, read_artifact, subject_on
+from tests.integration.tampered import (
+    artifact_overwritten,
+    captured,
+    object_overwritten,
+    read_artifact,
+    subject_on,
+    write_artifact,
+)
 from tests.sandbox_control import RunningSandbox
 
 pytestmark = pytest.mark.timeout(300)
@@ -153,3 +166,63 @@ def test_no_key_to_check_with_is_no_broken_seal(deployed: Deployed) -> None:
     fleet = deployed.changed(keys={"folder": str(deployed.folder / "no-keys")})
     assert fleet.keys.signing_public == ()
     assert seal_problems(fleet, deployed.v1) == {}
+
+
+def test_two_numbers_that_changed_places_in_mlflow_are_refused(deployed: Deployed) -> None:
+    """Each of the two is sealed and signed: only the ledger knows which number was which."""
+    client, one, two = deployed.fleet.registry.client, deployed.v1, deployed.v3
+    for version in (one, two):  # as the command line registers them
+        with record(deployed.fleet, "register", None) as outcome:
+            outcome.update(sealed(version, deployed.fleet.registry.manifest(version)))
+    runs = {version.label: version.run_id for version in (one, two)}
+    assert runs[one.label] != runs[two.label]
+    forged = Version(one.model, one.label, two.digest, one.run_id)
+    try:
+        client.set_model_version_tag(one.model, one.label, DIGEST_TAG, two.digest)
+        write_artifact(deployed.fleet, one, captured(two, "manifest.json"), manifest_of(deployed, two))
+        write_artifact(
+            deployed.fleet,
+            one,
+            captured(two, "model.sig"),
+            read_artifact(deployed.fleet, two, captured(two, "model.sig")),
+        )
+        assert deployed.fleet.registry.find(one.model, one.label) == forged
+        problems = seal_problems(deployed.fleet, forged)
+        assert f"number {one.label} was registered as digest {one.digest[:12]}" in str(problems["mlflow"])
+        with pytest.raises(DigestMismatchError, match="was registered as digest"):
+            rollback(deployed.fleet, to=forged, reason="a drill")
+        assert f"was registered as digest {one.digest[:12]}" in str(verify(deployed.fleet, forged).altered)
+    finally:
+        client.set_model_version_tag(one.model, one.label, DIGEST_TAG, one.digest)
+
+
+def manifest_of(deployed: Deployed, version: Version) -> bytes:
+    return read_artifact(deployed.fleet, version, captured(version, "manifest.json"))
+
+
+def test_an_unsigned_manifest_of_the_first_format_is_refused_unless_the_ledger_knows_it(deployed: Deployed) -> None:
+    """Anybody who may write to MLflow can make one, around any bytes."""
+    registry, v1 = deployed.fleet.registry, deployed.v1
+    manifest = registry.manifest(v1)
+    document = {
+        "format": SCHEMA_V1,
+        "model": deployed.model,
+        "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files],
+        "environment": {"python": manifest.env.python, "requirements": ["a==1"]},
+        "lineage": {"run_id": v1.run_id, "source": manifest.mlflow.source, "parameters": {}, "metrics": {}},
+    }
+    content = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    write_artifact(deployed.fleet, v1, f"lockstep/{digest}/manifest.json", content)
+    tags = {DIGEST_TAG: digest, FORMAT_TAG: SCHEMA_V1}
+    made = registry.client.create_model_version(deployed.model, manifest.mlflow.source, v1.run_id, tags=tags)
+    try:
+        version = registry.find(deployed.model, str(made.version))
+        with pytest.raises(DigestMismatchError, match="first format, which nobody signed"):
+            replicate(deployed.fleet, version)
+        assert any("first format" in line for line in verify(deployed.fleet, version).altered)
+        with record(deployed.fleet, "register", version):
+            pass  # as the release that made it wrote it down
+        assert seal_problems(deployed.fleet, version, clouds=()) == {}
+    finally:
+        registry.client.delete_model_version(deployed.model, made.version)

@@ -212,3 +212,110 @@ def test_a_missing_node_stops_no_append(filled: Place) -> None:
     ledger = filled.open()
     assert ledger.append("more", "rollback.intent", "tumour", "ann", {}).number == -1
     assert any("damaged" in problem for problem in ledger.problems)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("entry", "leaf", "'text'"),
+        ("entry", "leaf", "4611686018427387904"),
+        ("entry", "leaf", "1.5"),
+        ("entry", "kind", "x'00'"),
+        ("node", "hash", "4611686018427387904"),
+        ("node", "idx", "'nowhere'"),
+        ("node", "level", "x'00'"),
+        ("checkpoint", "note", "'text'"),
+        ("checkpoint", "note", "-1"),
+        ("checkpoint", "size", "0"),
+        ("checkpoint", "size", "-1"),
+    ],
+)
+def test_a_cell_of_another_type_is_a_flaw_and_stops_nothing(
+    tmp_path: Path, table: str, column: str, value: str
+) -> None:
+    """SQLite takes any type in any column; 2**62 as a number of bytes would be more than any machine has."""
+    filled = Place(str(tmp_path / "ledger.db"), tmp_path / "ledger.spool")
+    fill(filled.open(), COUNT)
+    number = {"entry": f"number = {VICTIM}", "node": f"level = 0 AND idx = {VICTIM}", "checkpoint": f"size = {COUNT}"}
+    filled.attack(f"UPDATE {table} SET {column} = {value} WHERE {number[table]}")
+    assert audit(filled).flaws
+    ledger = filled.open()
+    ledger.condition()
+    assert ledger.append(f"e{VICTIM}", "rollback.intent", "tumour", "ann", {}).event_id == f"e{VICTIM}"
+    assert ledger.append("new", "rollback.intent", "tumour", "ann", {}).event_id == "new"
+
+
+def test_an_entry_outside_of_the_tree(filled: Place) -> None:
+    filled.attack(
+        "INSERT INTO entry (number, event_id, at, kind, model, leaf) "
+        "SELECT -1, 'mine', at, kind, model, leaf FROM entry WHERE number = 3"
+    )
+    found = audit(filled)
+    assert any("'mine'" in str(flaw) for flaw in found.flaws)
+
+
+def test_nodes_that_belong_to_nothing(filled: Place) -> None:
+    filled.attack("INSERT INTO node (level, idx, hash) SELECT 7, 5, hash FROM node WHERE level = 0 AND idx = 0")
+    assert "nodes" in str(audit(filled).first)
+
+
+def test_a_trigger_that_is_not_ours(filled: Place) -> None:
+    """It could drop or change an entry at the moment at which it is appended."""
+    if filled.sqlite:
+        mine = "CREATE TRIGGER mine BEFORE INSERT ON entry WHEN NEW.kind = 'x' BEGIN SELECT RAISE(IGNORE); END"
+        filled.attack(mine)
+    else:
+        filled.attack(
+            "CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+            "CREATE TRIGGER mine BEFORE INSERT ON entry FOR EACH ROW WHEN (NEW.kind = 'x') EXECUTE FUNCTION mine()",
+        )
+    assert any("trigger mine" in str(flaw) for flaw in audit(filled).flaws)
+
+
+def test_a_trigger_of_ours_that_does_nothing_any_more(filled: Place) -> None:
+    if filled.sqlite:
+        filled.execute(
+            "DROP TRIGGER entry_no_delete",
+            "CREATE TRIGGER entry_no_delete BEFORE DELETE ON entry WHEN 0 BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+    else:
+        filled.execute(
+            "CREATE OR REPLACE FUNCTION ledger_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RETURN OLD; END $$"
+        )
+    assert any("trigger entry_no_" in str(flaw) and "altered" in str(flaw) for flaw in audit(filled).flaws)
+
+
+@pytest.fixture
+def peopled(place: Place) -> Place:
+    """Ann and Bob did something."""
+    ledger = place.open()
+    for name in ("Ann", "Bob"):
+        ledger.append(name, "rollback.intent", "tumour", name, {})
+    assert ledger.verify().flaws == ()
+    ledger.close()
+    return place
+
+
+def test_one_person_put_in_anothers_place(peopled: Place) -> None:
+    peopled.execute(
+        "UPDATE person SET name = 'x' WHERE name = 'Ann'", "UPDATE person SET name = 'Ann' WHERE name = 'Bob'"
+    )
+    ledger = peopled.open()
+    assert len([flaw for flaw in audit(peopled).flaws if "the name of person:" in str(flaw)]) == 2
+    assert all(entry.actor.startswith("person:") for entry in ledger.entries()), "nobody is blamed for what Bob did"
+    assert ledger.append("more", "rollback.intent", "tumour", "Ann", {}).actor == "Ann", "and work goes on"
+
+
+def test_a_person_who_was_taken_out(peopled: Place) -> None:
+    peopled.execute("DELETE FROM person WHERE name = 'Ann'")
+    assert "no entry says that it was to be forgotten" in str(audit(peopled).first)
+
+
+def test_a_person_who_was_forgotten_is_no_flaw_and_leaves_no_salt(peopled: Place) -> None:
+    ledger = peopled.open()
+    (pseudonym,) = ledger.forget("Ann", "Ann")
+    assert ledger.verify().flaws == ()
+    assert ledger.entries()[0].actor == pseudonym
+    peopled.execute(f"INSERT INTO person (pseudonym, name) VALUES ('{pseudonym}', 'Carl')")
+    assert pseudonym in str(audit(peopled).first), "nobody can be put there later"

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.errors import LockstepError
+from lockstep.errors import LockstepError, NoteError
+from lockstep.rules.checkpoint import open_checkpoint
+from lockstep.rules.note import open_note
 from lockstep.stores.ledger import Ledger
 from tests.ledger_places import CHILD, SIGNER, Place, fill
 
@@ -196,3 +198,60 @@ def check(place: Place, acknowledged: list[str]) -> None:
     assert len(found) - 1 - len(acknowledged) <= 4
     assert [entry.number for entry in ledger.entries(last=100_000)] == list(range(len(found)))
     assert ledger.verify().flaws == ()
+
+
+def spooled(tmp_path: Path, ledger: Ledger) -> Path:
+    """The one file that waits, after an entry that could not be written."""
+    (tmp_path / "ledger.db").mkdir()
+    ledger.append("x/intent", "rollback.intent", "tumour", "ann", {})
+    (tmp_path / "ledger.db").rmdir()
+    (path,) = (tmp_path / "ledger.db.spool").glob("*.jsonl")
+    return path
+
+
+def test_what_somebody_put_into_the_spool_takes_nobodys_place(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "ledger.db")
+    path = spooled(tmp_path, ledger)
+    line, signature = path.read_bytes().split(b"\n", 1)
+    forged = {
+        "000a": line.replace(b"x/intent", b"x/outcome").replace(b"rollback.intent", b"rollback.outcome")
+        .replace(b'"body":{}', b'"body":{"error":"","intent":"x"}') + b"\n" + signature,
+        "000b": line.replace(b"x/intent", b"y").replace(b"rollback.intent", b"approval.granted"),
+    }  # fmt: skip
+    for name, content in forged.items():
+        path.with_name(f"{name}.jsonl").write_bytes(content)
+    ledger.append("x/outcome", "rollback.outcome", "tumour", "ann", {"intent": "x", "error": "the real one"})
+    entries = {entry.event_id: entry for entry in ledger.entries()}
+    assert list(entries) == ["unvouched/x/outcome", "unvouched/y", "x/intent", "x/outcome"]
+    assert [entry.unvouched for entry in entries.values()] == [True, True, False, False]
+    assert entries["unvouched/x/outcome"].body["intent"] == "unvouched/x", "it closes nothing"
+    assert entries["x/outcome"].body["error"] == "the real one"
+    found = ledger.verify()
+    assert found.flaws == ()
+    assert len([note for note in found.notes if "could have put it in" in note]) == 2
+
+
+def test_what_was_kept_without_a_key_is_not_lost(tmp_path: Path) -> None:
+    without = Ledger(tmp_path / "ledger.db", origin=SIGNER.name, verifiers=[SIGNER.verifier])
+    spooled(tmp_path, without)
+    ledger = ledger_at(tmp_path / "ledger.db")
+    ledger.append("last", "rollback.outcome", "tumour", "ann", {})
+    assert [(entry.event_id, entry.unvouched) for entry in ledger.entries()] == [
+        ("unvouched/x/intent", True), ("last", False)
+    ]  # fmt: skip
+
+
+def test_without_any_key_nothing_is_marked(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    spooled(tmp_path, ledger)
+    ledger.append("last", "rollback.outcome", "tumour", "ann", {})
+    assert [(entry.event_id, entry.unvouched) for entry in ledger.entries()] == [("x/intent", False), ("last", False)]
+
+
+def test_a_signature_of_the_spool_is_none_of_a_checkpoint(tmp_path: Path) -> None:
+    path = spooled(tmp_path, ledger_at(tmp_path / "ledger.db"))
+    line, signature = path.read_bytes().split(b"\n", 1)
+    note = b"lockstep/spool/v1\n" + line + b"\n\n" + signature
+    assert open_note(note, [SIGNER.verifier])[1] == (SIGNER.name,)
+    with pytest.raises(NoteError):
+        open_checkpoint(note, SIGNER.name, [SIGNER.verifier])

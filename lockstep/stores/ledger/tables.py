@@ -131,6 +131,8 @@ POSTGRES_COUNT: Final = (
     "SELECT count(*) FROM pg_trigger WHERE tgname IN :names AND tgenabled <> 'D' "
     "AND tgrelid IN (to_regclass('entry'), to_regclass('node'), to_regclass('checkpoint'), to_regclass('lease'))"
 )
+#: What the functions behind the triggers do.
+POSTGRES_REFUSALS: Final = tuple(f"BEGIN RAISE EXCEPTION '{said}'; END" for said in (REFUSAL, FENCES))
 SQLITE_SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 COLUMNS: Final = frozenset(column.name for column in ENTRY.columns)
 
@@ -159,13 +161,14 @@ def foreign_objects(connection: Connection) -> tuple[str, ...]:
     tables = [table.name for table in METADATA.sorted_tables]
     wanted: BindParameter[str] = bindparam("tables", tables, expanding=True)
     triggers = text(
-        "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal "
-        "AND c.relname IN :tables AND pg_table_is_visible(c.oid)"
+        "SELECT c.relname, t.tgname, p.prosrc FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+        "JOIN pg_proc p ON p.oid = t.tgfoid "
+        "WHERE NOT t.tgisinternal AND c.relname IN :tables AND pg_table_is_visible(c.oid)"
     ).bindparams(wanted)
     found = [
-        f"the table {table} has a trigger {name} that is not the ledger's"
-        for table, name in connection.execute(triggers)
-        if name not in POSTGRES_NAMES
+        f"the trigger {name} on the table {table} is not the ledger's, or was altered"
+        for table, name, does in connection.execute(triggers)
+        if name not in POSTGRES_NAMES or does.strip() not in POSTGRES_REFUSALS
     ]
     rules = text("SELECT tablename, rulename FROM pg_rules WHERE tablename IN :tables").bindparams(wanted)
     return (*found, *(f"the table {table} has a rule {name}" for table, name in connection.execute(rules)))
