@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from lockstep.errors import LockstepError, NoteError, ProofError, RefusedError
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
-from lockstep.rules.decision import Decision
+from lockstep.rules.decision import Basis, Decision
+from lockstep.rules.deeds import mapping, text
+from lockstep.rules.history import Certainty
 from lockstep.rules.merkle import inclusion_proof
 from lockstep.rules.note import Verifier, parse_vkey
 from lockstep.rules.state import Version
@@ -131,9 +135,12 @@ def verify_decision_proof(content: bytes, trusted: Iterable[Verifier] = ()) -> t
                 continue
             if found != index or vouched != checkpoint:
                 problems.append(f"entry {index}: its proof is of entry {found} in a tree of {vouched.size}")
-            bodies[index] = json.loads(entry)["body"]
+            leaf = json.loads(entry)
+            bodies[index] = leaf["body"]
+            if leaf["model"] != document["answer"]["model"]:
+                problems.append(f"entry {index} is of the model {leaf['model']!r}")
         problems += _check_answer(document["answer"], bodies, document["manifests"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return (f"it is no decision's proof: {error!r}",)
     except (ProofError, NoteError) as error:
         return (f"checkpoint: {error}",)
@@ -141,13 +148,13 @@ def verify_decision_proof(content: bytes, trusted: Iterable[Verifier] = ()) -> t
 
 
 def _check_answer(
-    answer: Mapping[str, object], bodies: Mapping[int, Mapping[str, object]], manifests: Mapping[str, str]
+    answer: Mapping[str, Any], bodies: Mapping[int, Mapping[str, object]], manifests: Mapping[str, str]
 ) -> list[str]:
     """Whether the entries say what the answer says."""
     problems = []
     listed, versions, cloud = answer["entries"], answer["versions"], answer["cloud"]
-    assert isinstance(listed, list)
-    assert isinstance(versions, list)
+    if not isinstance(listed, list) or not isinstance(versions, list):
+        raise TypeError("its answer lists no entries or no versions")
     missing = sorted(set(listed) - set(bodies))
     if missing:
         problems.append(f"the answer rests on entries that are not proven: {', '.join(map(str, missing))}")
@@ -160,7 +167,44 @@ def _check_answer(
             problems.append(f"entry {seal} does not register the digest {digest}")
         if digest in manifests and hashlib.sha256(manifests[digest].encode()).hexdigest() != digest:
             problems.append(f"the manifest of {digest} is not the one that was sealed")
+    return problems + _check_interval(answer, versions, bodies)
+
+
+def _check_interval(
+    answer: Mapping[str, Any], versions: list[Mapping[str, Any]], bodies: Mapping[int, Mapping[str, object]]
+) -> list[str]:
+    """Whether nobody was left out, nobody's share changed, and the answer is no surer than its interval."""
+    interval, cloud, captured = answer["interval"], str(answer["cloud"]), answer["basis"] == Basis.CAPTURED.value
+    certain = interval["certainty"] == Certainty.CERTAIN.value
+    problems = []
+    if answer["sure"] and (len(versions) != 1 or not (captured or certain)):
+        problems.append("it calls an answer sure that its own interval does not")
+    proven = [bodies[index] for index in interval["entries"] if index in bodies]
+    told: dict[str, set[int]] = {}
+    for body in proven:
+        for key in ("after", "wanted") if not certain else ("after",):
+            for slot, weight in mapping(mapping(body, key), cloud).items():
+                if isinstance(weight, int) and weight:
+                    told.setdefault(slot, set()).add(weight)
+    if not captured:
+        named = {str(one["slot"]): one["weights"] for one in versions}
+        problems += [f"the entries tell of traffic on {slot} too" for slot in sorted(told.keys() - named.keys())]
+        if certain:
+            wrong = [slot for slot, weights in named.items() if set(weights) != told.get(slot, set())]
+            problems += [f"the share of {slot} is not the one that the entries tell" for slot in sorted(wrong)]
+    if certain:
+        read_back = max((text(mapping(body, "verified"), cloud) for body in proven), default="")
+        if not read_back or not _comes_before(read_back, interval["since"], answer["time"]):
+            problems.append(f"no proven entry read {cloud} back before {answer['time']}, and at {interval['since']}")
+        if interval["until"] is not None and not _comes_before(answer["time"], interval["until"]):
+            problems.append("its time lies behind its interval")
     return problems
+
+
+def _comes_before(*moments: str) -> bool:
+    times = [datetime.fromisoformat(one) for one in moments]
+    # Shown with fewer digits than they were noted with.
+    return all(one <= other + timedelta(milliseconds=1) for one, other in itertools.pairwise(times))
 
 
 def _tells_of(body: Mapping[str, object], cloud: str) -> bool:

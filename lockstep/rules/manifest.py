@@ -232,7 +232,7 @@ def read_manifest(sealed: bytes, digest: str) -> Manifest:
         if schema == SCHEMA_V1:
             return _read_v1(body, sealed)
         manifest = _read(body) if schema == SCHEMA else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError(f"manifest {digest[:12]} is malformed: {error}") from error
     if manifest is None:
         known = " and ".join(repr(one) for one in SCHEMAS)
@@ -240,7 +240,11 @@ def read_manifest(sealed: bytes, digest: str) -> Manifest:
             f"manifest {digest[:12]} has schema {schema!r}; this release reads {known}",
             hint="another release of Lockstep sealed it: use that one, or register the files again",
         )
-    if manifest.to_bytes() != sealed:
+    try:
+        canonical = manifest.to_bytes() == sealed
+    except ValueError:  # half characters, which JSON can spell and UTF-8 cannot
+        canonical = False
+    if not canonical:
         raise RefusedError(f"manifest {digest[:12]} is not in canonical form (RFC 8785) or has keys of its own")
     return manifest
 
@@ -273,12 +277,12 @@ def _read_dataset(data: Any) -> Dataset:
 def _read_v1(body: Any, sealed: bytes) -> ManifestV1:
     lineage, environment = body["lineage"], body["environment"]
     return ManifestV1(
-        name=body["model"],
-        files=tuple(FileEntry(f["path"], f["size"], f["sha256"]) for f in body["files"]),
-        mlflow=Tracking(run_id=lineage["run_id"], source=lineage["source"]),
-        params=lineage["parameters"],
+        name=_is(str, body["model"]),
+        files=_each(body["files"], lambda f: FileEntry(_is(str, f["path"]), _whole(f["size"]), _is(str, f["sha256"]))),
+        mlflow=Tracking(run_id=_is(str, lineage["run_id"]), source=_is(str, lineage["source"])),
+        params=_texts(lineage["parameters"]),
         metrics={name: number_text(value) for name, value in lineage["metrics"].items()},
-        env=Environment(python=environment["python"]),
+        env=Environment(python=_is(str, environment["python"])),
         sealed=sealed,
     )
 

@@ -89,7 +89,7 @@ def open_signature(bundle: bytes, public_keys: Iterable[bytes], what: str) -> Si
         signer = str(material["publicKey"]["hint"])
         payload = base64.b64decode(envelope["payload"], validate=True)
         signature = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise DigestMismatchError(f"the signature of {what} is malformed: {error}", hint=HINT) from error
     if signer not in known:
         raise DigestMismatchError(
@@ -106,7 +106,7 @@ def open_signature(bundle: bytes, public_keys: Iterable[bytes], what: str) -> Si
         raise DigestMismatchError(f"the signature of {what} is not one of the key {signer[:12]}", hint=HINT) from error
     try:
         return _read_statement(json.loads(payload), signer)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise DigestMismatchError(f"the signature of {what} signs something else: {error}", hint=HINT) from error
 
 

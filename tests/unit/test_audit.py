@@ -173,6 +173,13 @@ def test_each_file_that_is_missing_is_named(report: Path, tmp_path: Path) -> Non
         (place / name).write_bytes(whole)
 
 
+@pytest.mark.parametrize("name", ["audit.json", "signatures", "manifests", "entries"])
+def test_a_file_that_is_nested_too_deep_is_named_like_any_other(copy: Path, name: str) -> None:
+    path = copy / name if name.endswith(".json") else sorted((copy / name).iterdir())[0]
+    path.write_bytes(b"[" * 100_000)
+    assert path.relative_to(copy).as_posix() in verify(copy).problems
+
+
 def test_a_file_that_is_added_is_named(copy: Path) -> None:
     (copy / "notes.txt").write_text("by hand")
     assert list(verify(copy).problems) == ["notes.txt"]

@@ -135,10 +135,47 @@ def test_whatever_is_changed_in_a_proof_is_found(tmp_path: Path) -> None:
     def sign(document: Any) -> None:
         document["checkpoint"] = document["checkpoint"].replace("\n21\n", "\n22\n")
 
+    def leave_out(document: Any) -> None:
+        document["answer"]["versions"].pop()
+
+    def be_sure(document: Any) -> None:
+        document["answer"]["sure"] = True
+
+    def reweigh(document: Any) -> None:
+        document["answer"]["versions"][0]["weights"] = [99]
+
+    def earlier(document: Any) -> None:
+        document["answer"]["time"] = document["answer"]["time"].replace("2026", "2025")
+
+    def later(document: Any) -> None:
+        document["answer"]["time"] = document["answer"]["time"].replace("2026", "2027")
+
+    def another(document: Any) -> None:
+        document["answer"]["model"] = "churn"
+
+    def no_list(document: Any) -> None:
+        document["answer"]["versions"] = {}
+
     assert spoilt(lambda document: None) == ()
-    for change in (swap, rename, edit, move, drop, reseal, sign):
+    changes = (
+        swap,
+        rename,
+        edit,
+        move,
+        drop,
+        reseal,
+        sign,
+        leave_out,
+        be_sure,
+        reweigh,
+        earlier,
+        later,
+        another,
+        no_list,
+    )
+    for change in changes:
         assert spoilt(change), change.__name__
-    for content in (b"", b"{}", b"[]", b'{"format": "other"}', whole.encode()[:-20]):
+    for content in (b"", b"{}", b"[]", b'{"format": "other"}', b"[" * 100_000, whole.encode()[:-20]):
         assert verify_decision_proof(content)
 
 

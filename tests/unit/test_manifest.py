@@ -232,7 +232,17 @@ def test_a_document_that_lockstep_would_not_write_is_refused(change: dict[str, o
 def test_another_form_of_the_same_document_is_refused() -> None:
     stored = Manifest("m", (ENTRY,)).to_bytes()
     twice = stored.replace(b'"name":"m"', b'"name":"n","name":"m"')
-    for other in (stored + b"\n", json.dumps(json.loads(stored)).encode(), twice, b"[1]", b"\xff", b"1"):
+    halves = stored.replace(b'"name":"m"', b'"name":"\\ud800"')
+    for other in (
+        halves,
+        b"[" * 100_000,
+        stored + b"\n",
+        json.dumps(json.loads(stored)).encode(),
+        twice,
+        b"[1]",
+        b"\xff",
+        b"1",
+    ):
         with pytest.raises(RefusedError):
             read_manifest(other, hashlib.sha256(other).hexdigest())
 

@@ -46,5 +46,5 @@ def read_leaf(number: int, leaf: bytes) -> LeafLine:
             content.get("late") is True,
             content.get("unvouched") is True,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it is no entry of a ledger: {error!r}") from error

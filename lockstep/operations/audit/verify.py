@@ -86,7 +86,12 @@ def verify(place: Path, trusted: Iterable[Verifier] = ()) -> Verified:
             f"{place} is neither a report nor a decision's proof (there is no {SUMS})",
             hint="name the folder that `lockstep audit MODEL --out FOLDER` wrote",
         )
-    files = {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    try:
+        files = {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    except OSError as error:
+        raise RefusedError(
+            f"{error.filename or place} cannot be read: {error.strerror}", hint="check its owner and mode"
+        ) from error
     check = _Check(files, {})
     check.sums = _listed(check)
     verifiers = given or _keys(check)
@@ -117,7 +122,7 @@ def read_keys(given: Iterable[str]) -> tuple[Verifier, ...]:
 def _named_keys(content: bytes) -> tuple[str, ...]:
     try:
         return tuple(map(str, json.loads(content)["keys"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
@@ -245,5 +250,5 @@ def _timeline(check: _Check) -> None:
         told = [line for line in known if line.model == document["model"]]
         if len(known) == len(listed) and timeline(read_history(told)) != document["timeline"]:
             check.wrong(DOCUMENT, "its timeline is not the one that the entries tell")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         check.wrong(DOCUMENT, f"it is no report: {error!r}")

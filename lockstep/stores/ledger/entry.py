@@ -127,6 +127,8 @@ def decode(number: int, leaf: bytes, names: Mapping[str, str] | None = None) -> 
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"it lacks {error}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested deeper than anything that was ever appended") from error
 
 
 def canonical(value: object) -> bytes:

@@ -116,7 +116,7 @@ class Spool:
                 float(kept["at"]),
                 late=True,
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if not self._verifiers or self._vouched(line, signature):
             return event
