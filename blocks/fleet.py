@@ -70,6 +70,10 @@ class Fleet(Block):
         AnyLedger,
         Field(description="The record of what was done; paths are absolute, as workers run in folders of their own."),
     ] = LedgerSettings()
+    state: Annotated[
+        str | None,
+        Field(description="Folder for what was last known of each model; beside the ledger when left out."),
+    ] = None
     keys_folder: Annotated[
         str,
         Field(
@@ -120,6 +124,7 @@ class Fleet(Block):
             mlflow=self.mlflow.settings(),
             ledger=self.ledger,
             keys=KeySettings(folder=self.keys_folder, verifiers=self.verifiers),
+            state=self.state,
             clouds=clouds,
             fleets={self.fleet_name: settings},
             models={name: model.model_copy(update={"fleet": self.fleet_name}) for name, model in self.models.items()},

@@ -73,6 +73,7 @@ def blocks_of(config: Config, folder: Path) -> WantedBlocks:
             monitor=settings.monitor,
             reconcile=settings.reconcile,
             ledger=config.ledger.placed(folder),
+            state=_absolute(config.state, folder) if config.state else None,
             keys_folder=_absolute(config.keys.folder, folder),
             verifiers=config.keys.verifiers,
             fleet_name=name,

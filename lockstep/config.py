@@ -24,6 +24,7 @@ from lockstep.rules.judge import Limits
 from lockstep.rules.limits import ServiceLimits
 from lockstep.stores.key_settings import KeySettings
 from lockstep.stores.ledger import AnyLedger, LedgerSettings
+from lockstep.stores.ledger.settings import SPOOL
 from lockstep.stores.outcomes import AnyOutcomes, FileOutcomes
 
 P = TypeVar("P", bound=BaseModel)
@@ -46,6 +47,10 @@ class MlflowSettings(_Part):
 
     tracking_uri: Annotated[str, Field(description="Address of the MLflow server.")]
     timeout: Annotated[float, Field(gt=0, description="Seconds that one call may take.")] = 10.0
+    rollback_timeout: Annotated[
+        float,
+        Field(gt=0, description="Seconds that a rollback waits for it; then it goes by what was last known."),
+    ] = 3.0
 
 
 class RolloutSettings(_Part):
@@ -153,6 +158,14 @@ class Config(_Part):
         AnyLedger, Field(description="The record of what was done: a mapping, or its database alone as text.")
     ] = LedgerSettings()
     keys: KeySettings = KeySettings()
+    state: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Folder for what was last known of each model, for when MLflow is down; `state` beside the "
+            "ledger's file or spool when left out.",
+        ),
+    ] = None
     clouds: Annotated[Mapping[str, AnyCloud], Field(min_length=1, description="Clouds by name.")]
     fleets: Annotated[Mapping[str, FleetSettings], Field(min_length=1, description="Fleets by name.")]
     models: Annotated[Mapping[str, ModelSettings], Field(description="Models by their name in MLflow.")] = {}
@@ -168,6 +181,14 @@ class Config(_Part):
                 place_of_fleet = ("models", name, "fleet") if "fleet" in model.model_fields_set else ("models", name)
                 raise _unknown_name(place_of_fleet, "fleet", model.fleet, self.fleets)
         return self
+
+    @property
+    def state_folder(self) -> Path:
+        """Where what was last known of models is kept."""
+        if self.state is not None:
+            return Path(self.state)
+        beside = self.ledger.database if self.ledger.is_file else self.ledger.spool or SPOOL
+        return Path(beside).with_name("state")
 
     def model(self, name: str) -> ModelSettings:
         """Settings of a model; raises NotFoundError listing the models there are."""
@@ -217,7 +238,8 @@ def _placed(config: Config, folder: Path) -> Config:
         models[name] = model
     clouds = {name: placed(cloud, FILES) for name, cloud in config.clouds.items()}
     ledger, keys = config.ledger.placed(folder), placed(config.keys, ("folder",))
-    return config.model_copy(update={"ledger": ledger, "keys": keys, "clouds": clouds, "models": models})
+    state = {"state": place(config.state)} if config.state else {}
+    return config.model_copy(update={"ledger": ledger, "keys": keys, "clouds": clouds, "models": models, **state})
 
 
 def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:

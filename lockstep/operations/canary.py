@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lockstep.errors import (
     BusyError,
     DeploymentFailedError,
+    LockstepError,
     OvertakenError,
     RefusedError,
     RetryLaterError,
@@ -23,7 +24,9 @@ from lockstep.operations.journal import note, record, refusals, slots, traffic
 from lockstep.operations.known_good import grant_if_earned
 from lockstep.operations.late import follow, follow_when_ended
 from lockstep.operations.lease import writing
+from lockstep.operations.owed import settle
 from lockstep.operations.probe import with_probe
+from lockstep.operations.remembering import read_record, remember_details
 from lockstep.operations.replicate import missing_replicas
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
 from lockstep.operations.watch import StageReport, Watch, describe
@@ -70,9 +73,10 @@ def canary_deploy(
 
 def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_broken_seal: str) -> Rollout:
     with refusals(fleet, "canary_deploy", version):
+        settle(fleet)
         accepted = check_deployable(fleet, version, accept_broken_seal)
         fleet = with_probe(fleet, version)
-        desired = fleet.registry.desired(fleet.model)
+        desired = read_record(fleet).desired
         before = fleet.observe()
         _refuse_unreachable(version, before)
         _refuse_busy(fleet, version, before)
@@ -92,7 +96,18 @@ def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_br
             _retire_others(fleet, keep={version.slot, *([fallback.slot] if fallback else [])})
         after = fleet.observe()
         outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
+        _remember(fleet)
     return Rollout(version, reports, before, after)
+
+
+def _remember(fleet: Fleet) -> None:
+    """The promotion is done: what a rollback from it needs is kept for a day on which MLflow is down."""
+    try:
+        desired = read_record(fleet).desired
+    except LockstepError as error:
+        fleet.say(f"what MLflow says now was not kept for a day on which it is down: {error.problem}")
+        return
+    remember_details(fleet, desired.champion, desired.fallback)
 
 
 def _refuse_unreachable(version: Version, before: FleetState) -> None:
@@ -209,6 +224,7 @@ def _roll_out(
             take_back(fleet, stable, canary, shifted=shifted)
         except SplitError:
             # The challenger's alias stays: it tells a rollback that there is a canary to take back first.
+            outcome["challenger"] = canary.digest
             _note_verdict(fleet, canary, error, reports)
             raise
         # MLflow comes after the traffic: it may be the very thing that is down.

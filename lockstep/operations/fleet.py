@@ -16,6 +16,7 @@ from lockstep.operations.running import Job, Outcome, Runner, ThreadRunner
 from lockstep.rules.state import FleetState
 from lockstep.stores.artifacts import Replicas
 from lockstep.stores.keys import Keys, load_keys
+from lockstep.stores.last_known import LastKnown
 from lockstep.stores.ledger import Ledger, open_ledger
 from lockstep.stores.outcomes import OutcomeSource
 from lockstep.stores.registry import Registry
@@ -45,6 +46,10 @@ class Fleet:
     or `schedule:…`, `alert:…`, `flow:…`, `machine:…`. `via` is what carries it out for them.
 
     `alert` is the alert that asked, as intents carry it: its `id`, and `at`, when it was given (ISO 8601 with a zone).
+
+    `last_known` is what was last known of models while MLflow cannot be asked, and `mlflow_patience` the seconds that a
+    rollback waits for it.
+
     `keys` are those that there are to sign and to check with; none are needed to roll back.
     `retention` is how long the clouds' copies of the ledger are kept from change. `owner` is who answers for the model.
     """
@@ -64,6 +69,8 @@ class Fleet:
     keys: Keys = field(default_factory=Keys)
     retention: timedelta = timedelta(days=400)
     owner: str = ""
+    last_known: LastKnown = field(default_factory=lambda: LastKnown(None))
+    mlflow_patience: float = 3.0
 
     def cloud(self, name: str) -> Cloud:
         """The cloud of that name; raises NotFoundError listing those of the fleet."""
@@ -141,6 +148,8 @@ def open_fleet(
         keys=keys,
         retention=timedelta(days=config.ledger.retention_days),
         owner=model_settings.owner,
+        last_known=LastKnown(config.state_folder),
+        mlflow_patience=config.mlflow.rollback_timeout,
     )
 
 

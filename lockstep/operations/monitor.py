@@ -11,6 +11,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import note, record, slots
 from lockstep.operations.known_good import grant_if_earned
 from lockstep.operations.reasons import LONGEST
+from lockstep.operations.remembering import read_record, remember_details
 from lockstep.operations.rollback import Rollback, rollback
 from lockstep.rules.judge import Decision, Verdict
 from lockstep.rules.limits import Observed, judge_alone
@@ -41,7 +42,7 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
     settings = fleet.settings.monitor
     until = datetime.now(UTC)
     since = until - timedelta(seconds=settings.window)
-    known = fleet.registry.record(fleet.model)
+    known = read_record(fleet)
     desired = known.desired
     if desired.champion is None:
         raise RefusedError(
@@ -49,6 +50,7 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
             hint=f"deploy a version first: lockstep deploy {fleet.model} VERSION",
         )
     champion = desired.champion
+    remember_details(fleet, champion, desired.fallback)
     state = fleet.observe()
     measured = fleet.look_at_each("measure", lambda cloud: cloud.measure(fleet.model, since, until))
     metrics = tuple(slot for outcome in measured for slot in outcome.value or ())

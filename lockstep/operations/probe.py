@@ -10,6 +10,7 @@ from typing import Final
 from lockstep.clouds.base import Cloud, Row
 from lockstep.errors import CloudRejectedError, LockstepError, RetryLaterError
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.remembering import rows_of
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -68,4 +69,4 @@ def with_probe(fleet: Fleet, version: Version) -> Fleet:
     """The fleet with rows to probe with: those of the configuration, else one made up from the version's signature."""
     if fleet.probe:
         return fleet
-    return replace(fleet, probe=fleet.registry.example_rows(version))
+    return replace(fleet, probe=rows_of(fleet, version))

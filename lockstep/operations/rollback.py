@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from lockstep.errors import DeploymentFailedError, DigestMismatchError, SplitError
-from lockstep.operations.desired import commit, condemn_left, next_fallback
+from lockstep.errors import DeploymentFailedError, DigestMismatchError, LockstepError, SplitError
+from lockstep.operations.desired import commit, condemn_left, next_fallback, without_mlflow
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.joining import First, joined, verify_all
 from lockstep.operations.journal import note, record, refusals, slots, traffic
@@ -25,6 +25,7 @@ class Rollback:
     """What a rollback did. `seconds` runs from the call to the last cloud verified; `left` are condemned now.
 
     `first` is the rollback that was running already and that did all of it; this one waited and verified.
+    `owed` is what MLflow could not be told, and will be when it answers.
     """
 
     target: Version
@@ -35,6 +36,7 @@ class Rollback:
     result: SwitchResult
     seconds: float
     first: First | None = None
+    owed: tuple[str, ...] = ()
 
 
 def rollback(
@@ -69,7 +71,7 @@ def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, bega
     first = joined(fleet, writer, target)
     if first is None or planned.plan.changes or before.unreachable:
         return None
-    seconds = verify_all(_probing(fleet, target, broken=bool(planned.accepted)), target)
+    seconds = verify_all(_probing(without_mlflow(fleet, planned.known), target, broken=bool(planned.accepted)), target)
     if set(seconds) != {cloud.name for cloud in fleet.clouds}:
         return None
     fleet.say(f"{target} serves on every cloud: {first} was quicker")
@@ -80,7 +82,8 @@ def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, bega
 
 def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -> Rollback:
     target, before, plan = planned.way.target, planned.before, planned.plan
-    fleet = _probing(fleet, target, broken=bool(planned.accepted))
+    known = planned.known
+    fleet = _probing(without_mlflow(fleet, known), target, broken=bool(planned.accepted))
     intent = {
         **planned.accepted,
         "reason": reason,
@@ -99,7 +102,7 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -
                 hint=f"nothing was changed; see `lockstep versions {fleet.model}` for another version, or mend what is "
                 f"named: lockstep replicate {fleet.model} {target.label}",
             )
-        commit(fleet, planned.known, target)
+        commit(fleet, known, target)
         ready = {cloud.name for cloud in fleet.clouds} - set(unready)
         moved = move_all(fleet, target, before, ready, f"rollback: {reason or 'no reason given'}")
         result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
@@ -112,15 +115,18 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -
             split=dict(result.reasons),
             after=traffic(after),
         )
-        condemn_left(fleet, planned.known, planned.way.left, reason)
+        condemn_left(fleet, known, planned.way.left, reason)
+        outcome.update(known.outcome)
         if result.ending is not Ending.DONE:
             raise SplitError(
                 f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
                 f"{result.explain()}",
                 hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
             )
-        next_fallback(fleet, planned.known, planned.way)
-    return Rollback(target, planned.way.left, plan, before, after, result, seconds)
+        next_fallback(fleet, known, planned.way)
+        outcome.update(known.outcome)
+    owed = tuple(map(str, known.owed))
+    return Rollback(target, planned.way.left, plan, before, after, result, seconds, owed=owed)
 
 
 def _probing(fleet: Fleet, target: Version, *, broken: bool) -> Fleet:
@@ -131,4 +137,7 @@ def _probing(fleet: Fleet, target: Version, *, broken: bool) -> Fleet:
         if not broken:
             raise
         fleet.say(f"{target} will not be asked for real answers: {error.problem}")
+        return fleet
+    except LockstepError as error:  # MLflow is down, and nothing was kept of this version
+        fleet.say(f"{target} will not be asked for real answers, going by each cloud's own record: {error.problem}")
         return fleet

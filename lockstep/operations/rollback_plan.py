@@ -9,7 +9,7 @@ from typing import Final
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError, RefusedError
-from lockstep.operations.desired import Known, read_known
+from lockstep.operations.desired import Known, read_known, without_mlflow
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.intact import accept_or_refuse, seal_problems
 from lockstep.rules.naming import find_version
@@ -51,6 +51,7 @@ def plan_rollback(fleet: Fleet, to: Version | str | None = None, accept_broken_s
             hint="name its clouds in lockstep.yaml: fleets.NAME.clouds",
         )
     known = read_known(fleet)
+    fleet = without_mlflow(fleet, known)
     named = find_version(known.record, to) if isinstance(to, str) else to
     before = fleet.observe()
     way = choose_way(known.record, named, before, _arrived(fleet))

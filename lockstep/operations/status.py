@@ -13,6 +13,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import Holder, holder
 from lockstep.operations.monitor import cold_fallback
 from lockstep.operations.probe import PROBES, with_probe
+from lockstep.operations.remembering import owed_if_known, read_record
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
@@ -69,10 +70,11 @@ class Status:
 
 def status(fleet: Fleet, *, prove: bool = False) -> Status:
     """Desired and observed state; with `prove`, every endpoint is asked for real answers that name their version."""
-    desired = fleet.registry.desired(fleet.model)
+    desired = read_record(fleet).desired
     state = fleet.observe()
     writer = holder(fleet)
     warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer)]
+    warnings += [f"MLflow is still to be told: {debt}" for debt in owed_if_known(fleet)]
     if desired.champion is not None and desired.challenger is None:
         warnings += cold_fallback(state, desired.fallback)
     proofs: tuple[CloudProof, ...] = ()

@@ -13,6 +13,7 @@ from lockstep.operations.fencing import guard
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, slots, weights
 from lockstep.operations.probe import wait_until_serving
+from lockstep.operations.remembering import images_of
 from lockstep.operations.running import Job, Outcome
 from lockstep.rules.plan import Plan, PrepareSlot, RetireSlot, ShiftTraffic
 from lockstep.rules.state import FleetState, Version
@@ -57,7 +58,7 @@ def sealed_images(fleet: Fleet, version: Version) -> Mapping[str, str]:
     A way back must not depend on it: the configured images serve then.
     """
     try:
-        return fleet.registry.manifest(version).env.images
+        return images_of(fleet, version)
     except LockstepError as error:
         fleet.say(f"the images of {version} are not known, taking the configured ones: {error}")
         return {}

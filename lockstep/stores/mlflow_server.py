@@ -55,6 +55,10 @@ class MlflowServer:
         logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
+    def load(self) -> None:
+        """Import MLflow's client now, which takes seconds that are not the server's; makes no connection."""
+        _ = self.client
+
     def translated(self, action: str) -> AbstractContextManager[None]:
         """A context in which MLflow's errors become Lockstep's; `action` completes "MLflow could not ..."."""
         return translated(self.address, action)

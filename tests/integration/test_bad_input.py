@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from lockstep.errors import LockstepError
+from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.replicate import replicate
+from lockstep.operations.rollback import rollback
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
@@ -112,7 +114,13 @@ def test_no_credentials_at_all(deployed: Deployed, tmp_path: Path, monkeypatch: 
 def test_mlflow_cannot_be_reached(deployed: Deployed, tmp_path: Path) -> None:
     config = deployed.configured(tmp_path / "c.yaml", mlflow__tracking_uri=NOWHERE)
     with deployed.unchanged():
-        for command in (("status",), ("deploy", "3"), ("replicate", "3"), ("rollback",), ("monitor",)):
+        for command in (
+            ("status",),
+            ("deploy", "3"),
+            ("replicate", "3"),
+            ("condemn", "1", "--reason", "x"),
+            ("monitor",),
+        ):
             ended = lockstep(command[0], deployed.model, *command[1:], config=config)
             says(ended, 5, f"no answer from MLflow at {NOWHERE}", "mlflow.tracking_uri")
 
@@ -178,6 +186,40 @@ def test_a_version_that_is_not_replicated(deployed: Deployed, unreplicated: Vers
         says(ended, 3, str(unreplicated), *CLOUDS, f"lockstep replicate {deployed.model} {unreplicated.label}")
         dry = lockstep("deploy", deployed.model, unreplicated.label, "--dry-run", config=deployed.config)
         says(dry, 3, f"lockstep replicate {deployed.model} {unreplicated.label}")
+
+
+def test_a_rollback_to_a_version_that_was_never_replicated(deployed: Deployed, unreplicated: Version) -> None:
+    with deployed.unchanged(), deployed.only_reads():
+        ended = lockstep("rollback", deployed.model, "--to", unreplicated.label, config=deployed.config)
+        says(ended, 3, f"{unreplicated} was never replicated", f"lockstep replicate {deployed.model}")
+
+
+def test_reasons_that_are_too_long_or_missing(deployed: Deployed) -> None:
+    model, long = deployed.model, "x" * 1001
+    cases = (
+        ("rollback", model, "--reason", long),
+        ("rollback", model, "--accept-broken-seal", long),
+        ("rollback", model, "--dry-run", "--accept-broken-seal", long),
+        ("deploy", model, "3", "--accept-broken-seal", long),
+        ("condemn", model, "1", "--reason", long),
+        ("lift", model, "1", "--reason", long),
+    )
+    with deployed.unchanged(), deployed.only_reads():
+        for arguments in cases:
+            says(
+                lockstep(*arguments, config=deployed.config), 3, "1001 characters; at most 1000", "nothing was changed"
+            )
+        for command in ("condemn", "lift"):
+            says(lockstep(command, model, "1", "--reason", " ", config=deployed.config), 3, "empty")
+            assert lockstep(command, model, "1", config=deployed.config).status == 2
+
+
+def test_a_fleet_without_a_cloud(deployed: Deployed, tmp_path: Path) -> None:
+    config = deployed.configured(tmp_path / "c.yaml", fleets__default__clouds=[])
+    with deployed.unchanged():
+        says(lockstep("rollback", deployed.model, config=config), 3, "fleets.default.clouds", "at least 1")
+        with pytest.raises(RefusedError, match="has no cloud"):
+            rollback(replace(deployed.fleet, clouds=()))
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)

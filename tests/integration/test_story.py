@@ -19,7 +19,7 @@ from lockstep.operations.replicate import missing_replicas, replicate
 from lockstep.operations.rollback import rollback
 from lockstep.operations.status import status
 from lockstep.rules.judge import Decision
-from lockstep.rules.state import CONDEMNED_TAG, Version
+from lockstep.rules.state import CONDEMNED_TAG, KNOWN_GOOD_TAG, Version
 from tests.integration.fleets import Traffic, configure, opened, registered, save_model, unique, wait_for_requests
 from tests.sandbox_control import RunningSandbox
 
@@ -62,6 +62,7 @@ def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: s
         assert [report.verdict.decision for report in promoted.stages] == [Decision.PASS] * len(promoted.stages)
         desired = fleet.registry.desired(model)
         assert (desired.champion, desired.fallback, desired.challenger) == (v3, v1, None)
+        assert KNOWN_GOOD_TAG in fleet.registry.tags(v1), "it soaked until it was replaced"
         for cloud in promoted.after.clouds:
             warm = cloud.slot(v1.slot)
             assert warm is not None
@@ -71,6 +72,7 @@ def test_a_models_life_on_three_clouds(sandbox: RunningSandbox, mlflow_server: s
         report = monitor(fleet)
         assert report.verdict.decision is Decision.PASS, report
         assert report.rolled_back is None
+        assert KNOWN_GOOD_TAG in fleet.registry.tags(v3), "it soaked, and was looked at"
 
         done = rollback(fleet, reason="alert 4711")
         assert done.target == v1

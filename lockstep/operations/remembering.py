@@ -1,0 +1,102 @@
+"""What was last known of a model: kept whenever MLflow answers, recalled with the ledger's help when it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from lockstep.clouds.base import Row
+from lockstep.errors import LockstepError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.owed import owed
+from lockstep.rules.owed import Debt, amended
+from lockstep.rules.replay import empty, replay
+from lockstep.rules.state import ModelRecord, Version
+
+RECALLED: Final = 20_000  # entries that are read at most to recall a model
+
+
+def read_record(fleet: Fleet) -> ModelRecord:
+    """MLflow's record with what it is still owed, remembered for the day on which it cannot be asked."""
+    upto = newest_entry(fleet)
+    record = amended(fleet.registry.record(fleet.model), owed_if_known(fleet))
+    remember(fleet, record, upto)
+    return record
+
+
+def recall(fleet: Fleet) -> ModelRecord:
+    """The record without MLflow: the last known one, brought up to date by the ledger, which alone will do as well."""
+    remembered = fleet.last_known.read(fleet.model)
+    try:
+        entries = fleet.ledger.entries(fleet.model, last=RECALLED)
+    except LockstepError as error:
+        fleet.say(f"what was last known is not checked against the ledger: {error.problem}")
+        entries = ()
+    return replay(remembered.record or empty(fleet.model), [one for one in entries if one.number > remembered.upto])
+
+
+def newest_entry(fleet: Fleet) -> int:
+    """Index of the model's newest entry; -1 for none, and for a ledger that cannot be read.
+
+    To be asked before MLflow is: what comes in between is in both then, which does no harm.
+    """
+    try:
+        return max((entry.number for entry in fleet.ledger.entries(fleet.model, last=1)), default=-1)
+    except LockstepError:
+        return -1
+
+
+def owed_if_known(fleet: Fleet) -> tuple[Debt, ...]:
+    """What MLflow is owed; nothing while the ledger cannot be read."""
+    try:
+        return owed(fleet)
+    except LockstepError as error:
+        fleet.say(f"what MLflow is still owed is not known: {error.problem}")
+        return ()
+
+
+def remember(fleet: Fleet, record: ModelRecord, upto: int) -> None:
+    """Keep the record; a disk that is full must not stop anything."""
+    try:
+        fleet.last_known.keep(fleet.model, record, upto)
+    except LockstepError as error:
+        fleet.say(f"what MLflow says was not kept for a day on which it is down: {error.problem}")
+
+
+def rows_of(fleet: Fleet, version: Version) -> tuple[Row, ...]:
+    """Rows to probe the version with, read from MLflow once."""
+    rows = fleet.last_known.details(version).rows
+    if rows is None:
+        rows = fleet.registry.example_rows(version)
+        _keep(fleet, version, rows=rows)
+    return rows
+
+
+def images_of(fleet: Fleet, version: Version) -> Mapping[str, str]:
+    """The serving image by cloud that the version was sealed with, read from MLflow once."""
+    images = fleet.last_known.details(version).images
+    if images is None:
+        images = fleet.registry.manifest(version).env.images
+        _keep(fleet, version, images=images)
+    return images
+
+
+def remember_details(fleet: Fleet, *versions: Version | None) -> None:
+    """Read, where that was not done here before, what a rollback to these would need of MLflow."""
+    for version in versions:
+        if version is None:
+            continue
+        try:
+            images_of(fleet, version)
+            rows_of(fleet, version)
+        except LockstepError as error:
+            fleet.say(f"what a rollback to {version} needs was not kept: {error.problem}")
+
+
+def _keep(
+    fleet: Fleet, version: Version, images: Mapping[str, str] | None = None, rows: tuple[Row, ...] | None = None
+) -> None:
+    try:
+        fleet.last_known.keep_details(version, images=images, rows=rows)
+    except LockstepError as error:
+        fleet.say(f"what a rollback to {version} needs was not kept: {error.problem}")

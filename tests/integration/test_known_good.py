@@ -1,0 +1,146 @@
+"""Where a rollback goes, what is condemned and lifted, and that all of it holds while MLflow is down."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lockstep.operations.known_good import grant_if_earned
+from lockstep.operations.owed import owed, settle
+from lockstep.operations.remembering import read_record, recall
+from lockstep.operations.rollback_plan import plan_rollback
+from lockstep.operations.status import status
+from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, KNOWN_GOOD_TAG
+from lockstep.rules.target import Why
+from tests.integration.deployed import Deployed, lockstep
+from tests.integration.test_bad_input import NOWHERE, says
+
+pytestmark = pytest.mark.timeout(300)
+EARLY, LATE = "2026-11-20T10:00:00Z", "2026-11-21T10:00:00Z"
+
+
+def test_the_newest_known_good_version_goes_before_the_fallback(deployed: Deployed) -> None:
+    registry = deployed.fleet.registry
+    first = plan_rollback(deployed.fleet).way
+    assert (first.target, first.why) == (deployed.v1, Why.FALLBACK)
+    registry.tag(deployed.v3, KNOWN_GOOD_TAG, LATE)
+    registry.tag(deployed.v1, KNOWN_GOOD_TAG, EARLY)
+    found = lockstep("rollback", deployed.model, "--dry-run", "--json", config=deployed.config).document
+    assert (found["target"], found["why"]) == ("3", Why.KNOWN_GOOD.value)
+    registry.tag(deployed.v3, CONDEMNED_TAG, "slow")
+    assert plan_rollback(deployed.fleet).way.target == deployed.v1
+    listed = lockstep("versions", deployed.model, "--json", config=deployed.config).document
+    assert [(row["known_good"], row["condemned"]) for row in listed] == [(EARLY, ""), ("", ""), (LATE, "slow")]
+
+
+def test_a_champion_that_the_ledger_does_not_know_earns_nothing(deployed: Deployed) -> None:
+    """Its alias was set by hand, so nothing says since when it serves."""
+    record = read_record(deployed.fleet)
+    standing = grant_if_earned(deployed.fleet, record, deployed.v3)
+    assert not standing.earned
+    assert KNOWN_GOOD_TAG not in deployed.fleet.registry.tags(deployed.v3)
+
+
+def test_condemning_and_lifting(deployed: Deployed) -> None:
+    model, config, registry = deployed.model, deployed.config, deployed.fleet.registry
+    with deployed.unchanged(), deployed.only_reads():
+        says(
+            lockstep("condemn", model, "2", "--reason", "x", config=config),
+            3,
+            "it is the champion",
+            "roll back instead",
+        )
+    done = lockstep("condemn", model, "1", "--reason", "wrong labels", "--json", config=config)
+    assert done.document == {
+        **{"version": "1", "digest": deployed.v1.digest, "condemned": "wrong labels"},
+        **{"before": None, "fallback": None},
+    }
+    assert FALLBACK not in deployed.show().aliases, "a condemned version is no way back"
+    for arguments in (("rollback", model, "--to", "1"), ("deploy", model, "1")):
+        says(lockstep(*arguments, config=config), 3, "condemned: wrong labels", f"lockstep lift {model} 1 --reason")
+    says(lockstep("rollback", model, config=config), 3, "no known-good version", "condemned: 1", "--to VERSION")
+    again = lockstep("condemn", model, "1", "--reason", "and slow", config=config)
+    assert "it was already: wrong labels" in again.out
+    lifted = lockstep("lift", model, "1", "--reason", "the labels were right", config=config)
+    assert lifted.out == f"{deployed.v1} is no longer condemned: and slow\n"
+    assert CONDEMNED_TAG not in registry.tags(deployed.v1)
+    assert "was not condemned" in lockstep("lift", model, "1", "--reason", "again", config=config).out
+    kinds = [entry.kind for entry in deployed.fleet.ledger.entries(model)]
+    for operation in ("condemn", "lift"):
+        assert kinds.count(f"{operation}.intent") == kinds.count(f"{operation}.outcome") == 2
+    assert kinds.count("condemn.refused") == 1
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
+
+
+def test_a_rollback_while_mlflow_is_down(deployed: Deployed, tmp_path: Path) -> None:
+    """By what was last known; MLflow is told later, and once."""
+    fleet, model = deployed.fleet, deployed.model
+    assert lockstep("status", model, config=deployed.config).status == 0  # which keeps what MLflow says
+    down = deployed.configured(tmp_path / "down.yaml", mlflow__tracking_uri=NOWHERE)
+    dry = lockstep("rollback", model, "--dry-run", "--json", config=down)
+    assert (dry.status, dry.document["target"]) == (0, "1"), dry
+    done = lockstep("rollback", model, "--reason", "alert 7", "--json", config=down)
+    assert done.status == 0, done
+    assert (done.document["target"], done.document["left"]) == ("1", ["2"])
+    assert [text.partition(" ->")[0].partition(" of ")[0] for text in done.document["owed"]] == [
+        *(f"alias {CHAMPION}", f"alias {CHALLENGER}", f"tag {CONDEMNED_TAG}", f"alias {FALLBACK}")
+    ]
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+    outcome = fleet.ledger.entries(model, "rollback.outcome")[-1].body
+    assert (outcome["ending"], outcome["fallback"]) == ("done", None)
+    assert outcome["condemned"] == {deployed.v2.digest: "rolled back from: alert 7"}
+    assert "no answer from MLflow" in str(outcome["mlflow"])
+    assert deployed.show().aliases == {CHAMPION: "2", FALLBACK: "1"}, "MLflow does not know yet"
+
+    second = lockstep("rollback", model, "--reason", "alert 8", "--json", config=down)
+    assert (second.status, second.document["left"]) == (0, []), "a second alert of the incident stays there"
+    says(lockstep("rollback", model, "--to", "2", config=down), 3, "condemned: rolled back from: alert 7")
+
+    seen = status(fleet)
+    assert (seen.desired.champion, seen.desired.fallback, seen.out_of_step) == (deployed.v1, None, {})
+    assert any("still to be told: alias champion" in warning for warning in seen.warnings)
+    assert plan_rollback(fleet).way.target == deployed.v1, "MLflow answers, and what it is owed counts"
+    says(lockstep("rollback", model, "--to", "2", config=deployed.config), 3, "condemned")
+
+    alone = deployed.changed(mlflow__tracking_uri=NOWHERE, state=str(tmp_path / "nothing"))
+    recalled = recall(alone)
+    assert recalled.desired.champion is not None
+    assert recalled.desired.champion.digest == deployed.v1.digest, "the ledger alone will do"
+    assert recalled.of(deployed.v2).condemned == "rolled back from: alert 7"
+
+    assert {str(debt) for debt in settle(fleet)} == set(done.document["owed"])
+    assert deployed.show().aliases == {CHAMPION: "1"}
+    assert fleet.registry.tags(deployed.v2)[CONDEMNED_TAG] == "rolled back from: alert 7"
+    assert (owed(fleet), settle(fleet)) == ((), ())
+
+
+def test_nothing_known_and_mlflow_down(deployed: Deployed, tmp_path: Path) -> None:
+    config = deployed.configured(
+        tmp_path / "c.yaml", mlflow__tracking_uri=NOWHERE, ledger=str(tmp_path / "ledger.db"), state=str(tmp_path / "s")
+    )
+    with deployed.unchanged():
+        says(lockstep("rollback", deployed.model, config=config), 5, f"no answer from MLflow at {NOWHERE}")
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """The address of something that accepts connections and says nothing."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_mlflow_that_hangs_holds_a_rollback_up_for_seconds(deployed: Deployed, hanging: str) -> None:
+    read_record(deployed.fleet)
+    fleet = deployed.changed(mlflow__tracking_uri=hanging, mlflow__rollback_timeout=1.0)
+    fleet.registry.load()
+    began = time.monotonic()
+    planned = plan_rollback(fleet)
+    assert planned.way.target == deployed.v1
+    assert "within 1 s" in planned.known.silent
+    assert time.monotonic() - began < 10.0
