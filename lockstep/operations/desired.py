@@ -100,7 +100,8 @@ def next_fallback(fleet: Fleet, known: Known, way: Way) -> None:
     What serves is no way back from itself; but until it does, the alias says where to go.
     """
     fallback = fallback_after_rollback(known.record, way.target, way.left)
-    if fallback != known.record.desired.fallback:
+    # What is not asked, or was owed something, may still say otherwise; and this outcome ends the debts before it.
+    if known.silent or known.indebted or fallback != known.record.desired.fallback:
         tell(fleet, known, [OwedAlias(FALLBACK, fallback)])
     if known.indebted and not known.silent:
         try:
