@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from prefect import task
@@ -15,7 +16,7 @@ from prefect.futures import PrefectFuture
 
 from lockstep.config import Config
 from lockstep.errors import LockstepError, RetryLaterError
-from lockstep.operations.running import BACKOFF, Job, Outcome
+from lockstep.operations.running import BACKOFF, Job, Outcome, untold
 
 T = TypeVar("T")
 #: A verb has time limits of its own, and says more when it meets one; a task's limit comes after all of them.
@@ -44,9 +45,11 @@ class PrefectRunner:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 
-    def run(self, jobs: Sequence[Job[T]]) -> tuple[Outcome[T], ...]:
+    def run(self, jobs: Sequence[Job[T]], done: Callable[[Outcome[T]], None] = untold) -> tuple[Outcome[T], ...]:
         """See lockstep.operations.running.Runner; must be called inside a flow."""
         submitted = [self._submit(job) for job in jobs]
+        for job, attempts, future in submitted:
+            future.add_done_callback(partial(_tell, job, attempts, done))
         for _, _, future in submitted:
             future.wait()
         return tuple(self._outcome(job, attempts, future.state) for job, attempts, future in submitted)
@@ -64,7 +67,8 @@ class PrefectRunner:
             attempts.done = True
 
         def may_succeed_later(*_: object) -> bool:
-            return isinstance(attempts.error, RetryLaterError)
+            in_time = time.monotonic() - attempts.began < job.limit
+            return in_time and isinstance(attempts.error, RetryLaterError)
 
         run = task(
             name=f"step on {job.cloud}" if job.cloud else "step",
@@ -93,6 +97,15 @@ class PrefectRunner:
             return Outcome(job.cloud, job.name, seconds, error=late)
         state.result(raise_on_failure=True)  # raises what no operation foresaw
         raise RuntimeError(f"task {job.name} ended as {state.name}: {state.message}")
+
+
+def _tell(job: Job[T], attempts: _Attempts[T], done: Callable[[Outcome[T]], None], _: object) -> None:
+    """What a job's attempts came to; a task run that ended in another way is for `run` to raise."""
+    seconds = time.monotonic() - attempts.began
+    if attempts.done:
+        done(Outcome(job.cloud, job.name, seconds, attempts.value))
+    elif attempts.error is not None:
+        done(Outcome(job.cloud, job.name, seconds, error=attempts.error))
 
 
 def runner_for(config: Config) -> PrefectRunner:

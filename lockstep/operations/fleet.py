@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from lockstep.clouds.base import Cloud, Row
 from lockstep.config import Config, FleetSettings
 from lockstep.errors import NotFoundError
-from lockstep.operations.running import Job, Outcome, Runner, ThreadRunner
+from lockstep.operations.running import Job, Outcome, Runner, ThreadRunner, look
 from lockstep.rules.state import FleetState
 from lockstep.stores.artifacts import Replicas
 from lockstep.stores.keys import Keys, load_keys
@@ -92,9 +92,13 @@ class Fleet:
         """The same for what only looks: always in threads, since a task run for each look would bury the changes."""
         return LOOKS.run(self._jobs(what, call, retries))
 
-    def observe(self) -> FleetState:
-        """What every cloud reports now; a cloud that does not answer is named with its reason, never left out."""
-        outcomes = self.look_at_each(f"observe {self.model}", lambda cloud: cloud.observe(self.model))
+    def observe(self, *, urgent: bool = False) -> FleetState:
+        """What every cloud reports now; a cloud that does not answer is named with its reason, never left out.
+
+        When it is `urgent`, a cloud that hangs while others have answered is not waited for.
+        """
+        jobs = self._jobs(f"observe {self.model}", lambda cloud: cloud.observe(self.model), 0)
+        outcomes = look(jobs) if urgent else LOOKS.run(jobs)
         return FleetState(
             self.model,
             tuple(outcome.value for outcome in outcomes if outcome.value is not None),

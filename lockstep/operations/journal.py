@@ -34,14 +34,18 @@ _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 
 
 @contextlib.contextmanager
-def record(fleet: Fleet, operation: str, version: Version | None, **intent: object) -> Iterator[dict[str, object]]:
+def record(
+    fleet: Fleet, operation: str, version: Version | None, begun: str = "", /, **intent: object
+) -> Iterator[dict[str, object]]:
     """Write the intent, run the block, write the outcome: what the block put into the dictionary, and any error.
+
+    `begun` is the event of an operation that was killed and goes on: its intent stands, its outcome is still missing.
 
     A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows. Raises
     LockstepError, without running the block, when the intent of an operation that can wait cannot be written, and
     OvertakenError when another operation has taken the lease that this one works under.
     """
-    event = str(uuid.uuid4())
+    event = begun or str(uuid.uuid4())
     subject = {**_subject(version), **_outer()}
     via: dict[str, object] = {"via": fleet.via} if fleet.via else {}
     if fleet.alert and not _WITHIN.get():
@@ -80,12 +84,12 @@ def refusals(fleet: Fleet, operation: str, version: Version | None, **asked: obj
         raise
 
 
-def note(fleet: Fleet, kind: str, body: Mapping[str, object]) -> Entry:
+def note(fleet: Fleet, kind: str, body: Mapping[str, object], event_id: str = "") -> Entry:
     """One entry by itself, of something that has no beginning and end: a verdict, a refusal.
 
-    Its number is below 0 while the ledger cannot be written.
+    Its number is below 0 while the ledger cannot be written. With an `event_id` it is written once only.
     """
-    return _append(fleet, str(uuid.uuid4()), kind, {**_outer(), **body})
+    return _append(fleet, event_id or str(uuid.uuid4()), kind, {**_outer(), **body})
 
 
 def keep_copies(fleet: Fleet) -> None:

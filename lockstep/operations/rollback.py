@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lockstep.errors import DeploymentFailedError, DigestMismatchError, LockstepError, SplitError
 from lockstep.operations.desired import commit, condemn_left, next_fallback, without_mlflow
@@ -14,10 +14,13 @@ from lockstep.operations.lease import Writer, writing
 from lockstep.operations.probe import with_probe
 from lockstep.operations.reasons import checked_reason
 from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
-from lockstep.operations.switch import failures, move_all, prepare_slots, show
+from lockstep.operations.running import Outcome
+from lockstep.operations.switch import Verified, move_all, prepare_slots, reason_of, show
+from lockstep.operations.unfinished import Begun, go_on, unfinished
+from lockstep.operations.walk import Hands, Tell, walk
 from lockstep.rules.plan import Plan
 from lockstep.rules.state import FleetState, Version
-from lockstep.rules.switch import Ending, SwitchResult
+from lockstep.rules.switch import Announced, Ended, Ending, Kind, Place, Switch, SwitchResult, after
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ def rollback(
 ) -> Rollback:
     """Put every cloud on the target, read back and probed; condemns the versions that are left behind.
 
-    `to` is a version, or a text that names one. Already there: verifies, and says so. Raises SplitError when a cloud
-    could not follow, after the others did, and DeploymentFailedError, with nothing changed, when no cloud could make
-    the target ready.
+    `to` is a version, or a text that names one. Already there: verifies, and says so. One that was begun and killed is
+    finished. Raises SplitError when a cloud could not follow, after the others did, and DeploymentFailedError, with
+    nothing changed, when no cloud could make the target ready.
     """
     began = time.monotonic()
     reason = checked_reason(reason)
@@ -54,15 +57,19 @@ def rollback(
     named = None if isinstance(to, str) else to
     asked = {"reason": reason, "to": to} if isinstance(to, str) else {"reason": reason}
 
-    def plan() -> RollbackPlan:
+    def plan() -> tuple[RollbackPlan, Begun | None]:
+        begun = unfinished(fleet)
         with refusals(fleet, "rollback", named, **asked):
-            return plan_rollback(fleet, to, accept_broken_seal)
+            return plan_rollback(fleet, to or (begun.target if begun else None), accept_broken_seal), begun
 
     with writing(fleet, "rollback", named, urgent=True) as writer:
-        planned = plan()
+        planned, begun = plan()
         if writer.take(planned.way.target):  # a rollout wrote until now
-            planned = plan()
-        return _join(fleet, writer, planned, reason, began) or _carry_out(fleet, planned, reason, began)
+            planned, begun = plan()
+        if begun is not None and not go_on(fleet, begun, planned.way.target):
+            begun = None
+        first = _join(fleet, writer, planned, reason, began) if begun is None else None
+        return first or _carry_out(fleet, planned, begun, reason, began)
 
 
 def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, began: float) -> Rollback | None:
@@ -80,42 +87,45 @@ def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, bega
     return Rollback(target, (), planned.plan, before, before, result, time.monotonic() - began, first)
 
 
-def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -> Rollback:
+def _carry_out(fleet: Fleet, planned: RollbackPlan, begun: Begun | None, reason: str, began: float) -> Rollback:
     target, before, plan = planned.way.target, planned.before, planned.plan
+    left = planned.way.left if begun is None else begun.leaving(planned.way.left)
+    reason = reason or (begun.reason if begun else "")
     known = planned.known
     fleet = _probing(without_mlflow(fleet, known), target, broken=bool(planned.accepted))
+    switch = Switch.of(
+        Kind.ROLLBACK, [cloud.name for cloud in fleet.clouds], cold=[change.cloud for change in plan.prepares]
+    )
     intent = {
         **planned.accepted,
         "reason": reason,
         "chosen": planned.way.why.value,
+        "leaves": [{"version": version.label, "digest": version.digest} for version in left],
         "before": traffic(before),
-        "slots": slots(target, *planned.way.left, state=before),
+        "slots": slots(target, *left, state=before),
         "plan": list(plan.explain()),
     }
-    with record(fleet, "rollback", target, **intent) as outcome:
+    with record(fleet, "rollback", target, begun.event if begun else "", **intent) as outcome:
         fleet.say(f"rolling {fleet.model} back to {target}: {planned.way.why}")
         show(fleet, plan)
-        unready = failures(prepare_slots(fleet, plan.prepares))
-        if unready and not {cloud.cloud for cloud in before.clouds} - set(unready):
+        switch = walk(after(switch, Announced()), _hands(fleet, planned, reason))
+        result = switch.result
+        if not switch.committed:
             raise DeploymentFailedError(
-                f"{target} could not be made ready on any cloud: {SwitchResult({}, unready).explain()}",
+                f"{target} could not be made ready on any cloud: {result.explain()}",
                 hint=f"nothing was changed; see `lockstep versions {fleet.model}` for another version, or mend what is "
                 f"named: lockstep replicate {fleet.model} {target.label}",
             )
-        commit(fleet, known, target)
-        ready = {cloud.name for cloud in fleet.clouds} - set(unready)
-        moved = move_all(fleet, target, before, ready, f"rollback: {reason or 'no reason given'}")
-        result = SwitchResult(moved.seconds, {**unready, **moved.reasons})
-        after = fleet.observe()
         seconds = time.monotonic() - began
+        now = fleet.observe(urgent=True)
         outcome.update(
-            left=[version.label for version in planned.way.left],
+            left=[version.label for version in left],
             ending=result.ending.value,
             seconds={cloud: round(value, 3) for cloud, value in result.seconds.items()},
             split=dict(result.reasons),
-            after=traffic(after),
+            after=traffic(now),
         )
-        condemn_left(fleet, known, planned.way.left, reason)
+        condemn_left(fleet, known, left, reason)
         outcome.update(known.outcome)
         if result.ending is not Ending.DONE:
             raise SplitError(
@@ -123,10 +133,34 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, reason: str, began: float) -
                 f"{result.explain()}",
                 hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
             )
-        next_fallback(fleet, known, planned.way)
+        next_fallback(fleet, known, replace(planned.way, left=left))
         outcome.update(known.outcome)
     owed = tuple(map(str, known.owed))
-    return Rollback(target, planned.way.left, plan, before, after, result, seconds, owed=owed)
+    return Rollback(target, left, plan, before, now, result, seconds, owed=owed)
+
+
+def _hands(fleet: Fleet, planned: RollbackPlan, reason: str) -> Hands:
+    """What carries the steps of this rollback out."""
+
+    def prepare(clouds: tuple[str, ...], tell: Tell) -> None:
+        prepare_slots(
+            fleet,
+            [change for change in planned.plan.prepares if change.cloud in clouds],
+            lambda one: tell(Ended(one.cloud, Place.PREPARING, one.seconds, reason_of(one))),
+        )
+
+    def flip(clouds: tuple[str, ...], tell: Tell) -> None:
+        def done(one: Outcome[Verified]) -> None:
+            seconds = one.seconds if one.value is None else one.value.seconds
+            tell(Ended(one.cloud, Place.FLIPPING, seconds, reason_of(one)))
+
+        why = f"rollback: {reason or 'no reason given'}"
+        move_all(fleet, planned.way.target, planned.before, clouds, why, done, urgent=True)
+
+    def take_back(clouds: tuple[str, ...], tell: Tell) -> None:
+        raise AssertionError(f"a rollback takes nothing back on {clouds}")
+
+    return Hands(lambda: commit(fleet, planned.known, planned.way.target), prepare, flip, take_back)
 
 
 def _probing(fleet: Fleet, target: Version, *, broken: bool) -> Fleet:

@@ -53,7 +53,7 @@ def plan_rollback(fleet: Fleet, to: Version | str | None = None, accept_broken_s
     known = read_known(fleet)
     fleet = without_mlflow(fleet, known)
     named = find_version(known.record, to) if isinstance(to, str) else to
-    before = fleet.observe()
+    before = fleet.observe(urgent=True)
     way = choose_way(known.record, named, before, _arrived(fleet))
     splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
     plan = plan_changes(Target((way.target,), splits), before)

@@ -6,27 +6,37 @@ each. A job that fails does not stop the others, and never raises out of `run`.
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Final, Generic, Protocol, TypeVar
 
-from lockstep.errors import LockstepError, RetryLaterError
+from lockstep.errors import LockstepError, RetryLaterError, UnreachableError
 
 T = TypeVar("T")
 #: Seconds before the second, third and fourth attempt at a job that may succeed later.
 BACKOFF: Final = (0.2, 1.0, 3.0)
+#: Seconds that a look may come later than the first one that answers.
+GRACE: Final = 2.0
 
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """One step on one cloud. `call` must be idempotent: it may be run again after a failure or a crash."""
+    """One step on one cloud. `call` must be idempotent: it may be run again after a failure or a crash.
+
+    What may succeed later is tried again `retries` times, but not once `limit` seconds have gone by.
+    """
 
     cloud: str
     name: str
     call: Callable[[], T]
     retries: int = 2
+    limit: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -45,22 +55,36 @@ class Outcome(Generic[T]):
         return self.error is None
 
 
+def untold(outcome: object) -> None:
+    """For callers that wait for all."""
+
+
 class Runner(Protocol):
     """Carries out jobs."""
 
-    def run(self, jobs: Sequence[Job[T]]) -> tuple[Outcome[T], ...]:
-        """Do all jobs at the same time; outcomes in the order of the jobs."""
+    def run(self, jobs: Sequence[Job[T]], done: Callable[[Outcome[T]], None] = untold) -> tuple[Outcome[T], ...]:
+        """Do all jobs at the same time; outcomes in the order of the jobs.
+
+        `done` is told of each outcome as soon as it is there, from any thread.
+        """
 
 
 class ThreadRunner:
-    """Runs jobs in threads of this process, one a job."""
+    """Runs jobs in threads of this process, one a job, each in the caller's context."""
 
-    def run(self, jobs: Sequence[Job[T]]) -> tuple[Outcome[T], ...]:
+    def run(self, jobs: Sequence[Job[T]], done: Callable[[Outcome[T]], None] = untold) -> tuple[Outcome[T], ...]:
         """See Runner."""
         if not jobs:
             return ()
+
+        def told(job: Job[T]) -> Outcome[T]:
+            outcome = attempt(job)
+            done(outcome)
+            return outcome
+
         with ThreadPoolExecutor(max_workers=len(jobs), thread_name_prefix="lockstep") as pool:
-            return tuple(pool.map(attempt, jobs))
+            futures = [pool.submit(copy_context().run, told, job) for job in jobs]
+            return tuple(future.result() for future in futures)
 
 
 def attempt(job: Job[T]) -> Outcome[T]:
@@ -71,9 +95,51 @@ def attempt(job: Job[T]) -> Outcome[T]:
             value = job.call()
             return Outcome(job.cloud, job.name, time.monotonic() - began, value)
         except RetryLaterError as error:
-            if number == job.retries:
+            if number == job.retries or time.monotonic() - began >= job.limit:
                 return Outcome(job.cloud, job.name, time.monotonic() - began, error=error)
             time.sleep(BACKOFF[min(number, len(BACKOFF) - 1)])
         except LockstepError as error:
             return Outcome(job.cloud, job.name, time.monotonic() - began, error=error)
     raise AssertionError("unreachable")
+
+
+def look(jobs: Sequence[Job[T]]) -> tuple[Outcome[T], ...]:
+    """The same for looks that the urgent must not wait for: one that hangs while others have answered is left behind.
+
+    Once one has answered, the others have GRACE seconds more, or twice what it took if that is longer: a process that
+    has just begun and a machine that is loaded are slow for all of them. Who does not answer is UnreachableError.
+    """
+    answers: SimpleQueue[tuple[int, Outcome[T] | BaseException]] = SimpleQueue()
+
+    def answer(place: int, job: Job[T]) -> None:
+        try:
+            answers.put((place, attempt(job)))
+        except BaseException as error:
+            answers.put((place, error))
+
+    for place, job in enumerate(jobs):  # not of a pool: those are waited for when the process ends
+        threading.Thread(target=copy_context().run, args=(answer, place, job), daemon=True).start()
+    began = time.monotonic()
+    deadline = math.inf
+    found: dict[int, Outcome[T]] = {}
+    while len(found) < len(jobs):
+        try:
+            left = None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
+            place, outcome = answers.get(timeout=left)
+        except Empty:
+            break
+        if isinstance(outcome, BaseException):
+            raise outcome
+        found[place] = outcome
+        if outcome.done and math.isinf(deadline):
+            now = time.monotonic()
+            deadline = now + max(GRACE, 2 * (now - began))
+    waited = time.monotonic() - began
+    return tuple(found.get(place) or _silent(job, waited) for place, job in enumerate(jobs))
+
+
+def _silent(job: Job[T], waited: float) -> Outcome[T]:
+    error = UnreachableError(
+        f"no answer within {waited:.1f} s ({job.name})", cloud=job.cloud, hint="it was not waited for any longer"
+    )
+    return Outcome(job.cloud, job.name, waited, error=error)

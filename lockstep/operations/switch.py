@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import Final
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError, OvertakenError
@@ -14,23 +16,31 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, slots, weights
 from lockstep.operations.probe import wait_until_serving
 from lockstep.operations.remembering import images_of
-from lockstep.operations.running import Job, Outcome
+from lockstep.operations.running import Job, Outcome, untold
 from lockstep.rules.plan import Plan, PrepareSlot, RetireSlot, ShiftTraffic
 from lockstep.rules.state import FleetState, Version
 from lockstep.rules.switch import SwitchResult
 from lockstep.rules.traffic import TrafficSplit
 
+LEAST: Final = 2.0  # seconds for a read-back, however long the flip itself took
+MANY: Final = 1_000  # attempts at what is urgent: its time ends it
+
 
 @dataclass(frozen=True)
-class _Verified:
+class Verified:
     """Seconds that a shift took on one cloud, and when it was read back."""
 
     seconds: float
     at: str
 
 
-def prepare_slots(fleet: Fleet, changes: Sequence[PrepareSlot]) -> tuple[Outcome[None], ...]:
-    """Make slots ready on their clouds, at the same time."""
+Done = Callable[[Outcome[Verified]], None]
+
+
+def prepare_slots(
+    fleet: Fleet, changes: Sequence[PrepareSlot], done: Callable[[Outcome[None]], None] = untold
+) -> tuple[Outcome[None], ...]:
+    """Make slots ready on their clouds, at the same time; `done` is told of each as soon as it is."""
     if not changes:
         return ()
     named = slots(*(change.version for change in changes))
@@ -46,8 +56,9 @@ def prepare_slots(fleet: Fleet, changes: Sequence[PrepareSlot]) -> tuple[Outcome
         return lambda: prepare(change)
 
     with record(fleet, "prepare", None, clouds=_by_cloud(changes), slots=named) as outcome:
-        outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
-        outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes))
+        outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes], done)
+        seconds = {one.cloud: round(one.seconds, 3) for one in outcomes if one.done}
+        outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes), seconds=seconds)
         stop_if_overtaken(outcomes)
         return outcomes
 
@@ -65,57 +76,78 @@ def sealed_images(fleet: Fleet, version: Version) -> Mapping[str, str]:
 
 
 def shift_traffic(
-    fleet: Fleet, changes: Sequence[ShiftTraffic], versions: Sequence[Version], why: str = ""
+    fleet: Fleet,
+    changes: Sequence[ShiftTraffic],
+    versions: Sequence[Version],
+    why: str = "",
+    done: Done = untold,
+    *,
+    urgent: bool = False,
 ) -> SwitchResult:
     """Move the traffic on every named cloud at once; a cloud counts only when it was verified.
 
     `versions` are those whose slots the splits may name; the one with all the traffic is probed for real answers. The
-    ledger gets the split of every cloud before, and after with the time at which it was read back there.
+    ledger gets the split of every cloud before, and after with the time at which it was read back there. `done` is told
+    of each cloud as soon as it is verified or given up; what is `urgent` is tried for as long as the cloud's time for a
+    shift lasts.
     """
     if not changes:
         return SwitchResult({}, {})
     before = {change.cloud: weights(change.before) for change in changes}
     after = {change.cloud: weights(change.after) for change in changes}
     with record(fleet, "shift", None, before=before, after=after, slots=slots(*versions), why=why) as outcome:
-        outcomes = _shift(fleet, changes, {version.slot: version for version in versions})
-        done = {one.cloud: one.value for one in outcomes if one.value is not None}
-        failed = {one.cloud: _reason(one) for one in outcomes if not one.done}
+        outcomes = _shift(fleet, changes, {version.slot: version for version in versions}, done, urgent=urgent)
+        moved = {one.cloud: one.value for one in outcomes if one.value is not None}
+        failed = {one.cloud: reason_of(one) for one in outcomes if not one.done}
         outcome.update(
             before=before,
             wanted=after,
-            after={cloud: after[cloud] for cloud in done},
-            verified={cloud: value.at for cloud, value in done.items()},
-            seconds={cloud: round(value.seconds, 3) for cloud, value in done.items()},
+            after={cloud: after[cloud] for cloud in moved},
+            verified={cloud: value.at for cloud, value in moved.items()},
+            seconds={cloud: round(value.seconds, 3) for cloud, value in moved.items()},
             slots=slots(*versions),
             split=failed,
         )
         stop_if_overtaken(outcomes)
-    return SwitchResult({cloud: value.seconds for cloud, value in done.items()}, failed)
+    return SwitchResult({cloud: value.seconds for cloud, value in moved.items()}, failed)
 
 
 def _shift(
-    fleet: Fleet, changes: Sequence[ShiftTraffic], by_slot: Mapping[str, Version]
-) -> tuple[Outcome[_Verified], ...]:
+    fleet: Fleet, changes: Sequence[ShiftTraffic], by_slot: Mapping[str, Version], done: Done, *, urgent: bool
+) -> tuple[Outcome[Verified], ...]:
     check = guard(fleet.model)
 
-    def shift(cloud: Cloud, change: ShiftTraffic) -> _Verified:
+    def shift(cloud: Cloud, change: ShiftTraffic) -> Verified:
         check()
         began = time.monotonic()
         cloud.set_traffic(fleet.model, change.after)
         whole = next((slot for slot, weight in change.after.weights if weight == 100), None)
         version = by_slot.get(whole) if whole else None
-        wait_until_serving(cloud, fleet.model, change.after, version, fleet.probe, cloud.traffic_timeout)
-        fleet.say(f"traffic {change.after}", change.cloud)
-        return _Verified(time.monotonic() - began, datetime.now(UTC).isoformat())
+        left = cloud.traffic_timeout - (time.monotonic() - began)
+        patience = min(cloud.traffic_timeout, max(left, LEAST)) if urgent else cloud.traffic_timeout
+        wait_until_serving(cloud, fleet.model, change.after, version, fleet.probe, patience)
+        seconds = time.monotonic() - began
+        fleet.say(f"traffic {change.after}, verified after {seconds:.1f} s", change.cloud)
+        return Verified(seconds, datetime.now(UTC).isoformat())
 
-    def bound(change: ShiftTraffic) -> Callable[[], _Verified]:
-        return lambda: shift(fleet.cloud(change.cloud), change)
+    def job(change: ShiftTraffic) -> Job[Verified]:
+        cloud = fleet.cloud(change.cloud)
+        if urgent:
+            return Job(cloud.name, str(change), partial(shift, cloud, change), MANY, cloud.traffic_timeout)
+        return Job(cloud.name, str(change), partial(shift, cloud, change))
 
-    return fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
+    return fleet.runner.run([job(change) for change in changes], done)
 
 
 def move_all(
-    fleet: Fleet, version: Version, observed: FleetState, clouds: Collection[str], why: str = ""
+    fleet: Fleet,
+    version: Version,
+    observed: FleetState,
+    clouds: Collection[str],
+    why: str = "",
+    done: Done = untold,
+    *,
+    urgent: bool = False,
 ) -> SwitchResult:
     """All traffic to one version on `clouds`, also where `observed` shows it so already: shows may be stale."""
     known = {cloud.cloud: cloud.split for cloud in observed.clouds}
@@ -123,7 +155,7 @@ def move_all(
     changes = [
         ShiftTraffic(cloud.name, known.get(cloud.name), wanted) for cloud in fleet.clouds if cloud.name in clouds
     ]
-    return shift_traffic(fleet, changes, [version], why)
+    return shift_traffic(fleet, changes, [version], why, done, urgent=urgent)
 
 
 def retire_slots(fleet: Fleet, changes: Sequence[RetireSlot]) -> tuple[Outcome[None], ...]:
@@ -154,10 +186,10 @@ def show(fleet: Fleet, plan: Plan) -> None:
 
 def failures(outcomes: Sequence[Outcome[None]]) -> dict[str, str]:
     """Why each cloud that failed did."""
-    return {outcome.cloud: _reason(outcome) for outcome in outcomes if not outcome.done}
+    return {outcome.cloud: reason_of(outcome) for outcome in outcomes if not outcome.done}
 
 
-def stop_if_overtaken(outcomes: Sequence[Outcome[_Verified]] | Sequence[Outcome[None]]) -> None:
+def stop_if_overtaken(outcomes: Sequence[Outcome[Verified]] | Sequence[Outcome[None]]) -> None:
     """An operation that lost its lease in the middle of a step ends there; it has not failed on a cloud."""
     for outcome in outcomes:
         if isinstance(outcome.error, OvertakenError):
@@ -174,5 +206,6 @@ def _by_cloud(changes: Sequence[PrepareSlot] | Sequence[RetireSlot]) -> Mapping[
     return found
 
 
-def _reason(outcome: Outcome[_Verified] | Outcome[None]) -> str:
+def reason_of(outcome: Outcome[Verified] | Outcome[None]) -> str:
+    """Why it failed; empty for one that did not."""
     return "" if outcome.error is None else outcome.error.reason

@@ -6,7 +6,7 @@ import pytest
 
 from lockstep.errors import RefusedError, UnreachableError
 from lockstep.operations import running
-from lockstep.operations.running import Job, ThreadRunner
+from lockstep.operations.running import Job, Outcome, ThreadRunner, look
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +56,52 @@ def test_a_mistake_in_the_program_is_not_hidden() -> None:
 
 def test_nothing_to_do_is_nothing_done() -> None:
     assert ThreadRunner().run([]) == ()
+
+
+def test_no_attempt_begins_once_its_time_is_over() -> None:
+    calls = []
+
+    def never() -> None:
+        calls.append(1)
+        raise UnreachableError("never")
+
+    (outcome,) = ThreadRunner().run([Job("a", "never", never, retries=5, limit=0.0)])
+    assert isinstance(outcome.error, UnreachableError)
+    assert len(calls) == 1
+
+
+def test_each_outcome_is_told_as_soon_as_it_is_there() -> None:
+    first = threading.Event()
+    told: list[str] = []
+
+    def done(outcome: Outcome[bool]) -> None:
+        told.append(outcome.cloud)
+        first.set()
+
+    jobs = [Job("slow", "slow", lambda: first.wait(10)), Job("quick", "quick", lambda: True)]
+    assert [outcome.value for outcome in ThreadRunner().run(jobs, done)] == [True, True]
+    assert told == ["quick", "slow"]
+
+
+def test_a_look_that_hangs_is_left_behind_once_another_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "GRACE", 0.05)
+    end = threading.Event()
+    quick, hanging, refused = look(
+        [Job("a", "look", lambda: True), Job("b", "look", lambda: end.wait(20)), Job("c", "look", refuse, retries=0)]
+    )
+    end.set()
+    assert quick.value is True
+    assert isinstance(hanging.error, UnreachableError)
+    assert "no answer within" in str(hanging.error)
+    assert isinstance(refused.error, RefusedError)
+
+
+def test_looks_are_waited_for_while_none_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "GRACE", 0.0)
+    (outcome, failed) = look([Job("a", "look", lambda: threading.Event().wait(0.3)), Job("b", "look", refuse)])
+    assert outcome.done
+    assert isinstance(failed.error, RefusedError)
+
+
+def refuse() -> bool:
+    raise RefusedError("no")
