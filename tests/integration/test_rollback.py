@@ -1,0 +1,67 @@
+"""A rollback in trouble: no cloud holds the others, and one that was killed is finished by the next."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+
+from lockstep.errors import SplitError
+from lockstep.operations.fleet import Event
+from lockstep.operations.rollback import rollback
+from lockstep.rules.state import CHAMPION, CONDEMNED_TAG
+from lockstep.rules.traffic import TrafficSplit
+from tests.integration.deployed import Deployed
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_a_cloud_that_hangs_holds_no_other(deployed: Deployed) -> None:
+    fleet = deployed.changed(clouds__azure__call_timeout=3.0, clouds__azure__traffic_timeout=4.0)
+    told: dict[str, float] = {}
+
+    def watch(event: Event) -> None:
+        if "verified after" in event.text:
+            told.setdefault(event.cloud, time.monotonic())
+
+    watched = type(fleet)(**{**vars(fleet), "observer": watch})
+    with deployed.control.during("azure", "hang", seconds=120, delay=6), pytest.raises(SplitError) as split:
+        rollback(watched, reason="azure hangs")
+    ended = time.monotonic()
+    assert set(told) == {"aws", "gcp"}
+    assert all(ended - at > 3.0 for at in told.values()), "they were verified while azure was still being tried"
+    assert "azure: " in str(split.value)
+    outcome = fleet.ledger.entries(deployed.model, "rollback.outcome")[-1].body
+    assert (outcome["ending"], sorted(outcome["seconds"])) == ("split", ["aws", "gcp"])  # type: ignore[call-overload]
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_next(deployed: Deployed) -> None:
+    """Killed after the decision and the first flip, as the ledger and the clouds show it then."""
+    fleet, event = deployed.fleet, str(uuid.uuid4())
+    left = {"version": deployed.v2.label, "digest": deployed.v2.digest}
+    intent = {"version": deployed.v1.label, "digest": deployed.v1.digest, "leaves": [left], "reason": "an alert"}
+    fleet.ledger.append(f"{event}/intent", "rollback.intent", deployed.model, "anna", intent)
+    fleet.registry.set_alias(deployed.v1, CHAMPION)
+    fleet.clouds[0].set_traffic(deployed.model, TrafficSplit.all_to(deployed.v1.slot))
+    told: list[str] = []
+    watched = type(fleet)(**{**vars(fleet), "observer": lambda event: told.append(event.text)})
+    since = len(fleet.ledger.entries(deployed.model, "rollback."))
+    done = rollback(watched)
+    assert any("going on with the rollback" in line and "anna" in line for line in told)
+    assert (done.target.digest, [one.digest for one in done.left]) == (deployed.v1.digest, [deployed.v2.digest])
+    assert CONDEMNED_TAG in fleet.registry.tags(deployed.v2)
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+    (outcome,) = fleet.ledger.entries(deployed.model, "rollback.")[since:]
+    assert (outcome.kind, outcome.body["intent"], outcome.body["error"]) == ("rollback.outcome", event, "")
+
+
+def test_a_killed_rollback_is_given_up_for_another_target(deployed: Deployed) -> None:
+    fleet, event = deployed.fleet, str(uuid.uuid4())
+    intent = {"version": deployed.v1.label, "digest": deployed.v1.digest, "leaves": []}
+    fleet.ledger.append(f"{event}/intent", "rollback.intent", deployed.model, "anna", intent)
+    done = rollback(fleet, to=deployed.v2)
+    assert done.target == deployed.v2
+    outcomes = {str(entry.body["intent"]): entry for entry in fleet.ledger.entries(deployed.model, "rollback.outcome")}
+    assert "given up" in str(outcomes[event].body["error"])
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
