@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 import urllib3
 from werkzeug.http import http_date
 from werkzeug.wrappers import Request, Response
 
+from sandbox.azure.worm import Worm
 from sandbox.faults import Fault, Faults
 from sandbox.web import Target
+
+if TYPE_CHECKING:
+    from sandbox.azure.azurite import Azurite
 
 HOP_BY_HOP: Final = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
@@ -34,6 +38,7 @@ BLOB: Final = {
     ("GET", "tags"): "GetBlobTags",
     ("HEAD", ""): "GetBlobProperties",
     ("DELETE", ""): "DeleteBlob",
+    ("DELETE", "immutabilityPolicies"): "DeleteBlobImmutabilityPolicy",
 }
 CONTAINER: Final = {
     ("PUT", ""): "CreateContainer",
@@ -53,8 +58,9 @@ class BlobProxy:
 
     cloud = "azure"
 
-    def __init__(self, upstream: str, faults: Faults) -> None:
+    def __init__(self, upstream: str, faults: Faults, azurite: Azurite, locked: str) -> None:
         self._faults = faults
+        self._worm = Worm(azurite, locked, _error)
         address = urllib3.util.parse_url(upstream)
         self._pool = urllib3.HTTPConnectionPool(
             address.host or "127.0.0.1",
@@ -84,6 +90,11 @@ class BlobProxy:
         if target.operation in WRITES and self._faults.take("azure", target.operation, ("ignore",), target.resource):
             request.get_data()
             return _written(WRITES[target.operation])
+        if target.resource.partition("/")[0] == self._worm.container:
+            return self._worm.respond(request, target, lambda: self._passed_on(request))
+        return self._passed_on(request)
+
+    def _passed_on(self, request: Request) -> Response:
         # Lower-case: WSGI has lost the names' case, and a blob's metadata takes its names from x-ms-meta-* headers.
         headers = {k.lower(): v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
         try:

@@ -38,6 +38,7 @@ WORKSPACE: Final = "lockstep"
 ACCOUNT: Final = "lockstepsandbox"
 CONTAINER: Final = "lockstep-models"
 ARCHIVE: Final = "lockstep-ledger"
+LOCKED: Final = "lockstep-ledger-locked"
 DATASTORE: Final = "lockstep_models"
 IMAGE: Final = "lockstep.azurecr.io/lockstep-serving@sha256:" + hashlib.sha256(b"lockstep-serving").hexdigest()
 
@@ -67,7 +68,7 @@ class AzureServers:
         world, store = self._world, self._store
         certificates = issue(world.folder / "azure")
         default_container = f"azureml-blobstore-{uuid.uuid4()}"
-        self._azurite.start((CONTAINER, ARCHIVE, default_container))
+        self._azurite.start((CONTAINER, ARCHIVE, LOCKED, default_container))
         tokens, routes, metrics = Tokens(self._tenant), Routes(world.seed), Metrics()
         entra = Entra(tokens, self._client, self._secret)
         manager = ResourceManager(
@@ -103,6 +104,7 @@ class AzureServers:
         resource_manager = serve(manager, 16)
         manager.audiences = (*MANAGEMENT, resource_manager)
         entra.allow(resource_manager)
+        blobs = BlobProxy(self._azurite.url, world.faults, self._azurite, LOCKED)
         self._settings = {
             "resource_manager": resource_manager,
             "authority": serve(entra, 6),
@@ -116,9 +118,10 @@ class AzureServers:
             "region": REGION,
             "storage_account": ACCOUNT,
             "storage_key": self._azurite.key,
-            "blob_endpoint": f"{serve(BlobProxy(self._azurite.url, world.faults), 24)}/{ACCOUNT}",
+            "blob_endpoint": f"{serve(blobs, 24)}/{ACCOUNT}",
             "container": CONTAINER,
             "archive_container": ARCHIVE,
+            "locked_archive_container": LOCKED,
             "datastore": DATASTORE,
             "default_datastore": DEFAULT_DATASTORE,
             "default_container": default_container,

@@ -11,7 +11,8 @@ from typing import Any
 
 import boto3
 import pytest
-from azure.storage.blob import ContainerClient
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import ContainerClient, ImmutabilityPolicy
 from botocore.exceptions import ClientError
 from google.api_core.exceptions import GoogleAPIError
 from google.cloud import storage
@@ -36,7 +37,9 @@ class Subject:
     control: Control
     overwrite: Callable[[str, bytes], object]
     delete: Callable[[str], object]
+    destroy: Callable[[str, str], object]
     connect: Callable[..., Archive]
+    locked: bool = False  # Azure's container with version-level immutability, rather than the plain one
 
     def put(self, name: str, content: bytes) -> bool:
         return self.archive.create(name, content, soon())
@@ -45,8 +48,8 @@ class Subject:
         """Whether the store let somebody do it."""
         try:
             change(*given)
-        except (ClientError, GoogleAPIError) as refusal:
-            return not ("AccessDenied" in str(refusal) or "retention" in str(refusal))
+        except (ClientError, GoogleAPIError, HttpResponseError) as refusal:
+            return not any(word in str(refusal) for word in ("AccessDenied", "retention", "BlobImmutableDueToPolicy"))
         return True
 
 
@@ -54,27 +57,34 @@ def soon() -> datetime:
     return datetime.now(UTC) + timedelta(days=1)
 
 
-@pytest.fixture(params=sorted(settings_classes()))
+LOCKED = "azureml-locked"
+
+
+@pytest.fixture(params=sorted([*settings_classes(), LOCKED]))
 def subject(request: pytest.FixtureRequest, sandbox: RunningSandbox) -> Iterator[Subject]:
     folder = f"ledger-{uuid.uuid4().hex[:8]}"
+    kind, locked = request.param.removesuffix("-locked"), request.param == LOCKED
+    if locked and "azure" not in sandbox.settings:
+        pytest.skip("the sandbox runs without Azure")
+    place = {"archive_container": sandbox.settings["azure"]["locked_archive_container"]} if locked else {}
 
     def connect(**changes: object) -> Archive:
-        home, settings = sandbox_settings(request.param, sandbox, **{"archive_folder": folder, **changes})
+        home, settings = sandbox_settings(kind, sandbox, **{"archive_folder": folder, **place, **changes})
         assert settings is not None
         archive = settings.connect(home or "").archive()
         assert archive is not None
         return archive
 
-    home, _ = sandbox_settings(request.param, sandbox)
+    home, _ = sandbox_settings(kind, sandbox)
     if home is None:
-        pytest.skip(f"the sandbox runs without the home of {request.param}")
-    printed = sandbox.settings[home]
-    overwrite, delete = {"aws": s3_hands, "azure": blob_hands, "gcp": gcs_hands}[home](printed, folder)
-    yield Subject(home, connect(), sandbox.control, overwrite, delete, connect)
+        pytest.skip(f"the sandbox runs without the home of {kind}")
+    printed = {**sandbox.settings[home], **place}
+    hands = {"aws": s3_hands, "azure": blob_hands, "gcp": gcs_hands}[home](printed, folder)
+    yield Subject(home, connect(), sandbox.control, *hands, connect, locked)
     sandbox.control.clear()
 
 
-Hands = tuple[Callable[[str, bytes], object], Callable[[str], object]]
+Hands = tuple[Callable[[str, bytes], object], Callable[[str], object], Callable[[str, str], object]]
 
 
 def s3_hands(printed: dict[str, Any], folder: str) -> Hands:
@@ -89,6 +99,7 @@ def s3_hands(printed: dict[str, Any], folder: str) -> Hands:
     return (
         lambda name, content: s3.put_object(Bucket=bucket, Key=f"{folder}/{name}", Body=content),
         lambda name: s3.delete_object(Bucket=bucket, Key=f"{folder}/{name}"),
+        lambda name, version: s3.delete_object(Bucket=bucket, Key=f"{folder}/{name}", VersionId=version),
     )
 
 
@@ -103,6 +114,7 @@ def blob_hands(printed: dict[str, Any], folder: str) -> Hands:
     return (
         lambda name, content: container.upload_blob(f"{folder}/{name}", content, overwrite=True),
         lambda name: container.delete_blob(f"{folder}/{name}"),
+        lambda name, version: container.delete_blob(f"{folder}/{name}", version_id=version),
     )
 
 
@@ -119,6 +131,7 @@ def gcs_hands(printed: dict[str, Any], folder: str) -> Hands:
     return (
         lambda name, content: bucket.blob(f"{folder}/{name}").upload_from_string(content, timeout=10),
         lambda name: bucket.blob(f"{folder}/{name}").delete(timeout=10),
+        lambda name, version: bucket.blob(f"{folder}/{name}", generation=int(version)).delete(timeout=10),
     )
 
 
@@ -151,6 +164,8 @@ def test_protection_is_what_the_store_says(subject: Subject) -> None:
         "azure": (False, "not write-once: Blob Storage reports no immutability policy on the container"),
         "gcp": (True, "Cloud Storage retention policy of 400 days, locked"),
     }
+    if subject.locked:
+        expected["azure"] = (True, "Azure version-level immutability, a locked policy on every copy")
     assert (found.enforced, found.text) == expected[subject.home]
 
 
@@ -170,6 +185,49 @@ def test_the_first_version_stays_whatever_somebody_does(subject: Subject) -> Non
         assert (replaced, deleted) == (True, True)
         assert subject.archive.read("checkpoint/1") is None
     assert subject.archive.read("checkpoint/2") == b"untouched"
+
+
+def test_a_version_that_is_kept_cannot_be_destroyed(subject: Subject) -> None:
+    """Not by its own name either, and neither before nor after another one was laid over it."""
+    if not subject.archive.protection().enforced:
+        pytest.skip(f"{subject.archive.place}: {subject.archive.protection().text}")
+    subject.put("checkpoint/1", b"first")
+    (first,) = subject.archive._versions("checkpoint/1", exact=True)
+    assert not subject.attempt(subject.destroy, "checkpoint/1", first.number)
+    subject.attempt(subject.overwrite, "checkpoint/1", b"forged")
+    subject.attempt(subject.delete, "checkpoint/1")
+    assert not subject.attempt(subject.destroy, "checkpoint/1", first.number)
+    assert subject.archive.read("checkpoint/1") == b"first"
+
+
+def test_azures_locked_policy_is_neither_shortened_nor_removed(sandbox: RunningSandbox) -> None:
+    if "azure" not in sandbox.settings:
+        pytest.skip("the sandbox runs without Azure")
+    printed = sandbox.settings["azure"]
+    place = printed["locked_archive_container"]
+    home, settings = sandbox_settings("azureml", sandbox, archive_container=place, archive_folder=uuid.uuid4().hex)
+    assert settings is not None
+    archive = settings.connect(home or "").archive()
+    assert archive is not None
+    assert archive.create("checkpoint/1", b"first", soon())
+    blob = ContainerClient(
+        printed["blob_endpoint"], place, credential=printed["storage_key"], connection_verify=printed["ca_file"],
+        retry_total=0,
+    ).get_blob_client(archive.place.rpartition("/")[2] + "/checkpoint/1")  # fmt: skip
+    sooner = ImmutabilityPolicy(expiry_time=datetime.now(UTC) + timedelta(seconds=1), policy_mode="Unlocked")
+    for change in (
+        lambda: blob.set_immutability_policy(sooner),
+        blob.delete_immutability_policy,
+        lambda: blob.set_blob_metadata({"by": "somebody"}),
+    ):
+        with pytest.raises(HttpResponseError, match="BlobImmutableDueToPolicy"):
+            change()
+    later = ImmutabilityPolicy(expiry_time=soon() + timedelta(days=1), policy_mode="Locked")
+    blob.set_immutability_policy(later)
+    with pytest.raises(HttpResponseError, match=r"AuthorizationFailure|AuthenticationFailed"):
+        ContainerClient(
+            printed["blob_endpoint"], place, credential="d3Jvbmc=", connection_verify=printed["ca_file"], retry_total=0
+        ).get_blob_client(blob.blob_name).delete_immutability_policy()
 
 
 def test_only_one_of_two_writers_wins(subject: Subject) -> None:
