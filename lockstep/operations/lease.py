@@ -112,7 +112,11 @@ class Writer:
             assert present is not None
             if wanted is Claim.JOIN:
                 self.first = self.first or present
-                self._say(f"waiting for the {described(self._fleet, present)}")
+                if not self._told:
+                    self._say(
+                        f"waiting for the {described(self._fleet, present)}; should it hang, stop that process and "
+                        "this one takes over"
+                    )
             elif wanted is Claim.REFUSE and now - began >= patience:
                 self._refuse(present)
             self._stop.wait(LOOK)

@@ -47,7 +47,7 @@ from lockstep.operations.lease import writing
 from lockstep.stores.ledger import Ledger
 from lockstep.stores.registry import Registry
 ledger = Ledger(sys.argv[1], spool=Path(sys.argv[2]))
-fleet = Fleet("tumour", (), Registry("http://127.0.0.1:1", 1.0), ledger, FleetSettings(clouds=("aws",)))
+fleet = Fleet(sys.argv[4], (), Registry("http://127.0.0.1:1", 1.0), ledger, FleetSettings(clouds=("aws",)))
 with writing(fleet, sys.argv[3], urgent=sys.argv[3] == "rollback") as writer:
     print(writer.fence, flush=True)
     for line in sys.stdin:
@@ -73,9 +73,9 @@ def fleet_over(ledger: Ledger, said: list[str] | None = None) -> Fleet:
 
 
 @contextmanager
-def holder(place: Place, operation: str) -> Iterator[subprocess.Popen[str]]:
+def holder(place: Place, operation: str, model: str = "tumour") -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lease; a line written to it is answered with what its check says."""
-    command = [sys.executable, "-c", HOLDER, place.database, str(place.spool), operation]
+    command = [sys.executable, "-c", HOLDER, place.database, str(place.spool), operation, model]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +25,8 @@ from lockstep.rules.state import CHALLENGER, Version
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.leases import Leases
 from tests.integration.deployed import Deployed, lockstep
+from tests.integration.test_leases import holder
+from tests.ledger_places import Place
 
 
 def stopping(fleet: Fleet, when: Callable[[str], bool]) -> tuple[Fleet, threading.Event, threading.Event]:
@@ -145,6 +151,39 @@ def test_a_second_rollback_to_another_version_comes_after_the_first(deployed: De
     assert (told.target, told.left, told.first) == (deployed.v3, (deployed.v1,), None)
     assert [deed.version for deed in newest(deployed, "rollback")] == [deployed.v1.label, deployed.v3.label]
     assert deployed.answers() == deployed.everywhere(deployed.v3)
+
+
+def test_a_rollback_that_is_killed_is_done_by_the_one_that_waits(deployed: Deployed) -> None:
+    waiting = threading.Event()
+    second = replace(deployed.fleet, observer=lambda event: waiting.set() if "waiting" in event.text else None)
+    place = Place(str(deployed.folder / "ledger.db"), deployed.folder / "ledger.spool")
+    with ThreadPoolExecutor(1) as pool, holder(place, "rollback", deployed.model) as first:
+        two = pool.submit(rollback, second)
+        assert waiting.wait(60)
+        first.kill()
+        told = two.result(60)
+    assert (told.target, told.left, told.first) == (deployed.v1, (deployed.v2,), None)
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+
+
+def test_processes_that_roll_back_at_once_take_turns(deployed: Deployed) -> None:
+    command = [sys.executable, "-m", "lockstep.cli", "--config", str(deployed.config), "rollback", deployed.model]
+    started = [
+        subprocess.Popen([*command, "--reason", f"alert {number}", "--json"], stdout=subprocess.PIPE, text=True)
+        for number in range(2)
+    ]
+    told = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert {one["target"] for one in told} == {deployed.v1.label}
+    assert sum(bool(one["left"]) for one in told) == 1, "one does the work"
+    deeds = sorted(newest(deployed, "rollback"), key=lambda deed: deed.began)
+    assert len(deeds) + len(newest(deployed, "join")) == 2
+    fences = [int(str(deed.body["fence"])) for deed in deeds]
+    assert fences == sorted(set(fences))
+    for before, after in itertools.pairwise(deeds):
+        assert before.ended is not None
+        assert before.ended <= after.began
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
 
 
 def test_status_names_who_writes(deployed: Deployed) -> None:
