@@ -73,9 +73,10 @@ def register(
 def versions(model: Model, as_json: AsJson = False) -> None:
     """List the sealed versions of a model and what becomes of them."""
     from lockstep import terminal
+    from lockstep.operations.remembering import read_record
 
     with opened(model, as_json) as fleet:
-        known = fleet.registry.record(model)
+        known = read_record(fleet)
         desired = known.desired
         roles = {
             version.label: role

@@ -9,6 +9,7 @@ from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, refusals
 from lockstep.operations.lease import writing
+from lockstep.operations.owed import settle
 from lockstep.operations.reasons import checked_reason
 from lockstep.rules.known_good import fallback_after_rollback
 from lockstep.rules.state import CONDEMNED_TAG, FALLBACK, FleetState, ModelRecord, Version
@@ -35,6 +36,7 @@ def condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
 
 def _condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
     with refusals(fleet, "condemn", version, reason=reason):
+        settle(fleet)
         known = fleet.registry.record(fleet.model)
         _refuse_serving(version, known, fleet.observe())
     old = known.desired.fallback
@@ -55,6 +57,7 @@ def lift(fleet: Fleet, version: Version, reason: str) -> str:
     reason = checked_reason(reason, needed=True)
     with writing(fleet, "lift", version):
         with refusals(fleet, "lift", version, reason=reason):
+            settle(fleet)
             before = fleet.registry.record(fleet.model).of(version).condemned
         with record(fleet, "lift", version, reason=reason, was=before) as outcome:
             fleet.registry.untag(version, CONDEMNED_TAG)

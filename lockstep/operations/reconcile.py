@@ -18,6 +18,7 @@ from lockstep.operations.healing import heal
 from lockstep.operations.journal import note, record, slots, traffic
 from lockstep.operations.lease import writing
 from lockstep.operations.looking import Look, Looks, live_holder, look_at, observe_all
+from lockstep.operations.owed import settle
 from lockstep.operations.rollback import rollback
 from lockstep.rules.deeds import text
 from lockstep.rules.plan import Plan
@@ -83,6 +84,7 @@ def reconcile(
 
     def finish(fleet: Fleet) -> Reconciled:
         first = next(one for one in firsts if one.model == fleet.model)
+        _settle(fleet)
         if first.error is not None or not first.found.work:
             return first
         try:
@@ -119,6 +121,14 @@ def reconcile_until(
             return tuple(done[fleet.model] for fleet in fleets)
         time.sleep(min(pause, left))  # no cloud tells when it takes changes again: asking is all there is
         pause = min(2 * pause, 15.0)
+
+
+def _settle(fleet: Fleet) -> None:
+    """MLflow is told what it could not be told when it was decided; as long as it is silent it stays owed."""
+    try:
+        settle(fleet)
+    except LockstepError as error:
+        fleet.say(f"{fleet.model}: MLflow is still to be told what was decided without it: {error.problem}")
 
 
 def _on_all(fleets: Sequence[Fleet], call: Callable[[Fleet], Reconciled]) -> tuple[Reconciled, ...]:

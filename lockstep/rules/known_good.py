@@ -27,6 +27,8 @@ SPLIT: Final = "rolled back to, though not by every cloud"
 LEAVING: Final = "to be left, by a rollback of which no outcome is known"
 SETTLED: Final = "put in step"
 BAD: Final = "judged bad"
+#: How a rollback ends that came past its commit.
+ENDED: Final = (Ending.DONE, Ending.SPLIT, Ending.NOWHERE)
 #: Those after which some cloud may serve something else.
 UNSETTLED: Final = (SPLIT, LEAVING)
 
@@ -151,7 +153,9 @@ def _begun(line: Line, ended: Collection[str]) -> str:
     if line.kind == "promote.outcome":
         return "" if failed else PROMOTED
     if line.kind == "rollback.outcome":
-        return (BACK if ending == Ending.DONE else SPLIT) if ending else ""
+        if ending not in ENDED:  # refused before its commit, or given up for another target, half-way maybe
+            return LEAVING if ending else ""
+        return BACK if ending == Ending.DONE else SPLIT
     if line.kind == "rollback.intent":
         return "" if line.event_id.removesuffix("/intent") in ended else LEAVING
     if line.kind == "reconcile.outcome":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lockstep.rules.amending import pointed, tagged
 from lockstep.rules.deeds import Line, in_order, mapping, text, texts
+from lockstep.rules.known_good import ENDED
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, ModelRecord, Version
 from lockstep.rules.switch import Ending
 
@@ -96,7 +97,7 @@ def _ended_by(line: Line) -> set[tuple[str, str]]:
     tags: tuple[str, ...] = ()
     if line.kind == "promote.outcome" and not text(body, "error"):
         aliases = (CHAMPION, CHALLENGER, FALLBACK)
-    elif line.kind == "rollback.outcome" and text(body, "ending"):
+    elif line.kind == "rollback.outcome" and text(body, "ending") in ENDED:
         aliases = (CHAMPION, CHALLENGER, *([FALLBACK] if text(body, "ending") == Ending.DONE else []))
         tags = tuple(mapping(body, "condemned"))
     elif line.kind == "condemn.outcome" and not text(body, "error"):

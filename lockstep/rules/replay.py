@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from lockstep.rules.amending import pointed, tagged, with_version
 from lockstep.rules.deeds import Line, in_order, mapping, text, texts
+from lockstep.rules.known_good import ENDED
 from lockstep.rules.manifest import SHA256
 from lockstep.rules.owed import amended, read_debts
 from lockstep.rules.state import (
@@ -53,7 +54,7 @@ def _after(record: ModelRecord, line: Line, version: Version | None) -> ModelRec
         return record
     if line.kind == "promote.outcome" and not failed:
         record = _fallback(pointed(pointed(record, CHAMPION, version), CHALLENGER, None), body)
-    elif line.kind == "rollback.outcome" and text(body, "ending"):
+    elif line.kind == "rollback.outcome" and text(body, "ending") in ENDED:
         record = _rolled_back(record, body, version)
     elif line.kind == "canary_deploy.intent":
         champion = record.desired.champion

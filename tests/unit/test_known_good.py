@@ -119,6 +119,14 @@ def test_a_rollback_of_which_nothing_more_is_known_disturbs() -> None:
     assert earned(ended, V3, 110.0), "it ended before its commit"
 
 
+def test_a_rollback_that_was_given_up_disturbs_and_makes_nothing_champion() -> None:
+    given_up = {"ending": "given up", "error": "given up for 2"}
+    lines = said((10.0, PROMOTED, V3, {}), (60.0, BACK, V1, given_up))
+    assert not earned(lines, V1, 500.0)
+    assert not earned(lines, V3, 150.0)
+    assert earned(lines, V3, 160.0)
+
+
 def record(good: Mapping[Version, str], fallback: Version | None = None, *condemned: Version) -> ModelRecord:
     versions = tuple(VersionRecord(one, "bad" if one in condemned else "", good.get(one, "")) for one in (V1, V2, V3))
     return ModelRecord(DesiredState("m", V2, fallback=fallback), versions)

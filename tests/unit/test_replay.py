@@ -87,6 +87,7 @@ def test_what_never_came_to_its_commit_changes_nothing() -> None:
     for kind, body in (
         ("promote.outcome", {"error": "MLflow is down"}),
         ("rollback.outcome", {"error": "no cloud was ready"}),
+        ("rollback.outcome", {"ending": "given up", "error": "given up for another"}),
         ("rollback.intent", {}),
         ("rollback.refused", {}),
     ):
