@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -16,6 +17,7 @@ from lockstep.errors import (
     ThrottledError,
     UnreachableError,
 )
+from lockstep.stores.mlflow_rest import RestError
 
 # Downloads run in MLflow's threads, and what went wrong there arrives as text alone.
 HTTP_STATUS: Final = re.compile(r"\b([45]\d\d) (?:Client|Server) Error")
@@ -47,14 +49,17 @@ def already_exists(error: Exception) -> bool:
 
 def _translate(error: Exception, problem: str, address: str) -> LockstepError | None:
     import requests
-    from mlflow.exceptions import MlflowException
 
+    if isinstance(error, RestError):
+        return _by_status(error.status, f"{problem}: {_reason(str(error))}")
     text = str(error)
     status = 0
+    # Imported only if somebody else has: without its client there are none of its errors.
+    mlflow = sys.modules.get("mlflow.exceptions")
     if isinstance(error, requests.RequestException):
         status = error.response.status_code if error.response is not None else 0
-    elif isinstance(error, MlflowException):
-        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    elif mlflow is not None and isinstance(error, mlflow.MlflowException):
+        status = int(error.get_http_status_code())
     else:
         return None
     # An error code that MLflow's client made up for a request that never got through says 500.

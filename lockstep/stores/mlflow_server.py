@@ -9,16 +9,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from lockstep.errors import NotFoundError
 from lockstep.stores.folders import FILES
 from lockstep.stores.mlflow_errors import translated
+from lockstep.stores.mlflow_rest import MlflowRest, Names, RestError, applies
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+T = TypeVar("T")
 ONLY_IN_DOWNLOADS: Final = "registered_model_meta"  # MLflow writes it while it downloads; no version contains it
 PAGE: Final = 200
 RETRIES: Final = 1
@@ -37,6 +39,8 @@ class MlflowServer:
         self.tracking_uri = tracking_uri.rstrip("/")
         self.address = _without_credentials(self.tracking_uri)
         self.timeout = timeout
+        light = applies(self.tracking_uri)
+        self._light = MlflowRest(self.tracking_uri, self.address, timeout) if light else None
         _limit("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, math.ceil(timeout))))
         _limit("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
         # A proxy that asks for a minute's patience would otherwise be obeyed inside the call.
@@ -55,9 +59,23 @@ class MlflowServer:
         logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
+    def named(self, call: Callable[[Names], T]) -> T:
+        """`call` with a client for models, versions, aliases and tags: one that imports quickly, if it will do."""
+        light = self._light
+        if light is not None:
+            try:
+                return call(light)
+            except RestError as error:
+                if error.status not in (401, 403):
+                    raise
+        found = call(cast("Names", self.client))
+        self._light = None  # a plugin of MLflow's own client knew how to log in
+        return found
+
     def load(self) -> None:
-        """Import MLflow's client now, which takes seconds that are not the server's; makes no connection."""
-        _ = self.client
+        """Import MLflow's client now if it is needed, which takes seconds that are not the server's."""
+        if self._light is None:
+            _ = self.client
 
     def translated(self, action: str) -> AbstractContextManager[None]:
         """A context in which MLflow's errors become Lockstep's; `action` completes "MLflow could not ..."."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from lockstep.errors import DigestMismatchError, NotFoundError, RefusedError
@@ -29,11 +29,9 @@ from lockstep.rules.state import (
 )
 from lockstep.stores.captures import Capture, Progress
 from lockstep.stores.mlflow_errors import already_exists
+from lockstep.stores.mlflow_rest import AnyModel, AnyVersion
 from lockstep.stores.mlflow_server import pages
 from lockstep.stores.sealed_files import SealedFiles, ignore
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 DIGEST_TAG: Final = "lockstep.digest"
 FORMAT_TAG: Final = "lockstep.format"
@@ -168,13 +166,13 @@ class Registry(SealedFiles):
         """Point the alias at the version; refused when its number now stands for other bytes."""
         self._current(version)
         with self.translated(f"set the alias {alias!r} of {version}"):
-            self.client.set_registered_model_alias(version.model, alias, version.label)
+            self.named(lambda names: names.set_registered_model_alias(version.model, alias, version.label))
 
     def delete_alias(self, model: str, alias: str) -> None:
         """Remove the alias; one that is not there is as good as removed."""
         if alias in self._registered(model).aliases:
             with self.translated(f"delete the alias {alias!r} of {model}"):
-                self.client.delete_registered_model_alias(model, alias)
+                self.named(lambda names: names.delete_registered_model_alias(model, alias))
 
     def tag(self, version: Version, key: str, value: str) -> None:
         """Set one tag of the version; Lockstep's own two are refused, since they are its identity."""
@@ -182,7 +180,7 @@ class Registry(SealedFiles):
             raise RefusedError(f"the tag {key} of {version} is its identity and cannot be set by hand")
         self._current(version)
         with self.translated(f"tag {version}"):
-            self.client.set_model_version_tag(version.model, version.label, key, value)
+            self.named(lambda names: names.set_model_version_tag(version.model, version.label, key, value))
 
     def untag(self, version: Version, key: str) -> None:
         """Take a tag away; one that is not there is as good as taken away."""
@@ -190,14 +188,14 @@ class Registry(SealedFiles):
             raise RefusedError(f"the tag {key} of {version} is its identity and cannot be taken away")
         if key in self._current(version).tags:
             with self.translated(f"take the tag {key} from {version}"):
-                self.client.delete_model_version_tag(version.model, version.label, key)
+                self.named(lambda names: names.delete_model_version_tag(version.model, version.label, key))
 
     # -- within ------------------------------------------------------------------------------------------------
 
-    def _registered(self, model: str) -> RegisteredModel:
+    def _registered(self, model: str) -> AnyModel:
         try:
             with self.translated(f"read the model {model}"):
-                return self.client.get_registered_model(model)
+                return self.named(lambda names: names.get_registered_model(model))
         except NotFoundError as error:
             raise NotFoundError(
                 f"MLflow at {self.address} has no model {model!r}; it has {listed(self.models())}",
@@ -207,11 +205,15 @@ class Registry(SealedFiles):
     def _aliases(self, model: str) -> dict[str, str]:
         return {alias: str(label) for alias, label in self._registered(model).aliases.items()}
 
-    def _raw(self, model: str) -> list[ModelVersion]:
+    def _raw(self, model: str) -> list[AnyVersion]:
         if not model or set("'\"`\\") & set(model):
             raise NotFoundError(f"{model!r} cannot be a model's name; MLflow has {listed(self.models())}")
+
+        def search(**asked: Any) -> Any:
+            return self.named(lambda names: names.search_model_versions(**asked))
+
         with self.translated(f"list the versions of {model}"):
-            found = pages(self.client.search_model_versions, filter_string=f"name='{model}'")
+            found = pages(search, filter_string=f"name='{model}'")
             return sorted(found, key=lambda version: int(version.version))
 
     def _sealed(self, model: str) -> tuple[Version, ...]:
@@ -223,11 +225,11 @@ class Registry(SealedFiles):
                 return version
         raise unsealed_alias(model, alias, label)
 
-    def _current(self, version: Version) -> ModelVersion:
+    def _current(self, version: Version) -> AnyVersion:
         """MLflow's record under this number, if it is still this very version."""
         try:
             with self.translated(f"read {version}"):
-                raw = self.client.get_model_version(version.model, version.label)
+                raw = self.named(lambda names: names.get_model_version(version.model, version.label))
         except NotFoundError as error:
             known = self.versions(version.model)
             raise NotFoundError(
@@ -251,15 +253,15 @@ class Registry(SealedFiles):
         ]
 
 
-def _is_sealed(raw: ModelVersion) -> bool:
+def _is_sealed(raw: AnyVersion) -> bool:
     return raw.tags.get(FORMAT_TAG) in SCHEMAS and bool(SHA256.fullmatch(raw.tags.get(DIGEST_TAG, "")))
 
 
-def _version(raw: ModelVersion) -> Version:
+def _version(raw: AnyVersion) -> Version:
     return Version(raw.name, str(raw.version), raw.tags[DIGEST_TAG], raw.run_id or "")
 
 
-def _record(model: str, raw: Iterable[ModelVersion], desired: DesiredState, aliases: Mapping[str, str]) -> ModelRecord:
+def _record(model: str, raw: Iterable[AnyVersion], desired: DesiredState, aliases: Mapping[str, str]) -> ModelRecord:
     versions = tuple(
         VersionRecord(
             _version(one),

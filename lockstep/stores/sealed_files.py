@@ -8,17 +8,15 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lockstep.errors import DigestMismatchError, RefusedError
 from lockstep.rules.manifest import SCHEMA_V1, Manifest, read_manifest
 from lockstep.rules.state import Version
 from lockstep.stores.captures import LOCK, SIGNATURE, Captures, prefix
 from lockstep.stores.folders import FILES, MANIFEST, check_file, sha256_of, verify_files
+from lockstep.stores.mlflow_rest import AnyVersion
 from lockstep.stores.signature import example_rows
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 SCRATCH: Final = ".fetch-"
 Tell = Callable[[str], None]
@@ -32,7 +30,7 @@ class SealedFiles(Captures, ABC):
     """The bytes of versions on one MLflow server."""
 
     @abstractmethod
-    def _current(self, version: Version) -> ModelVersion:
+    def _current(self, version: Version) -> AnyVersion:
         """MLflow's record under the version's number, if it is still this very version; raises otherwise."""
 
     def manifest(self, version: Version) -> Manifest:

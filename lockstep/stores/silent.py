@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from lockstep.errors import UnreachableError
+from lockstep.stores.mlflow_rest import Names
 from lockstep.stores.registry import Registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+T = TypeVar("T")
 
 
 class SilentRegistry(Registry):
@@ -23,6 +27,10 @@ class SilentRegistry(Registry):
     @cached_property
     def client(self) -> MlflowClient:
         """There is none."""
+        self._refuse()
+
+    def named(self, call: Callable[[Names], T]) -> T:
+        """See MlflowServer."""
         self._refuse()
 
     def folder_names(self, uri: str, action: str) -> tuple[tuple[str, bool], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import requests
@@ -36,6 +38,7 @@ from lockstep.stores import mlflow_server as mlflow_server_module
 from lockstep.stores.captures import Capture
 from lockstep.stores.folders import measure_files, sha256_of
 from lockstep.stores.keys import Keys
+from lockstep.stores.mlflow_rest import MlflowRest, RestError, applies
 from lockstep.stores.registry import DIGEST_TAG, FORMAT_TAG, Registry
 from lockstep.stores.signature import example_rows
 
@@ -422,6 +425,112 @@ def test_a_refusal_is_told_from_silence(status: int, meant: type[LockstepError])
         finally:
             server.shutdown()
     assert caught.value.hint
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers GET with the statuses of a list, one after the other; keeps what was asked and with which login."""
+
+    statuses: ClassVar[list[int]] = []
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers.get("Authorization")))
+        body = b'{"registered_model": {"name": "m", "aliases": [{"alias": "champion", "version": "2"}]}}'
+        self.send_response(self.statuses.pop(0) if self.statuses else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted() -> Iterator[str]:
+    """The address of a server that answers so."""
+    Scripted.statuses, Scripted.asked = [], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_is_starting_is_asked_once_more(scripted: str) -> None:
+    rest = MlflowRest(f"http://{scripted}", f"http://{scripted}", 5.0)
+    Scripted.statuses = [503]
+    assert rest.get_registered_model("a b").aliases == {"champion": "2"}
+    assert [path for path, _ in Scripted.asked] == ["/api/2.0/mlflow/registered-models/get?name=a+b"] * 2
+    Scripted.statuses = [503, 503]
+    with pytest.raises(RestError, match="HTTP status 503"):
+        rest.get_registered_model("m")
+    Scripted.statuses = [500]
+    with pytest.raises(RestError):
+        rest.get_registered_model("m")
+    assert Scripted.statuses == []
+
+
+def test_logins_are_those_that_mlflow_takes(scripted: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def login(user: str = "") -> str | None:
+        MlflowRest(f"http://{user}{scripted}", f"http://{scripted}", 5.0).get_registered_model("m")
+        return Scripted.asked[-1][1]
+
+    def basic(text: str) -> str:
+        return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    assert login() is None
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
+    assert login() == "Bearer t0ken"
+    (tmp_path / ".mlflow").mkdir()
+    kept = "[mlflow]\nmlflow_tracking_username = kim\nmlflow_tracking_password = 100%\n"
+    (tmp_path / ".mlflow" / "credentials").write_text(kept)
+    assert login() == basic("kim:100%")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    assert login() == basic("ada:secret")
+    assert login("bob:s%40fe@") == basic("bob:s@fe")
+
+
+def test_what_only_mlflows_own_client_can_do_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert applies("https://mlflow.example")
+    assert not applies("sqlite:///mlflow.db")
+    assert not applies("databricks")
+    monkeypatch.setenv("MLFLOW_TRACKING_AWS_SIGV4", "true")
+    assert not applies("https://mlflow.example")
+
+
+def test_a_login_that_is_refused_is_tried_with_mlflows_own_client(scripted: str) -> None:
+    """A plugin of it may know how to log in."""
+    registry = Registry(f"http://{scripted}", timeout=5.0)
+    Scripted.statuses = [401]
+    assert registry.named(lambda names: names.get_registered_model("m").aliases) == {"champion": "2"}
+    logins = len(Scripted.asked)
+    assert registry.named(lambda names: names.get_registered_model("m").aliases) == {"champion": "2"}
+    assert len(Scripted.asked) == logins + 1, "from then on that one alone is asked"
+
+
+def test_reading_versions_imports_none_of_mlflow(workshop: Workshop) -> None:
+    sealed = workshop.seal(workshop.model())
+    script = f"""
+import sys
+from lockstep.stores.registry import Registry
+registry = Registry({workshop.registry.tracking_uri!r})
+version = registry.versions({sealed.version.model!r})[0]
+registry.set_alias(version, "champion")
+registry.tag(version, "mine", "yes")
+record = registry.record(version.model)
+assert record.desired.champion == version, record
+assert registry.tags(version)["mine"] == "yes"
+registry.untag(version, "mine")
+registry.delete_alias(version.model, "champion")
+assert "mine" not in registry.tags(version)
+assert registry.record(version.model).desired.champion is None
+print(sorted(name for name in sys.modules if name in ("mlflow", "pandas", "numpy")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
 def test_a_row_is_made_up_from_the_signature() -> None:
