@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep.clouds.archive import Archive
 from lockstep.errors import LockstepError
+from lockstep.rules.capacity import Least
 from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
-from lockstep.rules.reconciling import Least
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 

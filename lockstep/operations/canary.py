@@ -30,6 +30,7 @@ from lockstep.operations.remembering import read_record, remember_details
 from lockstep.operations.replicate import missing_replicas
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
 from lockstep.operations.watch import StageReport, Watch, describe
+from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.judge import Decision
 from lockstep.rules.known_good import fallback_after_promotion
 from lockstep.rules.plan import RetireSlot, Target, plan_changes
@@ -92,6 +93,8 @@ def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_br
                 promoted.update(champion=version.digest)
             delete_alias(fleet, CHALLENGER)  # of a rollout that was killed: it has no traffic now
         else:
+            for cold in cold_fallback(before, desired.fallback, fleet.least) if desired.fallback else ():
+                fleet.say(cold)
             reports, fallback = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
             _retire_others(fleet, keep={version.slot, *([fallback.slot] if fallback else [])})
         after = fleet.observe()

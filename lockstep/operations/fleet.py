@@ -13,6 +13,7 @@ from lockstep.clouds.base import Cloud, Row
 from lockstep.config import Config, FleetSettings
 from lockstep.errors import NotFoundError
 from lockstep.operations.running import Job, Outcome, Runner, ThreadRunner, look
+from lockstep.rules.capacity import Least
 from lockstep.rules.state import FleetState
 from lockstep.stores.artifacts import Replicas
 from lockstep.stores.keys import Keys, load_keys
@@ -71,6 +72,11 @@ class Fleet:
     owner: str = ""
     last_known: LastKnown = field(default_factory=lambda: LastKnown(None))
     mlflow_patience: float = 3.0
+
+    @property
+    def least(self) -> Mapping[str, Least]:
+        """Instances that slots must have at least, by cloud."""
+        return {cloud.name: cloud.least for cloud in self.clouds}
 
     def cloud(self, name: str) -> Cloud:
         """The cloud of that name; raises NotFoundError listing those of the fleet."""

@@ -109,7 +109,7 @@ def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> 
         settling=trace.settling(time.time()),
         known=trace.known,
         altered=_altered(fleet, versions, state, looks),
-        least={cloud.name: cloud.least for cloud in fleet.clouds},
+        least=fleet.least,
         condemned={one.version.digest: one.condemned for one in record.versions if one.condemned},
         good=_good(record, desired),
     )

@@ -13,6 +13,7 @@ from lockstep.operations.known_good import grant_if_earned
 from lockstep.operations.reasons import LONGEST
 from lockstep.operations.remembering import read_record, remember_details
 from lockstep.operations.rollback import Rollback, rollback
+from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.judge import Decision, Verdict
 from lockstep.rules.limits import Observed, judge_alone
 from lockstep.rules.measurement import SlotMetrics
@@ -60,7 +61,7 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
         f"{outcome.cloud}: no metrics: {outcome.error.reason}" for outcome in measured if outcome.error is not None
     ]
     warnings += [f"{cloud}: unreachable: {reason}" for cloud, reason in state.unreachable.items()] + silent
-    warnings += cold_fallback(state, desired.fallback)
+    warnings += cold_fallback(state, desired.fallback, fleet.least)
     report = Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings))
     if verdict.decision is Decision.PASS and act:
         return replace(report, warnings=(*report.warnings, *_grant(fleet, known, champion)))
@@ -92,20 +93,6 @@ def _read_outcomes(fleet: Fleet, since: datetime, until: datetime) -> tuple[tupl
         return fleet.outcomes.counts(since, until), []
     except RetryLaterError as error:
         return (), [f"no outcomes: {error}"]
-
-
-def cold_fallback(state: FleetState, fallback: Version | None) -> list[str]:
-    """Why a rollback would not be a matter of seconds, one sentence a cloud; empty when all is warm."""
-    if fallback is None:
-        return ["there is no fallback: a rollback needs a version named by hand"]
-    cold = []
-    for cloud in state.clouds:
-        slot = cloud.slot(fallback.slot)
-        if slot is None:
-            cold.append(f"{cloud.cloud}: the fallback {fallback} has no slot; a rollback would take minutes")
-        elif not slot.ready:
-            cold.append(f"{cloud.cloud}: the fallback {fallback} is {slot.status}; a rollback would wait for it")
-    return cold
 
 
 def _observed(champion: Version, metrics: Sequence[SlotMetrics], outcomes: Sequence[OutcomeCount]) -> list[Observed]:

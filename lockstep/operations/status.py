@@ -11,9 +11,9 @@ from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import Holder, holder
-from lockstep.operations.monitor import cold_fallback
 from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.remembering import owed_if_known, read_record
+from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
@@ -76,7 +76,7 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer)]
     warnings += [f"MLflow is still to be told: {debt}" for debt in owed_if_known(fleet)]
     if desired.champion is not None and desired.challenger is None:
-        warnings += cold_fallback(state, desired.fallback)
+        warnings += cold_fallback(state, desired.fallback, fleet.least)
     proofs: tuple[CloudProof, ...] = ()
     if prove and desired.champion is not None:
         proofs = _prove(fleet, desired.champion)

@@ -18,20 +18,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from lockstep.rules.capacity import Least
 from lockstep.rules.plan import Change, Plan, ReplaceSlot, ResizeSlot, ShiftTraffic, Target, plan_changes
 from lockstep.rules.state import CHALLENGER, FALLBACK, CloudState, DesiredState, FleetState, SlotState, Version
 from lockstep.rules.traffic import TrafficSplit
 
 #: The name of a slot that Lockstep made: `Version.slot`.
 OWN_SLOT: Final = re.compile(r"v[0-9]+-[0-9a-f]{8}")
-
-
-@dataclass(frozen=True)
-class Least:
-    """Instances that a cloud's slots must have at least."""
-
-    champion: int = 1
-    fallback: int = 1
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockstep.rules.capacity import Least, cold_fallback
 from lockstep.rules.plan import Plan, PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot, ShiftTraffic
-from lockstep.rules.reconciling import Facts, Least, Reconciliation, reconcile_model, surprising
+from lockstep.rules.reconciling import Facts, Reconciliation, reconcile_model, surprising
 from lockstep.rules.state import CHALLENGER, FALLBACK, CloudState, DesiredState, FleetState, SlotState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -125,6 +126,17 @@ def test_capacity_below_the_least_is_raised() -> None:
     facts = Facts(least={"aws": Least(champion=2, fallback=2)})
     one = found(slot(V1), slot(V2, 100, capacity=5), facts=facts)
     assert one.plan.changes == (ResizeSlot("aws", V1.slot, 1, 2),)
+
+
+def test_a_way_back_that_is_not_warm_is_told_before_it_is_needed() -> None:
+    def cold(*slots: SlotState, least: int = 1) -> str:
+        return "; ".join(cold_fallback(fleet(cloud(*slots)), V1, {"aws": Least(fallback=least)}))
+
+    assert cold(*GOOD) == ""
+    assert "aws: the fallback m 1 (111111111111) has 1 of 2 instances" in cold(*GOOD, least=2)
+    assert "has no slot; a rollback would take minutes (to mend it: lockstep reconcile m)" in cold(slot(V2, 100))
+    assert "would wait for it" in cold(slot(V1, ready=False))
+    assert "named by hand" in cold_fallback(fleet(), None, {})[0]
 
 
 def test_condemned_and_unreachable_are_told() -> None:
