@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from lockstep.errors import LockstepError
-from lockstep.operations.aliases import delete_alias, set_alias
+from lockstep.operations.desired import Known, tell, without_mlflow
 from lockstep.operations.fencing import guard
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record
 from lockstep.operations.probe import with_probe
 from lockstep.operations.running import Job, Outcome
 from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic, stop_if_overtaken
+from lockstep.rules.owed import OwedAlias
 from lockstep.rules.plan import PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot
 from lockstep.rules.reconciling import Reconciliation
 from lockstep.rules.state import Version
 
 
-def heal(fleet: Fleet, champion: Version, found: Reconciliation) -> Mapping[str, str]:
-    """Do the plan; why each cloud that could not follow did not.
+def heal(fleet: Fleet, known: Known, champion: Version, found: Reconciliation) -> Mapping[str, str]:
+    """Do the plan; why each cloud that could not follow did not. What a silent MLflow cannot be told is owed.
 
     A cloud that fails at a step is left out of its next ones; the others go on. Where the champion's slot is ready
     traffic moves at once, elsewhere when the slot was made. The fallback comes after the traffic.
     """
     plan = found.plan
+    fleet = without_mlflow(fleet, known)
     fleet = _probing(fleet, champion) if plan.shifts else fleet
     why = f"reconcile: {'; '.join(str(one) for one in found.differences if one.healed)}"[:1000]
     failed: dict[str, str] = {}
@@ -39,11 +41,7 @@ def heal(fleet: Fleet, champion: Version, found: Reconciliation) -> Mapping[str,
     slow = [shift for shift in plan.shifts if shift.cloud in late - set(failed)]
     failed.update(shift_traffic(fleet, slow, [champion], why).reasons)
     if not failed:
-        for alias, version in found.aliases.items():
-            if version is None:
-                delete_alias(fleet, alias)
-            else:
-                set_alias(fleet, version, alias)
+        tell(fleet, known, [OwedAlias(alias, version) for alias, version in found.aliases.items()])
     _make(fleet, plan.prepares, plan.replaces, lambda version: version != champion, failed)
     failed.update(failures(resize_slots(fleet, [one for one in plan.resizes if one.cloud not in failed])))
     gone = retire_slots(fleet, [one for one in plan.retires if one.cloud not in failed])

@@ -255,6 +255,25 @@ def holder(fleet: Fleet) -> Holder | None:
     return Holder(lease.fence, told, here and not gone)
 
 
+def live_holder(fleet: Fleet) -> str:
+    """The live operation that holds the model as a phrase, "" for none; takes seconds where its life must be watched.
+
+    Raises LockstepError when the database of leases cannot be asked.
+    """
+    leases = Leases(fleet.ledger.database)
+    sight: Sight | None = None
+    while True:
+        present = leases.read(fleet.model)
+        if present is None or not present.holder:
+            return ""
+        now = time.monotonic()
+        sight = watch(sight, present, now)
+        found = life(sight, now, gone=is_gone(present.process))
+        if found is not Life.UNKNOWN:
+            return "" if found is Life.DEAD else f"it is being changed by the {described(fleet, present)}"
+        time.sleep(LOOK)  # a beat is a row in a database, which tells nobody
+
+
 def overtaken(fleet: Fleet, operation: str, by: Lease) -> OvertakenError:
     """The error of an operation that another one has taken the model from."""
     return OvertakenError(

@@ -4,56 +4,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import NotFoundError
-from lockstep.operations.desired import read_known
+from lockstep.operations.desired import Known, read_known, without_mlflow
 from lockstep.operations.fleet import LOOKS, Fleet
-from lockstep.operations.lease import LOOK, described
 from lockstep.operations.running import Job
 from lockstep.operations.switch import sealed_images
 from lockstep.rules.deeds import text
 from lockstep.rules.known_good import known_good
-from lockstep.rules.lease import Life, Sight, life, watch
 from lockstep.rules.reconciling import Facts
 from lockstep.rules.state import CloudState, DesiredState, FleetState, ModelRecord, Version
 from lockstep.rules.traces import Trace, read_trace
-from lockstep.stores.leases import Leases, is_gone
+from lockstep.stores.looks import Looks
 
 #: Entries of a model that are read: a rollout leaves several a step.
 ENTRIES: Final = 400
-
-
-@dataclass
-class Looks:
-    """What was seen before, so that an unchanged endpoint is not asked for again.
-
-    `states` by cloud and model; `intact` are marks of endpoints whose slots' definitions were as written, by cloud,
-    model and digest.
-    """
-
-    states: dict[tuple[str, str], CloudState] = field(default_factory=dict)
-    intact: dict[tuple[str, str, str], str] = field(default_factory=dict)
-
-    def of(self, cloud: str) -> Mapping[str, CloudState]:
-        """States of one cloud by model."""
-        return {model: state for (name, model), state in self.states.items() if name == cloud}
 
 
 @dataclass(frozen=True)
 class Look:
     """One model: what should be, what is, and what else decides.
 
-    `going_back` is where a rollback that was killed was going: the decision stands, whatever MLflow says by now.
+    `known` is what MLflow says, or what was last known of it. `going_back` is where a rollback that was killed was
+    going: the decision stands, whatever MLflow says by now.
     """
 
     desired: DesiredState
     state: FleetState
     trace: Trace
     facts: Facts
+    known: Known
     going_back: Version | None = None
 
 
@@ -93,9 +77,10 @@ def observe_all(fleets: Sequence[Fleet], looks: Looks) -> Mapping[str, FleetStat
 def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> Look:
     """What decides about one model whose clouds were observed; `holder` is the live operation that holds it."""
     try:
-        record = read_known(fleet).record
+        known = read_known(fleet)
     except NotFoundError:
-        record = ModelRecord(DesiredState(fleet.model, None))  # configured, and nothing registered yet
+        known = Known(ModelRecord(DesiredState(fleet.model, None)))  # configured, and nothing registered yet
+    record, fleet = known.record, without_mlflow(fleet, known)
     desired = record.desired
     trace = read_trace(fleet.ledger.entries(fleet.model, last=ENTRIES))
     going_back = _going_back(record, trace)
@@ -113,7 +98,7 @@ def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> 
         condemned={one.version.digest: one.condemned for one in record.versions if one.condemned},
         good=_good(record, desired),
     )
-    return Look(desired, state, trace, facts, going_back)
+    return Look(desired, state, trace, facts, known, going_back)
 
 
 def _good(record: ModelRecord, desired: DesiredState) -> Version | None:
@@ -128,22 +113,6 @@ def _going_back(record: ModelRecord, trace: Trace) -> Version | None:
         return None
     digest = text(begun.body, "digest")
     return next((one.version for one in record.versions if one.version.digest == digest), None)
-
-
-def live_holder(fleet: Fleet) -> str:
-    """The live operation that holds the model, "" for none; seconds where its life must be watched for."""
-    leases = Leases(fleet.ledger.database)
-    sight: Sight | None = None
-    while True:
-        present = leases.read(fleet.model)
-        if present is None or not present.holder:
-            return ""
-        now = time.monotonic()
-        sight = watch(sight, present, now)
-        found = life(sight, now, gone=is_gone(present.process))
-        if found is not Life.UNKNOWN:
-            return "" if found is Life.DEAD else f"it is being changed by the {described(fleet, present)}"
-        time.sleep(LOOK)  # a beat is a row in a database, which tells nobody
 
 
 def _altered(

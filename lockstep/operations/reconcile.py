@@ -11,20 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
 
 from lockstep.errors import BusyError, LockstepError, RefusedError, SplitError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.healing import heal
 from lockstep.operations.journal import note, record, slots, traffic
-from lockstep.operations.lease import writing
-from lockstep.operations.looking import Look, Looks, live_holder, look_at, observe_all
+from lockstep.operations.lease import live_holder, writing
+from lockstep.operations.looking import Look, look_at, observe_all
 from lockstep.operations.owed import settle
 from lockstep.operations.rollback import rollback
 from lockstep.rules.deeds import text
 from lockstep.rules.plan import Plan
 from lockstep.rules.reconciling import Difference, Reconciliation, reconcile_model, surprising, unhealed
 from lockstep.rules.state import FleetState, Version
+from lockstep.stores.looks import Looks, keep_looks, read_looks
 
+T = TypeVar("T")
 AT_ONCE = 8  # models
 
 
@@ -71,9 +75,10 @@ def reconcile(
 
     Raises RefusedError, with nothing changed, when the plan is a surprising one and `accept_surprise` gives no reason.
     """
-    looks = looks or Looks()
+    looks = looks or read_looks(_folder(fleets))
     states = observe_all(fleets, looks)
     firsts = _on_all(fleets, lambda fleet: _look(fleet, states[fleet.model], looks, remove_foreign))
+    _keep(fleets, looks)
     for fleet, done in zip(fleets, firsts, strict=True):
         _tell(fleet, done)
     if dry_run:
@@ -109,7 +114,7 @@ def reconcile_until(
     looks: Looks | None = None,
 ) -> tuple[Reconciled, ...]:
     """Reconcile again and again, at first soon and then every 15 seconds, until all is in step or the time is over."""
-    deadline, pause, looks = time.monotonic() + seconds, 1.0, looks or Looks()
+    deadline, pause, looks = time.monotonic() + seconds, 1.0, looks or read_looks(_folder(fleets))
     done: dict[str, Reconciled] = {}
     waiting = list(fleets)
     while True:
@@ -123,21 +128,33 @@ def reconcile_until(
         pause = min(2 * pause, 15.0)
 
 
-def _settle(fleet: Fleet) -> None:
-    """MLflow is told what it could not be told when it was decided; as long as it is silent it stays owed."""
-    try:
-        settle(fleet)
-    except LockstepError as error:
-        fleet.say(f"{fleet.model}: MLflow is still to be told what was decided without it: {error.problem}")
-
-
-def _on_all(fleets: Sequence[Fleet], call: Callable[[Fleet], Reconciled]) -> tuple[Reconciled, ...]:
+def _on_all(fleets: Sequence[Fleet], call: Callable[[Fleet], T]) -> tuple[T, ...]:
     """Call for every model, a few at the same time, each in a copy of this context: a flow's runner lives in it."""
     if len(fleets) <= 1:
         return tuple(map(call, fleets))
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(fleets)), thread_name_prefix="reconcile") as pool:
         pending = [pool.submit(copy_context().run, call, fleet) for fleet in fleets]
         return tuple(one.result() for one in pending)
+
+
+def _folder(fleets: Sequence[Fleet]) -> Path | None:
+    return next((fleet.last_known.folder for fleet in fleets), None)
+
+
+def _keep(fleets: Sequence[Fleet], looks: Looks) -> None:
+    """A memory that cannot be written costs calls, and stops nothing."""
+    try:
+        keep_looks(_folder(fleets), looks)
+    except LockstepError as error:
+        fleets[0].say(f"what was seen of the clouds was not kept: {error.problem}")
+
+
+def _settle(fleet: Fleet) -> None:
+    """MLflow is told what it is owed before it is asked; as long as it cannot be, the debt stands for it."""
+    try:
+        settle(fleet)
+    except LockstepError as error:
+        fleet.say(f"{fleet.model}: MLflow is still owed something: {error.problem}")
 
 
 def _look(fleet: Fleet, state: FleetState, looks: Looks, remove_foreign: bool) -> Reconciled:
@@ -220,7 +237,7 @@ def _heal(fleet: Fleet, first: Reconciled, looks: Looks, remove_foreign: bool, a
     done = now
     try:
         with record(fleet, "reconcile", champion, **intent) as outcome:
-            failed = heal(fleet, champion, now.found)
+            failed = heal(fleet, look.known, champion, now.found)
             after = fleet.observe()
             done = replace(now, after=after, failed=failed)
             split = {**after.unreachable, **failed}

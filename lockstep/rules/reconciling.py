@@ -203,11 +203,16 @@ class _Cloud:
         ]
         anew = {change.version for change in replaces}
         kept = [change for change in plan.prepares if change.version not in anew]
+        made = anew | {change.version for change in kept}
         resizes = [
             ResizeSlot(self._cloud.cloud, version.slot, capacity, least)
             for version, capacity, least in self._small()
-            if version not in anew
+            if version not in made
         ]
+        least = self._least
+        if self._fallback in made and least.fallback > least.champion:  # what a new slot begins with
+            slot = self._fallback.slot if self._fallback else ""
+            resizes.append(ResizeSlot(self._cloud.cloud, slot, least.champion, least.fallback))
         return Plan(model, (*kept, *plan.shifts, *again, *replaces, *resizes, *plan.retires))
 
     def differences(self) -> Iterator[Difference]:
@@ -273,11 +278,14 @@ class _Cloud:
         slot = self._cloud.slot(version.slot)
         return 0 if slot is None else slot.weight
 
+    @property
+    def _least(self) -> Least:
+        return self._facts.least.get(self._cloud.cloud, Least())
+
     def _small(self) -> Iterator[tuple[Version, int, int]]:
-        least = self._facts.least.get(self._cloud.cloud, Least())
         for version in self._warm:
             slot = self._cloud.slot(version.slot)
-            wanted = least.champion if version == self._champion else least.fallback
+            wanted = self._least.champion if version == self._champion else self._least.fallback
             if slot is not None and slot.ready and slot.capacity < wanted:
                 yield version, slot.capacity, wanted
 

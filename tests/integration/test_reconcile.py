@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,17 @@ from lockstep.config import ModelSettings
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import writing
 from lockstep.operations.reconcile import Reconciled, reconcile
+from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.state import CHALLENGER
 from lockstep.rules.traffic import TrafficSplit
+from tests.contract.tampering import tamperer
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import opened
 from tests.integration.prefect_server import PrefectServer
+from tests.integration.tampered import subject_on
 
 pytestmark = pytest.mark.timeout(180)
+NOWHERE = "http://127.0.0.1:1"
 
 
 def once(fleet: Fleet, *, dry_run: bool = False) -> Reconciled:
@@ -133,6 +139,41 @@ def test_a_model_that_somebody_works_on_is_left_alone(deployed: Deployed) -> Non
     assert "canary_deploy" in done.found.held
     assert not done.in_step
     assert once(deployed.fleet).in_step
+
+
+def test_a_small_and_an_altered_way_back_are_mended(deployed: Deployed, request: pytest.FixtureRequest) -> None:
+    """Somebody gave the fallback's slot on Azure another environment; and it is to have two instances everywhere."""
+    wanted = deployed.changed(**{f"clouds__{cloud}__fallback_instances": 2 for cloud in deployed.clouds})
+    subject = replace(subject_on(deployed, "azure"), stable=deployed.v1, canary=deployed.v2)
+    tamperer(subject, request.getfixturevalue("sandbox")).changes()[
+        "deployment .*: environment variable EXTRA was added"
+    ](subject)
+    seen = once(wanted, dry_run=True)
+    assert f"azure: slot {deployed.v1.slot} was altered" in told(seen), told(seen)
+    assert f"aws: slot {deployed.v1.slot} has 1 instances, fewer than 2" in told(seen)
+    assert len(cold_fallback(seen.before, deployed.v1, wanted.least)) == 3
+    done = once(wanted)
+    assert done.in_step, (told(done), done.error)
+    assert done.after is None or cold_fallback(done.after, deployed.v1, wanted.least) == []
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
+    for cloud in deployed.fleet.clouds:
+        cloud.resize(deployed.model, deployed.v1.slot, 1)
+
+
+def test_without_mlflow_what_was_last_known_is_brought_about(deployed: Deployed) -> None:
+    """The state is remembered from the looks before; a second one over the same clouds asks for little."""
+    assert once(deployed.fleet).in_step
+    deployed.fleet.clouds[0].set_traffic(deployed.model, TrafficSplit.all_to(deployed.v1.slot))
+    done = once(deployed.changed(mlflow__tracking_uri=NOWHERE))
+    assert done.in_step, (told(done), done.error)
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
+    assert once(deployed.fleet).in_step
+    began = time.time()
+    assert once(deployed.changed()).in_step
+    asked = [call for call in deployed.control.calls(since=began) if "oken" not in str(call["operation"])]
+    for cloud in deployed.clouds:
+        ours = [str(call["operation"]) for call in asked if call["cloud"] == cloud]
+        assert len([one for one in ours if not one.startswith(("OpenId", "Discover"))]) <= 2, ours
 
 
 def test_the_flow_mends_every_model_of_its_fleet(deployed: Deployed, prefect_server: PrefectServer) -> None:

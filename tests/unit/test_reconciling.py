@@ -126,6 +126,9 @@ def test_capacity_below_the_least_is_raised() -> None:
     facts = Facts(least={"aws": Least(champion=2, fallback=2)})
     one = found(slot(V1), slot(V2, 100, capacity=5), facts=facts)
     assert one.plan.changes == (ResizeSlot("aws", V1.slot, 1, 2),)
+    facts = Facts(least={"aws": Least(champion=1, fallback=2)})
+    made = (PrepareSlot("aws", V1), ResizeSlot("aws", V1.slot, 1, 2))
+    assert found(slot(V2, 100), facts=facts).plan.changes == made, "a new slot begins with the champion's least"
 
 
 def test_a_way_back_that_is_not_warm_is_told_before_it_is_needed() -> None:

@@ -113,7 +113,7 @@ class SageMaker(Cloud):
             seen = known.get(model)
             if name not in marks:
                 found[model] = CloudState(self.name, name, exists=False)
-            elif seen is not None and not seen.busy and seen.mark == marks[name]:
+            elif seen is not None and not seen.busy and (seen.endpoint, seen.mark) == (name, marks[name]):
                 found[model] = seen
             else:
                 found[model] = self._observe(model)
