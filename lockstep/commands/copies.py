@@ -64,6 +64,7 @@ def show_checks(checks: Sequence[CopyCheck]) -> None:
             continue
         entries = "none" if one.size is None else f"{one.size} under {one.checkpoints} checkpoints"
         state = "holds" if one.holds else "not read" if one.error else "CONTRADICTS THE LEDGER"
+        state += f", lacks the newest {one.behind} entries" if one.behind else ""
         rows.append((one.cloud, entries, _said(one.protection), state))
     terminal.show_rows("copies of the ledger", ("cloud", "entries", "protection", "state"), rows)
     for one in checks:
@@ -96,6 +97,7 @@ def checks_as_json(checks: Sequence[CopyCheck]) -> list[dict[str, object]]:
             "place": one.place,
             "entries": one.size,
             "checkpoints": one.checkpoints,
+            "behind": one.behind,
             **_protection(one.protection),
             "holds": one.holds,
             "first_bad": one.first_bad,

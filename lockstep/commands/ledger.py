@@ -9,9 +9,11 @@ import typer
 
 from lockstep.commands import copies
 from lockstep.commands.options import AsJson, emit, load_config, options
-from lockstep.errors import NotFoundError
+from lockstep.errors import LockstepError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lockstep.config import Config
     from lockstep.stores.ledger import Audit, Ledger
 
@@ -45,6 +47,7 @@ def verify(
     config = load_config()
     opened = open_configured(config)
     audit = opened.verify()
+    unknown = _unknown_keys(config, opened)
     checks = copies.check(config, opened) if copied else ()
     if as_json:
         emit(
@@ -55,12 +58,12 @@ def verify(
                 "checkpoints": audit.checkpoints,
                 "holds": not audit.flaws,
                 "flaws": [{"entry": one.index, "event_id": one.event_id, "what": one.what} for one in audit.flaws],
-                "notes": list(audit.notes),
+                "notes": [*audit.notes, *unknown],
                 "copies": copies.checks_as_json(checks),
             }
         )
     else:
-        _show(audit)
+        _show(audit, unknown)
         if checks:
             copies.show_checks(checks)
     raise typer.Exit(3 if audit.flaws else copies.status_of(checks))
@@ -103,10 +106,28 @@ def export(
             typer.echo(key)
 
 
-def _show(audit: Audit) -> None:
+def _unknown_keys(config: Config, ledger: Ledger) -> list[str]:
+    """Keys that are trusted though no entry tells of them: whoever has such a key can sign what this trusts."""
+    from lockstep.operations.history import ALL
+    from lockstep.operations.key_events import KINDS, unrecorded
+    from lockstep.stores.keys import load_keys
+
+    try:
+        entries = ledger.entries("", KINDS, ALL)
+    except LockstepError:  # the audit tells what is wrong with it
+        return []
+    keys = load_keys(config.keys, config.ledger.origin)
+    return [
+        f"{name} is trusted, but no entry tells of it: made by an earlier release (`lockstep keys create` records the "
+        "keys in use), or put there by hand"
+        for name in unrecorded(keys, entries)
+    ]
+
+
+def _show(audit: Audit, unknown: Sequence[str]) -> None:
     signed = f"{audit.checkpoint.size} of them signed" if audit.checkpoint else "none of them signed"
     typer.echo(f"{audit.size} entries, {signed}, {audit.checkpoints} checkpoints, root {audit.root.hex()[:16]}…")
-    for note in audit.notes:
+    for note in (*audit.notes, *unknown):
         typer.echo(f"note: {note}")
     for flaw in sorted(audit.flaws, key=lambda flaw: flaw.index):
         typer.echo(f"problem: {flaw}", err=True)

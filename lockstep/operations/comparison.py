@@ -29,8 +29,8 @@ class CopyCheck:
     """What comparing one cloud's copy found.
 
     `size` is that of its newest checkpoint (None: it holds none), `first_bad` the number of the first entry that the
-    ledger here has otherwise or not at all. `error` says why the copy could not be read. A cloud without an archive has
-    no place.
+    ledger here has otherwise or not at all, `signed` the entries under the ledger's newest checkpoint. `error` says why
+    the copy could not be read. A cloud without an archive has no place.
     """
 
     cloud: str
@@ -41,6 +41,12 @@ class CopyCheck:
     first_bad: int | None = None
     problems: tuple[str, ...] = ()
     error: LockstepError | None = None
+    signed: int = 0
+
+    @property
+    def behind(self) -> int:
+        """Signed entries of the ledger that the copy lacks: not copied yet, or taken away where the store allows it."""
+        return max(0, self.signed - (self.size or 0)) if self.place and self.error is None else 0
 
     @property
     def holds(self) -> bool:
@@ -118,7 +124,15 @@ class _Comparison:
             checkpoints=len(held),
             first_bad=min(self._bad, default=None),
             problems=tuple(dict.fromkeys(self._problems)),
+            signed=self._signed(),
         )
+
+    def _signed(self) -> int:
+        try:
+            note = self._ledger.checkpoint()
+            return open_checkpoint(note, self._ledger.origin, self._ledger.verifiers).size if note else 0
+        except LockstepError:  # whatever is wrong there is told by the ledger's own audit
+            return 0
 
     def _checkpoints(self, names: Iterable[str]) -> list[Checkpoint]:
         found = []

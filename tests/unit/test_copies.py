@@ -299,6 +299,20 @@ def test_a_copy_that_was_overwritten_or_deleted_says_so_and_keeps_its_first_vers
     assert rebuilt(archive, ledger) == ledger.entries
 
 
+def test_a_copy_that_was_emptied_or_cut_lacks_what_the_ledger_signed() -> None:
+    ledger, archive = ledger_of(3), MemoryArchive()
+    assert compare(ledger, archive).behind == 3
+    copied(ledger, archive)
+    assert compare(ledger, archive).behind == 0
+    ledger.append(*entries(2, start=3))
+    check = compare(ledger, archive)
+    assert (check.holds, check.size, check.behind) == (True, 3, 2)
+    copied(ledger, archive)
+    archive.objects.clear()  # a store that is not write-once
+    check = compare(ledger, archive)
+    assert (check.size, check.behind) == (None, 5)
+
+
 def test_damaged_and_missing_tiles_are_named() -> None:
     ledger, archive = ledger_of(260), MemoryArchive()
     copied(ledger, archive)

@@ -387,6 +387,13 @@ def test_what_becomes_of_keys_stands_in_the_ledger(config: Path) -> None:
     assert book.verify().flaws == ()
     loaded = load(config)
     assert unrecorded(load_keys(loaded.keys, loaded.ledger.origin, {}), entries) == ()
+    told = CliRunner().invoke(app, ["--config", str(config), "ledger", "verify", "--no-copies"])
+    assert "is trusted" not in told.stdout
+    stranger = Signer(ORIGIN, b"f" * 32).verifier.vkey
+    vkeys = config.parent / ".lockstep" / "keys" / "ledger.vkeys"
+    vkeys.write_text(vkeys.read_text() + stranger + "\n")
+    told = CliRunner().invoke(app, ["--config", str(config), "ledger", "verify", "--no-copies"])
+    assert f"{stranger} is trusted, but no entry tells of it" in told.stdout
     by_hand = Keys(verifiers=(Signer(ORIGIN, bytes(32)).verifier,))
     assert unrecorded(by_hand, entries) == (Signer(ORIGIN, bytes(32)).verifier.vkey,)
 

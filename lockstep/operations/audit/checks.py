@@ -57,5 +57,6 @@ def _copies(fleet: Fleet) -> tuple[Check, ...]:
         else:
             kept = f", {copy.protection.text}" if copy.protection else ""
             said = f"{copy.place}: {copy.checkpoints} checkpoints, the newest of {copy.size or 0} entries{kept}"
+            said += f"; it lacks the newest {copy.behind}" if copy.behind else ""
             checks.append(Check(what, True if copy.checkpoints else None, said))
     return tuple(checks)
