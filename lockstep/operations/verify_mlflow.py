@@ -9,12 +9,12 @@ from lockstep.errors import LockstepError, NotFoundError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.known_versions import Known
 from lockstep.operations.questions import Look, NothingToLookAtError, answer
-from lockstep.operations.registered import contradictions
+from lockstep.operations.registered import contradictions, silently_lifted
 from lockstep.operations.seal import check_seal
 from lockstep.rules.attestation import additions, differences
 from lockstep.rules.findings import BYTES, MLFLOW, QUESTIONS, RECORD, RUN, SEAL, SOURCE, Check
 from lockstep.rules.manifest import SCHEMA_V1, Manifest, number_text
-from lockstep.rules.state import Version
+from lockstep.rules.state import CONDEMNED_TAG, Version
 from lockstep.stores.captures import LOCK, PATCH, prefix
 from lockstep.stores.inspection import compare_files
 
@@ -30,12 +30,13 @@ def check_mlflow(
 ) -> tuple[Check, ...]:
     """Every question that is `asked`, about every version; an altered one does not hide the others."""
     checks: list[Check] = []
+    lifted = silently_lifted(fleet) if RECORD in asked else {}
     for known in chosen:
         version, manifest = known.version, manifests[known.version]
         fleet.say(f"looking at {version}", MLFLOW)
         questions: dict[str, Look] = {
             SEAL: lambda k=known: _seal(fleet, k),  # type: ignore[misc]
-            RECORD: lambda k=known, m=manifest: _record(k, m),  # type: ignore[misc]
+            RECORD: lambda k=known, m=manifest: _record(k, m, lifted),  # type: ignore[misc]
         }
         if manifest is not None:
             questions |= {
@@ -59,14 +60,20 @@ def _seal(fleet: Fleet, known: Known) -> tuple[str, ...]:
         return seal.problems
 
 
-def _record(known: Known, manifest: Manifest | None) -> tuple[str, ...]:
+def _record(known: Known, manifest: Manifest | None, lifted: Mapping[str, str]) -> tuple[str, ...]:
     if known.lost:
         return (known.lost,)
+    told: tuple[str, ...] = ()
+    if reason := lifted.get(known.version.digest):
+        told = (
+            f"its tag {CONDEMNED_TAG} is gone, though the ledger condemned it ({reason}) and tells of no "
+            f"`lockstep lift {known.version.model} {known.version.label}`",
+        )
     if manifest is None or known.record is None:
-        return ()
+        return told
     shown = {"run": known.record.run_id, "source": known.record.source, "format": known.record.schema}
     wrote = {"run": manifest.mlflow.run_id, "source": manifest.mlflow.source, "format": manifest.schema}
-    return differences(f"MLflow's version {known.version.label}", shown, wrote)
+    return (*told, *differences(f"MLflow's version {known.version.label}", shown, wrote))
 
 
 def _captured(fleet: Fleet, version: Version, manifest: Manifest, read: Collection[str]) -> tuple[str, ...]:

@@ -171,6 +171,10 @@ class Deployed:
         # As if v2 had been deployed again: a rollback a moment ago would keep the next one where it led.
         self.fleet.ledger.append(unique("restored"), "canary_deploy.outcome", self.model, "test", {})
 
+        for version in (self.v1, self.v2, self.v3):  # what a test condemned is taken back in the ledger, too
+            body = {"version": version.label, "digest": version.digest, "error": ""}
+            self.fleet.ledger.append(unique("restored"), "lift.outcome", self.model, "test", body)
+
         def put_back(cloud: Any) -> None:
             state = cloud.observe(self.model)
             for version in (self.v1, self.v2):

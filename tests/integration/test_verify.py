@@ -13,7 +13,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.replicate import replicate
 from lockstep.operations.verify import verify
 from lockstep.rules.findings import Finding, Verification
-from lockstep.rules.state import Version
+from lockstep.rules.state import CONDEMNED_TAG, Version
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.registry import DIGEST_TAG
 from tests.contract.clouds import open_store
@@ -211,6 +211,21 @@ def test_a_tag_that_was_removed_or_changed_is_named(deployed: Deployed) -> None:
         assert f"number {version.label} stands for digest {deployed.v1.digest[:12]} now" in told
     finally:
         client.set_model_version_tag(version.model, version.label, DIGEST_TAG, version.digest)
+
+
+def test_a_condemned_version_whose_tag_was_taken_away_is_named(deployed: Deployed) -> None:
+    """Whoever may edit tags could have it deployed again."""
+    client, version = deployed.fleet.registry.client, deployed.v3
+    condemned = lockstep("condemn", deployed.model, version.label, "--reason", "it was wrong", config=deployed.config)
+    assert condemned.status == 0, condemned.err
+    assert verify(deployed.fleet).altered == ()
+    client.delete_model_version_tag(version.model, version.label, CONDEMNED_TAG)
+    (told,) = only(verify(deployed.fleet), version, "mlflow")
+    assert CONDEMNED_TAG in told
+    assert "it was wrong" in told
+    lifted = lockstep("lift", deployed.model, version.label, "--reason", "a mistake", config=deployed.config)
+    assert lifted.status == 0, lifted.err
+    assert verify(deployed.fleet).altered == ()
 
 
 def test_a_place_that_does_not_answer_is_said_to_be_unknown(deployed: Deployed) -> None:
