@@ -7,6 +7,7 @@ from prefect import flow
 from flows.opening import explained, load_fleet, open_in_flow, parameters
 from flows.reconcile import follow_up
 from lockstep.errors import SplitError
+from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.rollback import Rollback
 from lockstep.operations.rollback import rollback as roll_back
@@ -75,7 +76,7 @@ def rollback(
 def _show_plan(opened: Fleet, to: str | None, accept_broken_seal: str) -> None:
     planned = plan_rollback(opened, to or None, accept_broken_seal)
     target = planned.way.target
-    lines = planned.plan.explain()
+    lines = (*planned.plan.explain(), *map(str, expect_times(opened, planned)))
     text = f"# Dry run: a rollback to {target} would\n\nChosen because {planned.way.why}.\n\n{bullets(lines)}\n"
     text += traffic_table(opened, planned.before)
     publish("rollback", opened.model, text, f"dry run: {target}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -95,6 +96,8 @@ def show_status(status: Status) -> None:
     for cloud, problem in status.out_of_step.items():
         if cloud not in status.state.unreachable:
             _say("red", f"{cloud}: out of step: {problem}")
+        if cloud in status.split:
+            _say("yellow", f"{cloud}: {status.split[cloud].told(time.time())}")
     if status.writer is not None:
         _say("yellow", f"note: being changed by the {status.writer.told}")
     for warning in status.warnings:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,6 +76,8 @@ class Cloud(ABC):
 
     #: What a person calls it: "Amazon SageMaker".
     title: ClassVar[str]
+    #: Seconds that a flip of traffic and the deployment of a slot usually take there.
+    usual: ClassVar[Mapping[str, float]]
 
     def __init__(self, name: str, settings: CloudSettings) -> None:
         self.name = name
@@ -106,6 +108,14 @@ class Cloud(ABC):
     def endpoint(self, model: str) -> str:
         """Name of the model's endpoint here."""
         return self._common.endpoint_name.format(model=model)
+
+    def usual_seconds(self, what: Literal["flip", "deploy"]) -> float:
+        """Seconds that it usually takes there, for as long as nothing was measured."""
+        return self.usual[what]
+
+    def meanwhile(self, model: str, slot: str) -> str:
+        """How callers reach a slot that is ready while the traffic cannot be moved to it; "" where they cannot."""
+        return ""
 
     @abstractmethod
     def store(self) -> StoreAddress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,6 +95,7 @@ def status(
                     p.cloud: [{"version": a.label, "digest": a.digest} for a in p.answers] for p in found.proofs
                 },
                 "out_of_step": found.out_of_step,
+                "split": {cloud: asdict(one) for cloud, one in found.split.items()},
                 "writer": found.writer.told if found.writer else None,
                 "warnings": list(found.warnings),
                 "keys": {"problems": list(found.keys)},
@@ -168,6 +170,7 @@ def rollback(
 ) -> None:
     """Take every cloud back to the last known-good version, or to a named one, at once."""
     from lockstep import terminal
+    from lockstep.operations.expecting import expect_times
     from lockstep.operations.rollback import rollback as run
     from lockstep.operations.rollback_plan import plan_rollback
     from lockstep.rules.state import DesiredState
@@ -176,18 +179,22 @@ def rollback(
         if dry_run:
             planned = plan_rollback(fleet, to or None, accept_broken_seal)
             target, unreachable = planned.way.target, dict(planned.before.unreachable)
+            expected = expect_times(fleet, planned)
             if as_json:
                 emit(
                     {
                         "target": target.label,
                         "why": planned.way.why.value,
                         "plan": list(planned.plan.explain()),
+                        "expected": {one.cloud: asdict(one) for one in expected},
                         "unreachable": unreachable,
                     }
                 )
             else:
                 typer.echo(f"target: {target}: {planned.way.why}")
                 terminal.show_plan(planned.plan)
+                for one in expected:
+                    typer.echo(str(one))
                 for cloud, why in unreachable.items():
                     typer.echo(f"{cloud}: unreachable: {why}")
             return

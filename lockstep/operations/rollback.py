@@ -12,6 +12,7 @@ from lockstep.operations.joining import First, joined, verify_all
 from lockstep.operations.journal import note, record, refusals, slots, traffic
 from lockstep.operations.lease import Writer, writing
 from lockstep.operations.probe import with_probe
+from lockstep.operations.reaching import ways
 from lockstep.operations.reasons import checked_reason
 from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
 from lockstep.operations.running import Outcome
@@ -124,19 +125,27 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, begun: Begun | None, reason:
             seconds={cloud: round(value, 3) for cloud, value in result.seconds.items()},
             split=dict(result.reasons),
             after=traffic(now),
+            **({"next_try": fleet.settings.reconcile.every} if result.reasons else {}),
         )
         condemn_left(fleet, known, left, reason)
         outcome.update(known.outcome)
         if result.ending is not Ending.DONE:
-            raise SplitError(
-                f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
-                f"{result.explain()}",
-                hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
-            )
+            raise _split(fleet, target, result, now)
         next_fallback(fleet, known, replace(planned.way, left=left))
         outcome.update(known.outcome)
     owed = tuple(map(str, known.owed))
     return Rollback(target, left, plan, before, now, result, seconds, owed=owed)
+
+
+def _split(fleet: Fleet, target: Version, result: SwitchResult, now: FleetState) -> SplitError:
+    """What serves where, why, and all that can be done about it."""
+    meanwhile = [told for cloud in now.clouds if cloud.cloud in result.reasons if (told := ways(fleet, cloud, target))]
+    return SplitError(
+        f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
+        f"{result.explain()}" + "".join(f"; meanwhile {told}" for told in meanwhile),
+        hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows; reconcile "
+        f"tries again within {fleet.settings.reconcile.every:.0f} s",
+    )
 
 
 def _hands(fleet: Fleet, planned: RollbackPlan, reason: str) -> Hands:

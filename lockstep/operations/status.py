@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,11 +12,13 @@ from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import Holder, holder
 from lockstep.operations.probe import PROBES, with_probe
+from lockstep.operations.reaching import ways
 from lockstep.operations.remembering import owed_if_known, read_record
 from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
+from lockstep.rules.trailing import TELLS, Trailing, read_trailing
 
 #: Operations after which every cloud is where it should be, whatever was left half done before.
 SETTLES: Final = ("rollback.outcome", "canary_deploy.outcome", "reconcile.outcome")
@@ -42,7 +44,10 @@ class CloudProof:
 
 @dataclass(frozen=True)
 class Status:
-    """One model now; `keys` and `ledger` say in sentences what is wrong with either, `writer` who changes it now."""
+    """One model now; `keys` and `ledger` say in sentences what is wrong with either, `writer` who changes it now.
+
+    `split` tells of the clouds that are out of step because they could not follow the newest decision.
+    """
 
     desired: DesiredState
     state: FleetState
@@ -51,6 +56,7 @@ class Status:
     keys: tuple[str, ...] = ()
     ledger: tuple[str, ...] = ()
     writer: Holder | None = None
+    split: Mapping[str, Trailing] = field(default_factory=dict)
 
     @property
     def out_of_step(self) -> dict[str, str]:
@@ -81,7 +87,22 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     if prove and desired.champion is not None:
         proofs = _prove(fleet, desired.champion)
     condition = fleet.ledger.condition()
-    return Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, condition, writer)
+    found = Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, condition, writer)
+    return replace(found, split=_trailing(fleet, found))
+
+
+def _trailing(fleet: Fleet, found: Status) -> Mapping[str, Trailing]:
+    behind, champion = found.out_of_step, found.desired.champion
+    if not behind or champion is None:
+        return {}
+    try:
+        lines = [entry for kind in TELLS for entry in fleet.ledger.entries(fleet.model, kind, last=1)]
+    except LockstepError as error:
+        fleet.say(f"why clouds are behind is not known: {error.reason}")
+        return {}
+    told = read_trailing(lines, fleet.settings.reconcile.every)
+    now = {cloud.cloud: ways(fleet, cloud, champion) for cloud in found.state.clouds}
+    return {cloud: replace(one, meanwhile=now.get(cloud, "")) for cloud, one in told.items() if cloud in behind}
 
 
 def _prove(fleet: Fleet, champion: Version) -> tuple[CloudProof, ...]:

@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from scipy.special import gammaln, logsumexp
+if TYPE_CHECKING:
+    import numpy as np
 
 ODDS_RATIOS: Final = (1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0)
 #: Evidence from which on a canary may not pass: too little to call it worse, too much to call nothing seen. A canary
@@ -102,6 +102,9 @@ def log_e_value(canary: int, canary_bad: int, stable: int, stable_bad: int) -> t
     bad = canary_bad + stable_bad
     if bad == 0 or canary == 0 or stable == 0:
         return (0.0,) * len(ODDS_RATIOS)  # nothing to compare: no evidence either way
+    import numpy as np  # here, since a rollback that reads the settings must not wait for it
+    from scipy.special import logsumexp
+
     x = np.arange(max(0, bad - stable), min(canary, bad) + 1)
     log_terms = _log_binomial(canary, x) + _log_binomial(stable, bad - x)
     log_null = logsumexp(log_terms)
@@ -112,6 +115,9 @@ def log_e_value(canary: int, canary_bad: int, stable: int, stable_bad: int) -> t
 
 def evidence(periods: Iterable[Period]) -> float:
     """Log of the e-process of one guardrail: the mean over all clouds together and each cloud alone."""
+    import numpy as np
+    from scipy.special import logsumexp
+
     totals: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = defaultdict(
         lambda: np.zeros(len(ODDS_RATIOS), dtype=np.float64)
     )
@@ -178,5 +184,7 @@ def _rate(periods: Sequence[Period], arm: str) -> float:
 def _log_binomial(
     n: int, k: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    from scipy.special import gammaln
+
     logs: np.ndarray[tuple[int], np.dtype[np.float64]] = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
     return logs

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scipy.special import bdtrc
-
 from lockstep.rules.judge import Decision, Verdict
 
 CHANCE: Final = 0.001
@@ -84,5 +82,7 @@ def _judge_shares(seen: Observed, limits: ServiceLimits, breaches: list[str], do
     ):
         if total < limits.min_requests or bad <= limit * total:
             continue
+        from scipy.special import bdtrc  # here, since a rollback that reads the settings must not wait for it
+
         chance = float(bdtrc(bad - 1, total, limit))
         (breaches if chance <= CHANCE else doubts).append(f"{seen.cloud}: {what} {bad} of {total}, limit {limit:.1%}")

@@ -123,6 +123,9 @@ def test_dry_runs_change_nothing(deployed: Deployed) -> None:
         assert rollback.document["plan"] == [
             f"{cloud}: traffic {deployed.v2.slot} 100 % -> {deployed.v1.slot} 100 %" for cloud in deployed.clouds
         ]
+        for cloud, expected in rollback.document["expected"].items():
+            assert (expected["cold"], 0 < expected["seconds"] < 60) == (False, True), cloud
+            assert "flip" in expected["why"], cloud
         deploy = lockstep("deploy", deployed.model, "3", "--steps", "10,100", "--dry-run", config=deployed.config)
         shown = deploy.out.splitlines()
         assert {line for line in shown if "ready" in line} == {

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 
 import pytest
 
-from lockstep.errors import SplitError
+from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.fleet import Event
 from lockstep.operations.rollback import rollback
 from lockstep.rules.state import CHAMPION, CONDEMNED_TAG
 from lockstep.rules.traffic import TrafficSplit
-from tests.integration.deployed import Deployed
+from tests.contract.clouds import eventually
+from tests.integration.deployed import Deployed, lockstep
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -34,6 +36,24 @@ def test_a_cloud_that_hangs_holds_no_other(deployed: Deployed) -> None:
     assert "azure: " in str(split.value)
     outcome = fleet.ledger.entries(deployed.model, "rollback.outcome")[-1].body
     assert (outcome["ending"], sorted(outcome["seconds"])) == ("split", ["aws", "gcp"])  # type: ignore[call-overload]
+    assert outcome["next_try"] == fleet.settings.reconcile.every
+    seen = lockstep("status", deployed.model, "--json", config=deployed.config)
+    behind = seen.document["split"]["azure"]
+    assert behind["next_try"] == behind["since"] + fleet.settings.reconcile.every
+    assert "the next try" in lockstep("status", deployed.model, config=deployed.config).out
+
+
+def test_callers_of_a_busy_cloud_are_told_how_to_reach_the_target(deployed: Deployed) -> None:
+    fleet = deployed.changed(clouds__aws__traffic_timeout=1.5)
+    aws = fleet.cloud("aws")
+    deployed.control.fault("aws", "busy", operation="UpdateEndpointWeightsAndCapacities", delay=25, count=1)
+    with contextlib.suppress(LockstepError):  # it is accepted, and lasts
+        aws.set_traffic(deployed.model, TrafficSplit.of({deployed.v2.slot: 99, deployed.v1.slot: 1}))
+    with pytest.raises(SplitError, match=f"TargetVariant={deployed.v1.slot}"):
+        rollback(fleet, reason="an alert")
+    told = lockstep("status", deployed.model, config=deployed.config).out
+    assert f"TargetVariant={deployed.v1.slot}" in told
+    assert eventually(lambda: not aws.observe(deployed.model).busy, 60)
 
 
 def test_a_rollback_that_was_killed_is_finished_by_the_next(deployed: Deployed) -> None:

@@ -35,6 +35,8 @@ class AzureML(Cloud):
     """One Azure ML workspace: an online endpoint per model, a deployment per version."""
 
     title: ClassVar[str] = "Azure ML"
+    #: As recorded on the real service: a PUT of the traffic 20.4 s, a deployment 9 minutes.
+    usual: ClassVar[Mapping[str, float]] = {"flip": 20.0, "deploy": 540.0}
 
     def __init__(self, name: str, settings: AzureMLSettings) -> None:
         super().__init__(name, settings)
@@ -79,6 +81,10 @@ class AzureML(Cloud):
         if not settings.archive_container:
             return None
         return BlobArchive(self._access, settings.archive_container, settings.archive_folder, self._translated)
+
+    def meanwhile(self, model: str, slot: str) -> str:
+        """An endpoint that is being changed takes no new split, and answers by a deployment that is named."""
+        return f"callers reach {slot} by sending the header azureml-model-deployment: {slot} to {self.endpoint(model)}"
 
     def console_url(self, model: str) -> str:
         """The endpoint's page in Azure ML studio."""

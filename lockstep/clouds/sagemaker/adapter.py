@@ -36,6 +36,8 @@ class SageMaker(Cloud):
     """Amazon SageMaker with S3, CloudWatch and CloudWatch Logs, all through boto3."""
 
     title: ClassVar[str] = "Amazon SageMaker"
+    #: The documentation says minutes for an UpdateEndpoint and gives no number for a change of weights.
+    usual: ClassVar[Mapping[str, float]] = {"flip": 15.0, "deploy": 600.0}
 
     def __init__(self, name: str, settings: SageMakerSettings) -> None:
         super().__init__(name, settings)
@@ -75,6 +77,10 @@ class SageMaker(Cloud):
         if not given.archive_bucket:
             return None
         return S3Archive(self.name, given.archive_bucket, given.archive_folder, self._clients, self._translated)
+
+    def meanwhile(self, model: str, slot: str) -> str:
+        """An endpoint that is Updating refuses a change of weights, and answers by a variant that is named."""
+        return f"callers reach {slot} by sending TargetVariant={slot} in InvokeEndpoint of {self.endpoint(model)}"
 
     def console_url(self, model: str) -> str:
         """The endpoint's page."""

@@ -36,6 +36,8 @@ class Vertex(Cloud):
     """Google Vertex AI with Cloud Storage and Cloud Monitoring, all over REST."""
 
     title: ClassVar[str] = "Google Vertex AI"
+    #: A change of the split is one synchronous call; DeployModel takes many minutes.
+    usual: ClassVar[Mapping[str, float]] = {"flip": 5.0, "deploy": 900.0}
 
     def __init__(self, name: str, settings: VertexSettings) -> None:
         super().__init__(name, settings)
