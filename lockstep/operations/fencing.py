@@ -58,6 +58,11 @@ def announced(model: str) -> Mapping[str, object]:
     Raises OvertakenError as `check` does: nobody announces what he may not do.
     """
     check(model)
+    return fence(model)
+
+
+def fence(model: str) -> Mapping[str, object]:
+    """The same for an outcome, which is written whatever has happened since."""
     writer = current(model)
     return {} if writer is None else writer.intent
 

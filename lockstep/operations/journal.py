@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Final
 
-from lockstep.errors import LockstepError
+from lockstep.errors import LockstepError, OvertakenError
 from lockstep.operations.copies import copy_ledger
-from lockstep.operations.fencing import announced
+from lockstep.operations.fencing import announced, fence
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import FleetState, Version
@@ -29,6 +29,8 @@ from lockstep.stores.ledger import Entry
 COPY_SECONDS: Final = 5.0  # that an operation's end waits for the copies
 #: Operations that go on without the ledger: what restores service waits for no disk.
 GOES_ON: Final = ("rollback", "monitor")
+#: Operations that whoever takes over goes on with, under the same event: the outcome is his.
+GONE_ON_WITH: Final = ("rollback",)
 #: Event of the operation that this thread of control is inside of, empty outside of any.
 _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 
@@ -55,19 +57,24 @@ def record(
     _append(fleet, f"{event}/intent", f"{operation}.intent", body, refuse=waits)
     outcome: dict[str, object] = {}
     error = ""
+    taken_over = False
     before = _WITHIN.set(event)
     try:
         yield outcome
     except LockstepError as failure:
         error = str(failure)
+        taken_over = isinstance(failure, OvertakenError) and operation in GONE_ON_WITH
         raise
     except BaseException as failure:
         error = f"{type(failure).__name__}: {failure}"
         raise
     finally:
         _WITHIN.reset(before)
-        result = {**subject, **outcome, "intent": event, "error": error}
-        entry = _append(fleet, f"{event}/outcome", f"{operation}.outcome", result)
+        result = {**subject, **outcome, **fence(fleet.model), "intent": event, "error": error}
+        if taken_over:
+            entry = note(fleet, "overtaken.outcome", {**subject, "overtaken": event, "error": error})
+        else:
+            entry = _append(fleet, f"{event}/outcome", f"{operation}.outcome", result)
         # Not within another operation, where the next step may be urgent; and not of what waits in the spool.
         if not _WITHIN.get() and entry.number >= 0:
             keep_copies(fleet)

@@ -321,6 +321,23 @@ def test_a_holder_that_has_lost_writes_nothing_into_the_ledger(place: Place) -> 
     assert (present.fence, present.holder != "") == (2, True), "what another took is not given back by us"
 
 
+def test_the_outcome_of_a_rollback_that_was_taken_over_is_the_one_of_who_went_on(place: Place) -> None:
+    first, second = fleet_over(place.open()), fleet_over(place.open())
+    with writing(first, "rollback", V3, urgent=True), pytest.raises(OvertakenError), record(first, "rollback", V3, "e"):
+        _steal(first)
+        check("tumour")
+    leases = Leases(second.ledger.database)
+    stolen = leases.read("tumour")
+    assert stolen is not None
+    assert leases.release(stolen)
+    with writing(second, "rollback", V3, urgent=True), record(second, "rollback", V3, "e") as outcome:
+        outcome.update(ending="done")
+    entries = second.ledger.entries()
+    assert [entry.kind for entry in entries] == ["rollback.intent", "overtaken.outcome", "rollback.outcome"]
+    assert [entry.body.get("fence") for entry in entries] == [1, None, 3]
+    assert (entries[1].body["overtaken"], entries[2].body["ending"]) == ("e", "done")
+
+
 def test_without_its_database_a_rollback_goes_on_and_everything_else_is_refused(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "disk").write_text("a file in the place of the folder")
