@@ -323,9 +323,8 @@ def test_a_holder_that_has_lost_writes_nothing_into_the_ledger(place: Place) -> 
 
 def test_the_outcome_of_a_rollback_that_was_taken_over_is_the_one_of_who_went_on(place: Place) -> None:
     first, second = fleet_over(place.open()), fleet_over(place.open())
-    with writing(first, "rollback", V3, urgent=True), pytest.raises(OvertakenError), record(first, "rollback", V3, "e"):
-        _steal(first)
-        check("tumour")
+    with writing(first, "rollback", V3, urgent=True), pytest.raises(OvertakenError):
+        _overtaken_within(first, "e")
     leases = Leases(second.ledger.database)
     stolen = leases.read("tumour")
     assert stolen is not None
@@ -429,3 +428,9 @@ def _steal(fleet: Fleet) -> None:
     leases = Leases(fleet.ledger.database)
     while leases.take(leases.read("tumour"), "tumour", "rollback", urgent=True) is None:
         pass  # a beat came in between
+
+
+def _overtaken_within(fleet: Fleet, event: str) -> None:
+    with record(fleet, "rollback", V3, event):
+        _steal(fleet)
+        check("tumour")
