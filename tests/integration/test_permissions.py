@@ -57,12 +57,15 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "ModelVersions_CreateOrUpdate": (f"{ML}models/versions/write",),
         "EnvironmentVersions_Get": (f"{ML}environments/versions/read",),
         "EnvironmentVersions_CreateOrUpdate": (f"{ML}environments/versions/write",),
+        "Resources_ListByResourceGroup": ("Microsoft.Resources/subscriptions/resourceGroups/resources/read",),
+        "OnlineEndpoints_List": (f"{ML}onlineEndpoints/read",),
         "OnlineEndpoints_Get": (f"{ML}onlineEndpoints/read",),
         "OnlineEndpoints_CreateOrUpdate": (f"{ML}onlineEndpoints/write",),
         "OnlineEndpoints_ListKeys": (f"{ML}onlineEndpoints/listKeys/action",),
         "OnlineDeployments_Get": (f"{ML}onlineEndpoints/deployments/read",),
         "OnlineDeployments_List": (f"{ML}onlineEndpoints/deployments/read",),
         "OnlineDeployments_CreateOrUpdate": (f"{ML}onlineEndpoints/deployments/write",),
+        "OnlineDeployments_Update": (f"{ML}onlineEndpoints/deployments/write",),
         "OnlineDeployments_Delete": (f"{ML}onlineEndpoints/deployments/delete",),
         "OnlineDeployments_GetLogs": (f"{ML}onlineEndpoints/deployments/getLogs/action",),
         "Metrics_Batch": ("Microsoft.Insights/metrics/read",),
@@ -87,6 +90,7 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "CreateEndpoint": ("aiplatform.endpoints.create",),
         "UpdateEndpoint": ("aiplatform.endpoints.update",),
         "DeployModel": ("aiplatform.endpoints.deploy",),
+        "MutateDeployedModel": ("aiplatform.endpoints.deploy",),
         "UndeployModel": ("aiplatform.endpoints.undeploy",),
         "Predict": ("aiplatform.endpoints.predict",),
         "GetModel": ("aiplatform.models.get",),
@@ -220,6 +224,8 @@ def drive(name: str, settings: Any, sandbox: RunningSandbox, sealed: Path) -> No
     assert archive.read(f"{model}/1") == b"copied"
     cloud.captured(model, secrets.token_hex(8), until - timedelta(minutes=10), until)
     settings.connect(name).observe(model)  # a process that has not seen the slots before
+    assert cloud.observe_many([model])[model].exists
+    cloud.resize(model, second.slot, 2)
     cloud.set_traffic(model, TrafficSplit.all_to(first.slot))
     cloud.retire(model, second.slot)
 
