@@ -106,7 +106,7 @@ def _check_the_audit(fleet: Fleet, folder: Path) -> None:
     write_report(fleet, fleet.ledger, fleet.ledger.verifiers, audit, folder)
     assert verify(folder, fleet.ledger.verifiers).problems == {}
     told = audit.document
-    assert [one["holds"] for one in told["checks"] if "copy" not in one["what"]] == [True] * 6
+    assert [one["what"] for one in told["checks"] if "copy" not in one["what"] and not one["holds"]] == []
     assert [(one["what"], one["left"]) for one in told["incidents"]] == [("canary taken back", "2"), ("rollback", "3")]
     assert all(one["seconds"] is not None and set(one["clouds"]) for one in told["incidents"])
     for cloud, now in told["serving"].items():
