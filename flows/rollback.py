@@ -62,11 +62,12 @@ def rollback(
         raise
     seconds = ", ".join(f"{cloud} {value:.1f} s" for cloud, value in done.result.seconds.items())
     left = ", ".join(map(str, done.left))
+    owed = f" MLflow did not answer and is still to be told: {'; '.join(done.owed)}." if done.owed else ""
     publish(
         "rollback",
         model,
         f"# {done.target} serves everywhere\n\nReason: {reason or 'none given'}. Left: {left or 'nothing'}. "
-        f"Took {done.seconds:.1f} s ({seconds}).\n\n{traffic_table(opened, done.before, done.after)}\n"
+        f"Took {done.seconds:.1f} s ({seconds}).{owed}\n\n{traffic_table(opened, done.before, done.after)}\n"
         f"{links(opened, done.target, *done.left)}",
         f"{left or model} -> {done.target} in {done.seconds:.1f} s",
     )
