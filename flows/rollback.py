@@ -12,6 +12,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.rollback import Rollback
 from lockstep.operations.rollback import rollback as roll_back
 from lockstep.operations.rollback_plan import plan_rollback
+from lockstep.rules.meanwhile import Meanwhile
 from tasks.artifacts import bullets, links, publish, traffic_table
 
 
@@ -32,6 +33,7 @@ def rollback(
     alert: str = "",
     alert_at: str = "",
     accept_broken_seal: str = "",
+    meanwhile: Meanwhile = Meanwhile.KEEP,
 ) -> Rollback | None:
     """Put every cloud on the last known-good version, or on a named one, and prove that it answers.
 
@@ -48,13 +50,16 @@ def rollback(
         alert_at: When the alert was given, ISO 8601 with a zone; time to restore service counts from then.
         accept_broken_seal: Reason to go on with a version whose seal does not hold, when no other known-good one is
             intact; kept in the ledger.
+        meanwhile: Where the target must be deployed first: keep what serves, or drain it to another good version.
     """
     opened = open_in_flow(load_fleet(fleet), model, "rollback")
     if dry_run:
         _show_plan(opened, to, accept_broken_seal)
         return None
     try:
-        done = roll_back(opened, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal)
+        done = roll_back(
+            opened, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile
+        )
     except SplitError:
         now = traffic_table(opened, opened.observe())
         publish("rollback traffic", model, f"# Not every cloud followed\n\n{now}\n{links(opened)}", "clouds are split")

@@ -17,6 +17,7 @@ from lockstep.commands.options import (
     opened,
     parse_steps,
 )
+from lockstep.rules.meanwhile import Meanwhile
 
 if TYPE_CHECKING:
     from lockstep.operations.monitor import Report
@@ -165,6 +166,12 @@ def rollback(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; goes into the ledger and onto the version left behind.")] = "",
     accept_broken_seal: Accept = "",
+    meanwhile: Annotated[
+        Meanwhile,
+        typer.Option(
+            help="Where the target must be deployed first: keep what serves, or drain it to another good version."
+        ),
+    ] = Meanwhile.KEEP,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -198,7 +205,7 @@ def rollback(
                 for cloud, why in unreachable.items():
                     typer.echo(f"{cloud}: unreachable: {why}")
             return
-        done = run(fleet, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal)
+        done = run(fleet, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile)
     if as_json:
         emit(
             {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from lockstep.errors import DeploymentFailedError, DigestMismatchError, LockstepError, SplitError
 from lockstep.operations.desired import commit, condemn_left, next_fallback, without_mlflow
+from lockstep.operations.draining import drain
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.joining import First, joined, verify_all
 from lockstep.operations.journal import note, record, refusals, slots, traffic
@@ -16,12 +17,14 @@ from lockstep.operations.reaching import ways
 from lockstep.operations.reasons import checked_reason
 from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
 from lockstep.operations.running import Outcome
-from lockstep.operations.switch import Verified, move_all, prepare_slots, reason_of, show
+from lockstep.operations.switch import Verified, prepare_slots, reason_of, shift_traffic, show
 from lockstep.operations.unfinished import Begun, go_on, unfinished
 from lockstep.operations.walk import Hands, Tell, walk
-from lockstep.rules.plan import Plan
+from lockstep.rules.meanwhile import Meanwhile
+from lockstep.rules.plan import Plan, ShiftTraffic
 from lockstep.rules.state import FleetState, Version
 from lockstep.rules.switch import Announced, Ended, Ending, Kind, Place, Switch, SwitchResult, after
+from lockstep.rules.traffic import TrafficSplit
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,19 @@ class Rollback:
 
 
 def rollback(
-    fleet: Fleet, *, to: Version | str | None = None, reason: str = "", accept_broken_seal: str = ""
+    fleet: Fleet,
+    *,
+    to: Version | str | None = None,
+    reason: str = "",
+    accept_broken_seal: str = "",
+    meanwhile: Meanwhile = Meanwhile.KEEP,
 ) -> Rollback:
     """Put every cloud on the target, read back and probed; condemns the versions that are left behind.
 
     `to` is a version, or a text that names one. Already there: verifies, and says so. One that was begun and killed is
-    finished. Raises SplitError when a cloud could not follow, after the others did, and DeploymentFailedError, with
-    nothing changed, when no cloud could make the target ready.
+    finished. `meanwhile` says what serves where the target must be deployed first. Raises SplitError when a cloud could
+    not follow, after the others did, and DeploymentFailedError, with nothing changed, when no cloud could make the
+    target ready.
     """
     began = time.monotonic()
     reason = checked_reason(reason)
@@ -70,7 +79,7 @@ def rollback(
         if begun is not None and not go_on(fleet, begun, planned.way.target):
             begun = None
         first = _join(fleet, writer, planned, reason, began) if begun is None else None
-        return first or _carry_out(fleet, planned, begun, reason, began)
+        return first or _carry_out(fleet, planned, begun, reason, began, meanwhile)
 
 
 def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, began: float) -> Rollback | None:
@@ -88,7 +97,9 @@ def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, bega
     return Rollback(target, (), planned.plan, before, before, result, time.monotonic() - began, first)
 
 
-def _carry_out(fleet: Fleet, planned: RollbackPlan, begun: Begun | None, reason: str, began: float) -> Rollback:
+def _carry_out(
+    fleet: Fleet, planned: RollbackPlan, begun: Begun | None, reason: str, began: float, meanwhile: Meanwhile
+) -> Rollback:
     target, before, plan = planned.way.target, planned.before, planned.plan
     left = planned.way.left if begun is None else begun.leaving(planned.way.left)
     reason = reason or (begun.reason if begun else "")
@@ -105,11 +116,14 @@ def _carry_out(fleet: Fleet, planned: RollbackPlan, begun: Begun | None, reason:
         "before": traffic(before),
         "slots": slots(target, *left, state=before),
         "plan": list(plan.explain()),
+        **({"meanwhile": meanwhile.value} if plan.prepares else {}),
     }
     with record(fleet, "rollback", target, begun.event if begun else "", **intent) as outcome:
         fleet.say(f"rolling {fleet.model} back to {target}: {planned.way.why}")
         show(fleet, plan)
-        switch = walk(after(switch, Announced()), _hands(fleet, planned, reason))
+        switch = walk(
+            after(switch, Announced()), _hands(fleet, planned, reason, left if meanwhile is Meanwhile.DRAIN else None)
+        )
         result = switch.result
         if not switch.committed:
             raise DeploymentFailedError(
@@ -148,10 +162,14 @@ def _split(fleet: Fleet, target: Version, result: SwitchResult, now: FleetState)
     )
 
 
-def _hands(fleet: Fleet, planned: RollbackPlan, reason: str) -> Hands:
-    """What carries the steps of this rollback out."""
+def _hands(fleet: Fleet, planned: RollbackPlan, reason: str, drained: tuple[Version, ...] | None) -> Hands:
+    """What carries the steps of this rollback out; `drained` versions are taken the traffic of while it is prepared."""
+    splits = {cloud.cloud: cloud.split for cloud in planned.before.clouds}
+    wanted = TrafficSplit.all_to(planned.way.target.slot)
 
     def prepare(clouds: tuple[str, ...], tell: Tell) -> None:
+        if drained is not None:
+            splits.update(drain(fleet, planned, drained, clouds))
         prepare_slots(
             fleet,
             [change for change in planned.plan.prepares if change.cloud in clouds],
@@ -164,7 +182,9 @@ def _hands(fleet: Fleet, planned: RollbackPlan, reason: str) -> Hands:
             tell(Ended(one.cloud, Place.FLIPPING, seconds, reason_of(one)))
 
         why = f"rollback: {reason or 'no reason given'}"
-        move_all(fleet, planned.way.target, planned.before, clouds, why, done, urgent=True)
+        # Also where a look has shown it so already: shows may be stale.
+        shifts = [ShiftTraffic(cloud, splits.get(cloud), wanted) for cloud in clouds]
+        shift_traffic(fleet, shifts, [planned.way.target], why, done, urgent=True)
 
     def take_back(clouds: tuple[str, ...], tell: Tell) -> None:
         raise AssertionError(f"a rollback takes nothing back on {clouds}")

@@ -140,14 +140,7 @@ def _shift(
 
 
 def move_all(
-    fleet: Fleet,
-    version: Version,
-    observed: FleetState,
-    clouds: Collection[str],
-    why: str = "",
-    done: Done = untold,
-    *,
-    urgent: bool = False,
+    fleet: Fleet, version: Version, observed: FleetState, clouds: Collection[str], why: str = ""
 ) -> SwitchResult:
     """All traffic to one version on `clouds`, also where `observed` shows it so already: shows may be stale."""
     known = {cloud.cloud: cloud.split for cloud in observed.clouds}
@@ -155,7 +148,7 @@ def move_all(
     changes = [
         ShiftTraffic(cloud.name, known.get(cloud.name), wanted) for cloud in fleet.clouds if cloud.name in clouds
     ]
-    return shift_traffic(fleet, changes, [version], why, done, urgent=urgent)
+    return shift_traffic(fleet, changes, [version], why)
 
 
 def retire_slots(fleet: Fleet, changes: Sequence[RetireSlot]) -> tuple[Outcome[None], ...]:

@@ -11,7 +11,9 @@ import pytest
 from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.fleet import Event
 from lockstep.operations.rollback import rollback
-from lockstep.rules.state import CHAMPION, CONDEMNED_TAG
+from lockstep.rules.deeds import mapping
+from lockstep.rules.meanwhile import Meanwhile
+from lockstep.rules.state import CHAMPION, CONDEMNED_TAG, VERDICT_TAG
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
 from tests.integration.deployed import Deployed, lockstep
@@ -85,3 +87,20 @@ def test_a_killed_rollback_is_given_up_for_another_target(deployed: Deployed) ->
     outcomes = {str(entry.body["intent"]): entry for entry in fleet.ledger.entries(deployed.model, "rollback.outcome")}
     assert "given up" in str(outcomes[event].body["error"])
     assert deployed.answers() == deployed.everywhere(deployed.v2)
+
+
+def test_traffic_is_drained_to_another_good_version_while_the_target_is_deployed(deployed: Deployed) -> None:
+    """v3 is cold, v2 is left, v1 is ready and was judged well: it stands in until v3 is there."""
+    fleet = deployed.fleet
+    fleet.registry.tag(deployed.v1, VERDICT_TAG, "pass")
+    since = len(fleet.ledger.entries(deployed.model, "shift.outcome"))
+    rollback(fleet, to=deployed.v3, reason="v2 is bad", meanwhile=Meanwhile.DRAIN)
+    drained, *flips = fleet.ledger.entries(deployed.model, "shift.outcome")[since:]
+    assert drained.body["after"] == {cloud: {deployed.v1.slot: 100} for cloud in deployed.clouds}
+    flipped = {}
+    for flip in flips:  # each cloud as soon as it is ready
+        for cloud, before in mapping(flip.body, "before").items():
+            assert before == {deployed.v1.slot: 100}
+            flipped[cloud] = mapping(flip.body, "after")[cloud]
+    assert flipped == {cloud: {deployed.v3.slot: 100} for cloud in deployed.clouds}
+    assert deployed.answers() == deployed.everywhere(deployed.v3)
