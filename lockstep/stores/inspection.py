@@ -24,8 +24,7 @@ def files_below(server: MlflowServer, uri: str, action: str) -> frozenset[str]:
             elif path != ONLY_IN_DOWNLOADS:
                 yield path
 
-    with server.translated(action):
-        root = server.stored_at(uri).rstrip("/")
+    root = _root(server, uri, action)
     return frozenset(walk(""))
 
 
@@ -38,7 +37,8 @@ def compare_files(
     and hashed.
     """
     try:
-        present = files_below(server, uri, action)
+        root = _root(server, uri, action)  # asked once: what a URI stands for is no matter of any one file
+        present = files_below(server, root, action)
     except NotFoundError as error:  # the logged model or the run that the URI names
         return {"": f"all files are gone: {error.problem}"}
     if not present:
@@ -48,12 +48,17 @@ def compare_files(
     for entry in entries:
         if entry.path not in present:
             problems[entry.path] = "is missing"
-        elif entry.path in read and (found := _sha256(server, f"{uri.rstrip('/')}/{entry.path}", action)):
+        elif entry.path in read and (found := _sha256(server, f"{root}/{entry.path}", action)):
             if found != entry.sha256:
                 problems[entry.path] = f"has sha256 {found}, expected {entry.sha256}"
         elif entry.path in read:
             problems[entry.path] = "is missing"
     return problems
+
+
+def _root(server: MlflowServer, uri: str, action: str) -> str:
+    with server.translated(action):
+        return server.stored_at(uri).rstrip("/")
 
 
 def _sha256(server: MlflowServer, uri: str, action: str) -> str:

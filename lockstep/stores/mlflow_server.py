@@ -82,7 +82,7 @@ class MlflowServer:
         return translated(self.address, action)
 
     def stored_at(self, uri: str) -> str:
-        """The artifact URI behind `runs:/<run_id>/<path>` and `models:/m-<id>`.
+        """The artifact URI behind `runs:/<run_id>/<path>`, `models:/m-<id>` and a path below the latter.
 
         MLflow would resolve these itself, but in places with the server that is the process's default instead of this
         one (making an `mlflow.db` where there is no default).
@@ -91,7 +91,9 @@ class MlflowServer:
             run_id, _, path = uri.removeprefix("runs:/").partition("/")
             return f"{(self.client.get_run(run_id).info.artifact_uri or '').rstrip('/')}/{path}"
         if uri.startswith("models:/m-"):
-            return str(self.client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+            model_id, _, path = uri.removeprefix("models:/").partition("/")
+            root = str(self.client.get_logged_model(model_id).artifact_location).rstrip("/")
+            return f"{root}/{path}".rstrip("/")
         return uri
 
     def folder_names(self, uri: str, action: str) -> tuple[tuple[str, bool], ...]:

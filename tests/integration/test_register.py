@@ -13,11 +13,16 @@ import pytest
 import yaml
 
 from demo.locks import environment_lock
+from lockstep.config import FleetSettings
 from lockstep.errors import NotFoundError, RefusedError
+from lockstep.operations.fleet import Fleet
 from lockstep.operations.register import check_model_name
 from lockstep.operations.register import register as register_signed
+from lockstep.operations.verify import verify
+from lockstep.rules.findings import Finding
 from lockstep.rules.manifest import Tracking
 from lockstep.rules.state import Version
+from lockstep.stores.ledger import Ledger
 from lockstep.stores.registry import Registry
 from tests.model_files import ModelVersion
 from tests.signing import signing_keys
@@ -100,6 +105,27 @@ def test_a_run_and_its_logged_model_are_one_version(
     assert {"MLmodel", "requirements.txt", "python_env.yaml"} < {file.path for file in manifest.files}
     assert registry.example_rows(version) == ({"radius": 1.0},)
     assert list(tmp_path.iterdir()) == []  # MLflow makes a database where it asks the process's default server
+
+
+@pytest.mark.parametrize("source", ["runs:/{0.run_id}/classifier", "models:/{0.model_id}"])
+def test_a_logged_model_is_as_it_was_sealed_until_a_file_of_it_is_overwritten(
+    registry: Registry, trained: Trained, tmp_path: Path, source: str
+) -> None:
+    version = register(registry, "logged", source.format(trained))
+    ledger = Ledger(str(tmp_path / "ledger.db"))
+    fleet = Fleet("logged", (), registry, ledger, FleetSettings(clouds=("aws",)), keys=KEYS)
+    untouched = verify(fleet, version.label)
+    assert {check.finding for check in untouched.checks} == {Finding.OK}, untouched.altered
+    kept = registry.download(f"models:/{trained.model_id}/MLmodel", tmp_path, "give MLmodel")
+    poisoned = tmp_path / "poisoned" / "MLmodel"
+    poisoned.parent.mkdir()
+    poisoned.write_bytes(kept.read_bytes() + b"#")
+    registry.client.log_model_artifact(trained.model_id, str(poisoned))
+    try:
+        (told,) = verify(fleet, version.label).altered
+    finally:
+        registry.client.log_model_artifact(trained.model_id, str(kept))
+    assert "source file MLmodel has sha256 " in told
 
 
 def test_a_local_folder_gets_a_run_and_stays_one_version(registry: Registry, saved: Path, tmp_path: Path) -> None:
