@@ -46,7 +46,7 @@ def joined(fleet: Fleet, writer: Writer, target: Version) -> First | None:
     if text(found.body, "ending") == "split":
         raise SplitError(
             f"{found.error} (told by the rollback by {found.actor}, which has just ended)",
-            hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows",
+            hint=f"lockstep reconcile {fleet.model} --wait 300",
         )
     return None
 

@@ -82,8 +82,9 @@ def _split(version: Version, done: tuple[str, ...], failed: dict[str, LockstepEr
     if len(failed) == 1 and not done:
         return next(iter(failed.values()))
     reasons = "; ".join(f"{cloud}: {error.problem}" for cloud, error in failed.items())
-    hints = "; ".join(error.hint for error in failed.values() if error.hint)
+    hints = "; ".join(dict.fromkeys(error.hint for error in failed.values() if error.hint))
+    again = f"lockstep replicate {version.model} {version.label}"
     return SplitError(
         f"{version} is on {', '.join(done) or 'no cloud'}, but not on all: {reasons}",
-        hint=f"{hints + '; then ' if hints else ''}run `lockstep replicate {version.model} {version.label}` again",
+        hint=hints if again in hints else f"{hints + '; then ' if hints else ''}run `{again}` again",
     )

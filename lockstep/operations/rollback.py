@@ -157,7 +157,7 @@ def _split(fleet: Fleet, target: Version, result: SwitchResult, now: FleetState)
     return SplitError(
         f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
         f"{result.explain()}" + "".join(f"; meanwhile {told}" for told in meanwhile),
-        hint=f"run `lockstep rollback {fleet.model} --to {target.label}` again until every cloud follows; reconcile "
+        hint=f"lockstep reconcile {fleet.model} --wait 300 brings over what could not follow; a scheduled reconcile "
         f"tries again within {fleet.settings.reconcile.every:.0f} s",
     )
 
