@@ -50,11 +50,17 @@ def audit(
     check_place(out)
     with opened(model, as_json) as fleet:
         checks = list(ledger_checks(fleet))
+        sound = all(check.holds is not False for check in checks)
         attested = attest_now(fleet) if live else None
         checks += [attested.check()] if attested else []
         said = attested.document() if attested else None
         made = collect(fleet, fleet.ledger, since=begin, until=end, checks=checks, live=said)
-        write_report(fleet, fleet.ledger, fleet.ledger.verifiers, made, out)
+        write_report(fleet, fleet.ledger, fleet.ledger.verifiers, made, out, vouch=sound)
+    if not sound:
+        typer.echo("the ledger does not hold, so nothing was appended that would vouch for this report:", err=True)
+        for check in checks:
+            if check.holds is False:
+                typer.echo(f"problem: {check.what}: {check.found}", err=True)
     checked = verify(out)
     if as_json:
         emit({"report": str(out / PAGE), **_plain(checked), "summary": made.document["summary"]})

@@ -46,13 +46,16 @@ def log(
     end = moment_of(until, "--until") if until else None
     with opened(model, as_json) as fleet:
         found = ask(fleet, cloud=cloud or "", since=begin, until=end, last=last)
+        doubts = fleet.ledger.contradictions()
     if as_json:
         emit([plain(deed) for deed in found])
+        _end(doubts)
         return
     for deed in found:
         terminal.show_deed(tell(deed, deed.actor))
     if not found:
         typer.echo(f"{model}: nothing in that time")
+    _end(doubts)
 
 
 def at(
@@ -68,12 +71,14 @@ def at(
     instant = moment_of(moment, "TIME")
     with opened(model, as_json) as fleet:
         found = ask(fleet, instant)
+        doubts = fleet.ledger.contradictions()
     if as_json:
         clouds = {
             one.cloud: {"versions": [_candidate(each) for each in one.candidates], **_interval(one.interval)}
             for one in found
         }
         emit({"model": model, "time": show_moment(instant), "clouds": clouds})
+        _end(doubts)
         return
     rows = []
     for one in found:
@@ -88,6 +93,7 @@ def at(
     for one in found:
         if one.interval.note:
             typer.echo(f"{one.cloud}: {one.interval.certainty.value}: {one.interval.note}")
+    _end(doubts)
 
 
 def decision(
@@ -113,12 +119,25 @@ def decision(
         if proof is not None:
             ledger = fleet.ledger
             write_decision_proof(fleet, ledger, ledger.verifiers, describe_decision(found), found, proof)
+        doubts = fleet.ledger.contradictions()
     if as_json:
         emit({**describe_decision(found), "proof": str(proof) if proof else None})
+        _end(doubts)
         return
     _show_decision(found)
     if proof is not None:
         typer.echo(f"proof: {proof} (check it anywhere: lockstep audit verify {proof})")
+    _end(doubts)
+
+
+def _end(doubts: tuple[str, ...]) -> None:
+    """What was answered rests on a ledger that somebody changed: told, and no success."""
+    from lockstep.errors import ProofError
+
+    for doubt in doubts:
+        typer.echo(f"the ledger was tampered with: {doubt}: run `lockstep ledger verify`", err=True)
+    if doubts:
+        raise typer.Exit(ProofError.exit_status)
 
 
 def _show_decision(found: Decision) -> None:

@@ -49,6 +49,11 @@ def verify(
     audit = opened.verify()
     unknown = _unknown_keys(config, opened)
     checks = copies.check(config, opened) if copied else ()
+    if not (audit.size or audit.flaws or any(one.size or one.problems for one in checks)):
+        raise NotFoundError(
+            f"there is no ledger yet: {opened.name} holds no entry",
+            hint="it begins with a registration: lockstep register MODEL SOURCE",
+        )
     if as_json:
         emit(
             {

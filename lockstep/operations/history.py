@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from lockstep.clouds.base import Cloud
-from lockstep.errors import LockstepError, NotFoundError, RefusedError
+from lockstep.errors import LockstepError, NotFoundError, ProofError, RefusedError
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.decision import Candidate, Decision, Sighting, candidates, decide
 from lockstep.rules.deeds import Deed, read_deeds
@@ -34,9 +34,14 @@ class Serving:
 
 
 def entries_of(fleet: Fleet) -> tuple[Entry, ...]:
-    """Every entry of the model; raises NotFoundError without any."""
+    """Every entry of the model; raises NotFoundError without any, ProofError when the ledger has lost them."""
     found = fleet.ledger.entries(fleet.model, last=ALL)
     if not found:
+        if lost := fleet.ledger.contradictions():
+            raise ProofError(
+                f"the ledger holds no entry of {fleet.model}, but it has lost entries: {'; '.join(lost)}",
+                hint="run `lockstep ledger verify`, and put the database back from a backup before anything is written",
+            )
         raise NotFoundError(
             f"the ledger holds no entry of {fleet.model}",
             hint=f"it begins with a registration: lockstep register {fleet.model} SOURCE",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 
 from lockstep.cli import app
 from lockstep.config import load
-from lockstep.errors import LockstepError, NotFoundError, RefusedError
+from lockstep.errors import LockstepError, NotFoundError, ProofError, RefusedError
 from lockstep.operations.fleet import Event, Fleet, open_fleet
 from lockstep.operations.journal import record
 from lockstep.rules.checkpoint import open_checkpoint
@@ -73,6 +76,152 @@ def test_verify_says_that_it_holds_and_names_the_first_bad_entry(config: Path) -
     assert (status, "entry 3 (e3)" in out) == (3, True)
     status, out = run(config, "verify", "--json", "--no-copies")
     assert (status, json.loads(out)["flaws"][0]["entry"]) == (3, 3)
+
+
+SLOT = "v1-" + "1" * 12
+SHIFT = {"after": {"aws": {SLOT: 100}}, "slots": {SLOT: {"version": "1", "digest": "1" * 64}}}
+QUESTIONS = (
+    ("log", "tumour"),
+    ("log", "tumour", "--json"),
+    ("at", "tumour", "0s"),
+    ("at", "tumour", "0s", "--json"),
+    ("decision", "tumour", "--cloud", "aws", "--time", "0s"),
+    ("decision", "tumour", "--cloud", "aws", "--time", "0s", "--json"),
+)
+AUDIT = ("audit", "tumour", "--no-live", "--json", "--out")
+
+
+def served(config: Path) -> Ledger:
+    """A ledger that tells of one version on one cloud, of five entries."""
+    ledger, now = opened(config), datetime.now(UTC).isoformat()
+    ledger.append("r/intent", "register.intent", "tumour", "Ann", {"source": "runs:/1/model"})
+    seal = {"intent": "r", "error": "", "version": "1", "digest": "1" * 64, "content": "c" * 64}
+    ledger.append("r/outcome", "register.outcome", "tumour", "Ann", seal)
+    ledger.append("s/intent", "shift.intent", "tumour", "Ann", SHIFT)
+    done = {"intent": "s", "error": "", "wanted": SHIFT["after"], "verified": {"aws": now}}
+    ledger.append("s/outcome", "shift.outcome", "tumour", "Ann", {**SHIFT, **done})
+    ledger.append("x", "canary_deploy.refused", "tumour", "Ann", {"refused": "too late"})
+    ledger.close()
+    return ledger
+
+
+def ask(config: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, what is answered, and what is told beside it."""
+    result = CliRunner().invoke(app, ["--config", str(config), *arguments])
+    if isinstance(result.exception, LockstepError):
+        return result.exception.exit_status, "", f"{result.exception} {result.exception.hint}"
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def change(config: Path, *statements: str) -> None:
+    """As somebody does who may write the file."""
+    with closing(sqlite3.connect(config.parent / "ledger.db")) as connection, connection:
+        for name in ("entry_no_update", "entry_no_delete", "node_no_delete", "checkpoint_no_delete"):
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def edited(config: Path) -> None:
+    change(config, "UPDATE entry SET leaf = CAST(replace(leaf, '\"aws\"', '\"gcp\"') AS BLOB) WHERE number = 2")
+
+
+def deleted(config: Path) -> None:
+    change(config, "DELETE FROM entry WHERE number = 1")
+
+
+def cut_short(config: Path) -> None:
+    change(config, "DELETE FROM entry WHERE number = 4")
+
+
+def put_back(config: Path) -> None:
+    """The database file of an hour ago, the file beside it being of today."""
+    with (
+        closing(sqlite3.connect(config.parent / "ledger.db")) as now,
+        closing(sqlite3.connect(config.parent / "older.db")) as then,
+    ):
+        now.backup(then)
+        opened(config).append("newer", "x.intent", "tumour", "Ann", {})
+        then.backup(now)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "told"),
+    [
+        (edited, "entry 2 of the ledger"),
+        (deleted, "of 5 entries"),
+        (cut_short, "5 entries of the ledger"),
+        (put_back, "does not hold the 6 entries that"),
+    ],
+)
+def test_what_is_answered_from_a_ledger_that_was_tampered_with_is_told_and_no_success(
+    config: Path, tmp_path: Path, tamper: Callable[[Path], None], told: str
+) -> None:
+    served(config)
+    for question in QUESTIONS:
+        status, answer, beside = ask(config, *question)
+        assert (status, "tampered" in beside, bool(answer)) == (0, False, True), (question, beside)
+    tamper(config)
+    for question in QUESTIONS:
+        status, answer, beside = ask(config, *question)
+        assert status == ProofError.exit_status, (question, answer, beside)
+        assert told in beside, question
+        assert "lockstep ledger verify" in beside
+        assert not answer or "--json" not in question or json.loads(answer)
+    status, _, beside = ask(config, "ledger", "export", str(tmp_path / "export"))
+    assert (status, told in beside) == (ProofError.exit_status, True)
+    assert not (tmp_path / "export" / "checkpoint").exists()
+    assert any(told in line for line in _looked(config).condition())
+
+
+def _looked(config: Path) -> Ledger:
+    ledger = opened(config)
+    ledger.entries()
+    return ledger
+
+
+def test_a_lost_ledger_is_not_taken_for_one_that_has_yet_to_begin(config: Path) -> None:
+    served(config)
+    for path in (path for path in config.parent.glob("ledger.db*") if not path.name.endswith(".checkpoint")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for question in QUESTIONS:
+        status, _, beside = ask(config, *question)
+        assert (status, "lost entries" in beside, "5 entries" in beside) == (3, True, True), (question, beside)
+        assert "lockstep register" not in beside
+    status, _, beside = ask(config, "ledger", "verify", "--no-copies")
+    assert (status, "5 entries" in beside) == (3, True)
+    assert not (config.parent / "ledger.db").exists(), "looking makes no ledger"
+
+
+def test_no_ledger_is_told_and_none_is_made(config: Path) -> None:
+    before = sorted(config.parent.rglob("*"))
+    for question in (("ledger", "verify"), ("ledger", "verify", "--json"), *QUESTIONS):
+        status, answer, beside = ask(config, *question)
+        assert (status, answer) == (NotFoundError.exit_status, ""), question
+        assert "lockstep register" in beside
+    assert "there is no ledger yet" in ask(config, "ledger", "verify")[2]
+    assert sorted(config.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("tamper", [edited, put_back])
+def test_an_audit_report_of_a_forged_ledger_tells_so_and_adds_nothing_to_it(
+    config: Path, tmp_path: Path, tamper: Callable[[Path], None]
+) -> None:
+    ledger = served(config)
+    assert ask(config, *AUDIT, str(tmp_path / "right"))[0] == 0
+    assert ledger.size == 6
+    ledger.close()
+    tamper(config)
+    size = opened(config).size
+    status, answer, beside = ask(config, *AUDIT, str(tmp_path / "report"))
+    assert status == 3, beside
+    assert "nothing was appended" in beside
+    assert "the whole ledger, computed anew" in beside
+    assert json.loads(answer)["holds"] is False
+    assert opened(config).size == size
+    assert "integrity checks that failed" in (tmp_path / "report" / "index.html").read_text()
+    assert ask(config, "audit", "verify", str(tmp_path / "report"))[0] == 3
 
 
 def test_forget_erases_a_name(config: Path) -> None:

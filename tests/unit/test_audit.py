@@ -275,6 +275,8 @@ def test_the_page_stands_alone_and_the_same_facts_give_the_same_page(report: Pat
     assert "<svg" in page
     assert "currentColor" in page
     assert "prefers-color-scheme: dark" in page
+    headline = page.partition("integrity checks that failed")[2].partition("</div>")[0]
+    assert f"None of them reads the models' bytes: <code>lockstep verify {MODEL}</code>" in headline
     assert "version 2" in page
     fleet, log, _ = lived()
     from lockstep.operations.audit.page import render

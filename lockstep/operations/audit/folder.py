@@ -48,8 +48,13 @@ def check_place(folder: Path) -> None:
         raise RefusedError(f"{folder} is there and is no report", hint="name a new or an empty folder: --out")
 
 
-def write_report(fleet: Fleet, log: Log, verifiers: Iterable[Verifier], audit: Audit, folder: Path) -> None:
+def write_report(
+    fleet: Fleet, log: Log, verifiers: Iterable[Verifier], audit: Audit, folder: Path, *, vouch: bool = True
+) -> None:
     """Write the report to `folder`, in the place of an older one; the ledger gets an entry that vouches for it.
+
+    Without `vouch` nothing is appended, for a ledger that does not hold: what is forged is not built upon. The report
+    then has neither checkpoint nor proofs, and a check of it fails.
 
     Raises RefusedError, with nothing written there, when the ledger has no signed checkpoint or the folder holds
     something else.
@@ -66,6 +71,9 @@ def write_report(fleet: Fleet, log: Log, verifiers: Iterable[Verifier], audit: A
         **{f"{SIGNING}/{number}.pub": public for number, public in enumerate(fleet.keys.signing_public)},
     }
     sums = "".join(f"{hashlib.sha256(content[name]).hexdigest()}  {name}\n" for name in sorted(content)).encode()
+    if not vouch:
+        _put(folder, content | {SUMS: sums})
+        return
     body = {key: audit.document[key] for key in ("from", "to")} | {
         "entries": len(audit.leaves),
         "sums": hashlib.sha256(sums).hexdigest(),

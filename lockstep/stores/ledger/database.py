@@ -21,7 +21,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from lockstep.errors import LockstepError
-from lockstep.stores.ledger.tables import complete
+from lockstep.stores.ledger.tables import complete, create
 
 SLOW: Final = 1.0  # seconds that a server which is there does not take to refuse
 WAIT: Final = 10  # seconds to wait for another writer
@@ -72,8 +72,15 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees one moment; raises LockstepError naming the database when it cannot be read."""
+        """A connection that sees one moment; raises LockstepError naming the database when it cannot be read.
+
+        Looking makes no file: where there is none, a ledger without entries is seen.
+        """
         with self._explained():
+            if self._absent():
+                with _nothing() as connection:
+                    yield connection
+                return
             self._prepare()
             with self._reader.begin() as connection:
                 yield connection
@@ -132,6 +139,15 @@ class Database:
                     self._set_up(connection)
             self._ready = self._identity()
 
+    def _absent(self) -> bool:
+        if self.path is None:
+            return False
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return True
+        return False
+
     def _identity(self) -> tuple[int, ...]:
         if self.path is None:
             return (os.getpid(),)
@@ -153,6 +169,17 @@ class Database:
             if self.path is None and time.monotonic() - began > SLOW and _without_answer(error):
                 self._silent = (time.monotonic() + SILENCE, failure)
             raise failure from error
+
+
+@contextlib.contextmanager
+def _nothing() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    try:
+        with engine.begin() as connection:
+            create(connection)
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def _without_answer(error: Exception) -> bool:

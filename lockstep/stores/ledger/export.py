@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lockstep.errors import LockstepError, NotFoundError, RefusedError
+from lockstep.errors import LockstepError, NotFoundError, ProofError, RefusedError
 from lockstep.rules.checkpoint import Checkpoint, open_checkpoint
 from lockstep.rules.tiles import tiles_between
 from lockstep.stores.ledger.ledger import Ledger
@@ -27,8 +27,10 @@ def export(ledger: Ledger, folder: Path) -> Exported:
     """Write what `folder` lacks of the newest checkpoint's tree: tiles first, the checkpoint last.
 
     An older export of the same ledger is continued. Raises NotFoundError when nothing is signed, RefusedError when the
-    folder holds something else under a tile's name, LockstepError when it cannot be written.
+    folder holds something else under a tile's name, LockstepError when it cannot be written, ProofError when the
+    ledger was tampered with, as far as a look and the entries that are read tell.
     """
+    _refuse(ledger.contradictions())
     note = ledger.checkpoint()
     if note is None:
         raise NotFoundError(
@@ -40,6 +42,7 @@ def export(ledger: Ledger, folder: Path) -> Exported:
     try:
         for name in tiles_between(0, checkpoint.size):
             path, content = folder / name.path, ledger.tile(name)
+            _refuse(ledger.altered)
             if path.exists():
                 if path.read_bytes() != content:
                     raise RefusedError(f"{path} is not of this ledger", hint="export into a new folder")
@@ -50,6 +53,11 @@ def export(ledger: Ledger, folder: Path) -> Exported:
     except OSError as error:
         raise LockstepError(f"{folder} cannot be written: {error.strerror}", hint="choose another folder") from error
     return Exported(checkpoint, written)
+
+
+def _refuse(contradictions: tuple[str, ...]) -> None:
+    if contradictions:
+        raise ProofError(f"not exported: {'; '.join(contradictions)}", hint="run `lockstep ledger verify`")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Join, Select, and_, func, select
 
 from lockstep.errors import LockstepError, NotFoundError, ProofError
-from lockstep.rules.merkle import NodeReader, inclusion_proof
+from lockstep.rules.merkle import NodeReader, inclusion_proof, leaf_hash
 from lockstep.rules.note import Signer, Verifier
 from lockstep.rules.tiles import WIDTH, TileName, encode_entries, tile_hashes
 from lockstep.rules.tlog_proof import make_proof
@@ -26,7 +26,7 @@ from lockstep.stores.ledger.newest import NewestCheckpoint
 from lockstep.stores.ledger.persons import forget, names
 from lockstep.stores.ledger.settings import DEFAULT_ORIGIN
 from lockstep.stores.ledger.spool import Spool, waiting_entries
-from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, blob
+from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, NODE, blob
 from lockstep.stores.ledger.tree import read_nodes, reader, tree_size, with_nodes
 
 SLOW: Final = 1.0  # seconds after which a failed attempt is not repeated at once
@@ -67,6 +67,7 @@ class Ledger:
         self._clock = clock
         self._lock = threading.Lock()
         self._problems: dict[str, None] = {}
+        self._altered: dict[str, None] = {}
         self._pause: tuple[float, LockstepError] | None = None
 
     @property
@@ -91,18 +92,44 @@ class Ledger:
         """
         told = waiting_entries(self._spool)
         try:
+            contradictions = self.contradictions()
             with self._database.reading() as connection:
-                signed, newest = newest_checkpoint(connection)
-                size, contradiction = tree_size(connection), self._newest.contradiction(connection, newest)
+                signed, _ = newest_checkpoint(connection)
+                size = tree_size(connection)
         except LockstepError as error:
             return (*told, error.reason)
-        if contradiction:
-            told.append(f"{contradiction}: run `lockstep ledger verify`")
+        told += [f"{contradiction}: run `lockstep ledger verify`" for contradiction in contradictions]
         if signed < size:
             told.append(
                 f"entries {signed} to {size - 1} are unsigned: the next one that is written with the ledger's key "
                 "signs them (`lockstep keys show`)"
             )
+        return tuple(told)
+
+    @property
+    def altered(self) -> tuple[str, ...]:
+        """Entries that were read so far and whose bytes are not those in the tree, in a sentence each."""
+        return tuple(self._altered)
+
+    def contradictions(self) -> tuple[str, ...]:
+        """What no untouched ledger shows, in sentences: altered entries, missing ones, a database put back or lost.
+
+        A look and no proof, which is `verify`: of the bytes, those of entries that were read so far. Raises
+        LockstepError when the ledger cannot be read.
+        """
+        told = list(self._altered)
+        seen = self._newest.read()
+        with self._database.reading() as connection:
+            signed, newest = newest_checkpoint(connection)
+            size = tree_size(connection)
+            there = int(connection.execute(select(func.count()).where(ENTRY.c.number >= 0)).scalar_one())
+            contradiction = self._newest.contradiction(connection, newest, seen)
+        if there < size:
+            told.append(f"of {size} entries of the ledger {self.name} {size - there} are missing")
+        if signed > size:
+            told.append(f"{signed} entries of the ledger {self.name} were signed, {size} are there")
+        if contradiction:
+            told.append(contradiction)
         return tuple(told)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -167,7 +194,7 @@ class Ledger:
         Of one model; of kinds that start with `kind`; that happened at `since` or later and before `until`; whose body
         names a cloud.
         """
-        query = select(ENTRY.c.number, ENTRY.c.leaf).order_by(ENTRY.c.number.desc())
+        query = _with_hashes().order_by(ENTRY.c.number.desc())
         if model is not None:
             query = query.where(ENTRY.c.model == model)
         if kind is not None:
@@ -190,7 +217,7 @@ class Ledger:
     def entry(self, index: int) -> Entry:
         """Entry number `index`; raises NotFoundError."""
         with self._database.reading() as connection:
-            return self._decode(index, _leaves(connection, index, index + 1)[0], names(connection))
+            return self._decode(index, self._leaves(connection, index, index + 1)[0], names(connection))
 
     def leaf(self, index: int) -> bytes:
         """The exact bytes of entry `index`, as the tree holds them; raises NotFoundError."""
@@ -199,7 +226,7 @@ class Ledger:
     def leaves(self, start: int, stop: int) -> tuple[bytes, ...]:
         """The bytes of the entries from `start` up to `stop`; raises NotFoundError when one is not there."""
         with self._database.reading() as connection:
-            return _leaves(connection, start, stop)
+            return self._leaves(connection, start, stop)
 
     def read_node(self, level: int, index: int) -> bytes:
         """Hash of a complete subtree (32 bytes); raises ProofError when it is not there. See `rules/merkle.py`."""
@@ -274,7 +301,7 @@ class Ledger:
         try:
             with self._lock, self._database.writing() as connection:
                 signed, newest = newest_checkpoint(connection)
-                contradiction = self._newest.contradiction(connection, newest)
+                contradiction = self._newest.contradiction(connection, newest, self._newest.read())
                 entries, note = append_events(
                     connection, [*late, *events], self._clock(), self.origin, self._signer, signed
                 )
@@ -316,10 +343,23 @@ class Ledger:
     def _problem(self, problem: str) -> None:
         self._problems.setdefault(problem)
 
-    def _read(self, connection: Connection, query: Select[tuple[int, bytes]]) -> Iterator[Entry]:
+    def _read(self, connection: Connection, query: Select[tuple[int, bytes, bytes]]) -> Iterator[Entry]:
         known = names(connection)
-        for row in connection.execute(query.execution_options(yield_per=PAGE)):
-            yield self._decode(row.number, blob(row.leaf), known)
+        for number, leaf, appended in connection.execute(query.execution_options(yield_per=PAGE)):
+            yield self._decode(number, self._compared(number, blob(leaf), appended), known)
+
+    def _leaves(self, connection: Connection, start: int, stop: int) -> tuple[bytes, ...]:
+        wanted = _with_hashes().where(ENTRY.c.number >= start, ENTRY.c.number < stop).order_by(ENTRY.c.number)
+        found = tuple(self._compared(number, blob(leaf), kept) for number, leaf, kept in connection.execute(wanted))
+        if start < 0 or len(found) != stop - start:
+            raise NotFoundError(f"the ledger has {tree_size(connection)} entries, not those from {start} up to {stop}")
+        return found
+
+    def _compared(self, number: int, leaf: bytes, appended: object) -> bytes:
+        """The leaf as it is; one whose hash is not in the tree is noted, and stops nothing."""
+        if blob(appended) != leaf_hash(leaf):
+            self._altered.setdefault(f"entry {number} of the ledger {self.name} is not what was appended")
+        return leaf
 
     def _decode(self, number: int, leaf: bytes, known: Mapping[str, str]) -> Entry:
         try:
@@ -352,9 +392,7 @@ def _writable(event: Event, now: float) -> Event:
     )
 
 
-def _leaves(connection: Connection, start: int, stop: int) -> tuple[bytes, ...]:
-    wanted = select(ENTRY.c.leaf).where(ENTRY.c.number >= start, ENTRY.c.number < stop).order_by(ENTRY.c.number)
-    found = tuple(blob(leaf) for leaf in connection.execute(wanted).scalars())
-    if start < 0 or len(found) != stop - start:
-        raise NotFoundError(f"the ledger has {tree_size(connection)} entries, not those from {start} up to {stop}")
-    return found
+def _with_hashes() -> Select[tuple[int, bytes, bytes]]:
+    """Entries with the leaf hashes that the tree has of them: one read of the primary key for each."""
+    joined: Join = ENTRY.outerjoin(NODE, and_(NODE.c.level == 0, NODE.c.idx == ENTRY.c.number))
+    return select(ENTRY.c.number, ENTRY.c.leaf, NODE.c.hash).select_from(joined)

@@ -29,9 +29,11 @@ class NewestCheckpoint:
         except OSError:
             return None
 
-    def contradiction(self, connection: Connection, newest: bytes | None) -> str:
-        """What the database, with `newest` as its checkpoint, lacks of what this file has seen; empty: nothing."""
-        note = self.read()
+    def contradiction(self, connection: Connection, newest: bytes | None, note: bytes | None) -> str:
+        """What the database, with `newest` as its checkpoint, lacks of `note`, which this file held; empty: nothing.
+
+        Whoever is not the writer takes `note` before the moment of `connection`: others move both on together.
+        """
         if note is None or note == newest:
             return ""
         seen = text_of(note)
