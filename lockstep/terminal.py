@@ -131,7 +131,7 @@ def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[objec
     """A plain table."""
     table = Table(title=escape(title), title_justify="left")
     for heading in headings:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # what is cut cannot be copied
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     RESULTS.print(table)

@@ -117,6 +117,10 @@ class Cloud(ABC):
         """How callers reach a slot that is ready while the traffic cannot be moved to it; "" where they cannot."""
         return ""
 
+    def captured_ids(self) -> str:
+        """By which ids captured requests are found where the caller's own is not captured; "" where it is."""
+        return ""
+
     @abstractmethod
     def store(self) -> StoreAddress:
         """Where this cloud keeps versions' bytes."""

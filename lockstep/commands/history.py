@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,6 +91,7 @@ def at(
             rows.append([one.cloud, said, "", "", one.interval.certainty.value, entries])
     headings = ("cloud", "version", "weight", "digest", "known", "ledger entry")
     terminal.show_rows(f"{model} at {show_moment(instant)}", headings, rows)
+    _show_digests([each for one in found for each in one.candidates])
     for one in found:
         if one.interval.note:
             typer.echo(f"{one.cloud}: {one.interval.certainty.value}: {one.interval.note}")
@@ -148,6 +150,7 @@ def _show_decision(found: Decision) -> None:
     rows = [list(_cells(each)) for each in found.candidates]
     title = f"{found.model} on {found.cloud} at {show_moment(found.moment)}{by_id}"
     terminal.show_rows(title, ("version", "weight", "digest"), rows or [["not known", "", ""]])
+    _show_digests(found.candidates)
     if found.sure:
         typer.echo(f"by {found.basis.value}: this version answered")
     elif found.candidates:
@@ -203,7 +206,13 @@ def _candidate(one: Candidate) -> dict[str, object]:
     }
 
 
+def _show_digests(candidates: Sequence[Candidate]) -> None:
+    """Whole, and each in a line of its own: tables are as narrow as the terminal, and an identity is copied."""
+    for sealed in dict.fromkeys(one.version for one in candidates if one.version is not None):
+        typer.echo(f"version {sealed.label}: {sealed.digest}")
+
+
 def _cells(one: Candidate) -> tuple[str, str, str]:
     label = one.version.label if one.version else one.slot
-    digest = one.version.digest if one.version else "not in the ledger"
+    digest = one.version.digest[:16] if one.version else "not in the ledger"
     return label, " or ".join(f"{weight} %" for weight in one.weights) or "-", digest

@@ -84,7 +84,10 @@ class Fleet:
             if cloud.name == name:
                 return cloud
         known = ", ".join(cloud.name for cloud in self.clouds)
-        raise NotFoundError(f"cloud {name!r} does not serve {self.model} (its clouds: {known})")
+        raise NotFoundError(
+            f"cloud {name!r} does not serve {self.model} (its clouds: {known})",
+            hint=f"name one of them: {' or '.join(f'--cloud {cloud.name}' for cloud in self.clouds)}",
+        )
 
     def say(self, text: str, cloud: str = "", done: int = 0, total: int = 0) -> None:
         """Tell the observer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +108,8 @@ def decision(
     if request_id:
         try:
             sighting, without = _sighted(source, history, moment, request_id)
+            ids = fleet.cloud(cloud).captured_ids()
+            without += f"; {ids}" if without and ids else ""
         except LockstepError as error:
             if moment is None:
                 raise
@@ -118,7 +121,9 @@ def decision(
             f"{cloud}: nothing tells when the request {request_id!r} was: {without}"
             if request_id
             else "a decision is found by its time or by its request's id",
-            hint=f"name the time: lockstep decision {fleet.model} --cloud {cloud} --time {show_moment(time.time())}",
+            hint=f"name the time at which it was answered: lockstep decision {fleet.model} --cloud {cloud}"
+            f"{f' --request-id {shlex.quote(request_id)}' if request_id else ''} --time TIME, such as "
+            f"2026-11-22T16:40:02Z, or 3h for three hours ago",
         )
     found = decide(fleet.model, history, cloud, moment, request_id=request_id)
     return replace(found, notes=(*found.notes, without)) if without else found

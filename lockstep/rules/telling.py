@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from lockstep.rules.deeds import Deed, Ending, mapping, text, texts
 from lockstep.rules.moments import show_moment, show_span
+
+NOT_KNOWN: Final = "not known"
+#: Columns after which a list of numbers goes on in another line.
+WIDTH: Final = 100
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,23 @@ class Moved:
     note: str = ""
 
 
-def moved(deed: Deed) -> tuple[Moved, ...]:
-    """What the deed did to the traffic of each cloud that it names, by cloud."""
+def moved(deed: Deed, outer: Deed | None = None) -> tuple[Moved, ...]:
+    """What the deed did to the traffic of each cloud that it names, by cloud; `outer` is what it was a step of.
+
+    A step has the same for a cloud without traffic and for one that did not answer; the operation tells them apart.
+    """
     body = deed.body
     before = mapping(body, "before")
     after = mapping(body, "wanted") or mapping(body, "after")
     verified, reasons, seconds = mapping(body, "verified"), mapping(body, "split"), mapping(body, "seconds")
+    silent = (
+        {cloud for cloud, found in mapping(outer.body, "before").items() if isinstance(found, str)} if outer else ()
+    )
     found = []
     for cloud in sorted({*before, *after}):
+        hidden = cloud not in before or (before[cloud] is None and cloud in silent)
+        was = NOT_KNOWN if hidden else show_weights(before[cloud])
+        becomes = show_weights(after[cloud]) if cloud in after else NOT_KNOWN
         note = str(reasons.get(cloud, ""))
         if cloud in verified:
             note = f"verified {_clock(verified[cloud])}"
@@ -35,16 +49,18 @@ def moved(deed: Deed) -> tuple[Moved, ...]:
             note = "nothing says what came of it"
         took = seconds.get(cloud)
         note += f" after {show_span(float(took))}" if isinstance(took, (int, float)) and note else ""
-        found.append(Moved(cloud, show_weights(before.get(cloud)), show_weights(after.get(cloud)), note))
+        found.append(Moved(cloud, was, becomes, note))
     return tuple(found)
 
 
 def show_weights(weights: object) -> str:
-    """Traffic as an entry has it: `v1-0a1b2c3d 75 %, v2-… 25 %`; what a cloud said instead; or that it is not known."""
+    """Traffic as an entry has it: `v1-0a1b2c3d 75 %, v2-… 25 %`; what a cloud said instead; None is no traffic."""
     if isinstance(weights, str):
         return weights
-    if not isinstance(weights, Mapping):
-        return "not known"
+    if weights is not None and not isinstance(weights, Mapping):
+        return NOT_KNOWN
+    if weights is None:
+        return "no traffic"
     served = [f"{slot} {weight} %" for slot, weight in sorted(weights.items()) if weight]
     return ", ".join(served) or "no traffic"
 
@@ -58,25 +74,35 @@ def headline(deed: Deed) -> str:
     return f"{deed.ending.value} in {show_span(deed.ended - deed.began)}" if len(deed.entries) > 1 else ""
 
 
-def step_line(step: Deed) -> str:
-    """One step of an operation in one line."""
+def step_line(step: Deed, outer: Deed | None = None) -> str:
+    """One step of an operation in one line; `outer` is what it was a step of."""
+    head, *clouds = step_lines(step, outer)
+    return f"{head} {'; '.join(clouds)}" if clouds else head
+
+
+def step_lines(step: Deed, outer: Deed | None = None) -> tuple[str, ...]:
+    """One step of an operation: what was done, then a line a cloud; one cloud alone stands in the first line."""
+    head, clouds = _step(step, outer)
+    return (f"{head} {clouds[0]}",) if len(clouds) == 1 else (head, *clouds)
+
+
+def _step(step: Deed, outer: Deed | None) -> tuple[str, Sequence[str]]:
     body = step.body
     if step.operation == "shift":
-        clouds = "; ".join(f"{one.cloud}: {one.before} -> {one.after}{_in_brackets(one.note)}" for one in moved(step))
-        return f"shift ({step.reason}) {clouds}" if step.reason else f"shift {clouds}"
+        clouds = [f"{one.cloud}: {one.before} -> {one.after}{_in_brackets(one.note)}" for one in moved(step, outer)]
+        return f"shift ({step.reason})" if step.reason else "shift", clouds
     if step.operation == "verdict":
-        return f"verdict {verdict(step)}"
+        return f"verdict {verdict(step)}", ()
     if step.operation in ("prepare", "retire"):
-        slots = "; ".join(
+        clouds = [
             f"{cloud}: {', '.join(map(str, names)) if isinstance(names, list) else names}"
             for cloud, names in mapping(body, "clouds").items()
-        )
-        failed = "; ".join(f"{cloud} failed: {why}" for cloud, why in mapping(body, "failed").items())
-        return f"{step.operation} {slots}{_in_brackets(failed)}"
+        ]
+        return step.operation, [*clouds, *(f"{cloud} failed: {why}" for cloud, why in mapping(body, "failed").items())]
     if step.operation == "promote":
-        return f"promote version {step.version} ({step.digest[:12]}){_in_brackets(step.error)}"
+        return f"promote version {step.version} ({step.digest[:12]}){_in_brackets(step.error)}", ()
     said = step.error or step.reason
-    return f"{step.operation} {step.ending.value}{': ' + said if said else ''}"
+    return f"{step.operation} {step.ending.value}{': ' + said if said else ''}", ()
 
 
 def verdict(deed: Deed) -> str:
@@ -99,11 +125,11 @@ def tell(deed: Deed, who: str) -> tuple[str, ...]:
     subject = f"{deed.version} ({deed.digest[:12]})" if deed.digest else ""
     entries = f"ledger {'entry' if len(deed.entries) == 1 else 'entries'} {', '.join(map(str, deed.entries))}"
     lines = [f"{deed.operation} {subject}".rstrip() + (f": {head}" if head else "")]
-    lines.append(
-        f"  when   {show_moment(deed.began)}  (ledger {'entry' if len(deed.entries) == 1 else 'entries'} {entries})"
-    )
+    lines.append(f"  when   {show_moment(deed.began)}  ({entries})")
     via = text(deed.body, "via")
     lines.append(f"  who    {who}{f', through {via}' if via else ''}")
+    if deed.operation == "register" and (source := text(deed.body, "source")):
+        lines.append(f"  source {source}")
     if deed.reason:
         lines.append(f"  why    {deed.reason}")
     if deed.error:
@@ -112,7 +138,11 @@ def tell(deed: Deed, who: str) -> tuple[str, ...]:
         lines.append(f"  {one.cloud:<6} {one.before} -> {one.after}{_in_brackets(one.note)}")
     if deed.operation == "verdict":
         lines.append(f"  verdict {verdict(deed)}")
-    lines += [f"    {_clock(show_moment(step.began))}  {step_line(step)}" for step in _steps(deed)]
+    lines += [f"  {line}" for line in _number_lines(deed)]
+    for step, outer in steps(deed):
+        first, *more = *step_lines(step, outer), *_number_lines(step)
+        lines.append(f"    {_clock(show_moment(step.began))}  {first}")
+        lines += [f"{'':18}{line}" for line in more]
     return tuple(lines)
 
 
@@ -135,8 +165,20 @@ def as_json(deed: Deed) -> dict[str, object]:
     }
 
 
-def _steps(deed: Deed) -> tuple[Deed, ...]:
-    return tuple(found for step in deed.steps for found in (step, *_steps(step)))
+def steps(deed: Deed) -> tuple[tuple[Deed, Deed], ...]:
+    """All steps of a deed, however deep, each with the deed that it is a step of."""
+    return tuple(found for step in deed.steps for found in ((step, deed), *steps(step)))
+
+
+def _number_lines(deed: Deed) -> tuple[str, ...]:
+    lines: list[str] = []
+    for name, value in numbers(deed):
+        item = f"{name} {value}"
+        if lines and len(lines[-1]) + len(item) + 2 <= WIDTH:
+            lines[-1] += f", {item}"
+        else:
+            lines.append(item)
+    return tuple(lines)
 
 
 def _in_brackets(note: str) -> str:

@@ -58,6 +58,7 @@ def test_a_decision_is_found_by_its_request_alone(deployed: Deployed, name: str)
     refused = lockstep(*unknown, config=config)
     assert refused.status == 3
     assert "captures come minutes late" in " ".join(refused.err.replace("│", " ").split())
+    assert ("does not capture the caller's id" in refused.err) is (name == "gcp")
     told = lockstep(*unknown, "--time", show_moment(time.time()), "--json", config=config).document
     assert told["basis"] == "the ledger's intervals"
     assert any("captures come minutes late" in note for note in told["notes"])

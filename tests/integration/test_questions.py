@@ -71,6 +71,7 @@ def test_the_log_and_the_past_of_a_canary_and_a_rollback(deployed: Deployed) -> 
     assert (found.sure, found.basis, found.request_id) == (True, Basis.CAPTURED, "r-1")
     shown = lockstep("decision", model, "--cloud", "aws", "--time", show_moment(between), config=config)
     assert "by the ledger's intervals: this version answered" in shown.out
+    assert deployed.v3.digest in shown.out, "an identity is copied whole"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,8 @@ def test_the_log_and_the_past_of_a_canary_and_a_rollback(deployed: Deployed) -> 
         (["log", "MODEL", "--since", "a while"], 2, "--since"),
         (["log", "MODEL", "--cloud", "oracle"], 4, "oracle"),
         (["decision", "MODEL", "--cloud", "aws"], 2, "--request-id"),
-        (["decision", "MODEL", "--cloud", "aws", "--request-id", "4711"], 3, "--time"),
+        (["decision", "MODEL", "--cloud", "aws", "--request-id", "4711"], 3, "--request-id 4711 --time TIME"),
+        (["decision", "MODEL", "--cloud", "mars", "--time", "1s"], 4, "name one of them: --cloud "),
     ],
 )
 def test_questions_that_cannot_be_answered_say_why(

@@ -136,6 +136,13 @@ class Vertex(Cloud):
     def _prepare(self, version: Version, image: str) -> None:
         self._deployments.prepare(version, image)
 
+    def captured_ids(self) -> str:
+        """Of headers nothing is logged; see `capture.py`."""
+        return (
+            "Vertex AI does not capture the caller's id: ask for the request_id that it logged itself, or for an id "
+            "that was sent as a column of the rows"
+        )
+
     def _captured(
         self, model: str, request_id: str, since: datetime, until: datetime
     ) -> tuple[CapturedRequest, ...] | None:

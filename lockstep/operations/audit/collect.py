@@ -23,7 +23,7 @@ from lockstep.rules.incidents import Incident, read_incidents
 from lockstep.rules.merkle import leaf_hash
 from lockstep.rules.moments import show_moment
 from lockstep.rules.state import Version
-from lockstep.rules.telling import as_json, headline, moved, numbers, step_line, verdict
+from lockstep.rules.telling import as_json, headline, moved, numbers, step_line, steps, verdict
 
 FORMAT: Final = "lockstep/audit/v1"
 APPROVAL: Final = "approval"
@@ -257,8 +257,8 @@ def _operation(deed: Deed) -> dict[str, object]:
             {"cloud": one.cloud, "before": one.before, "after": one.after, "note": one.note} for one in moved(deed)
         ],
         "told": [
-            {"at": show_moment(step.began), "line": step_line(step), "entries": list(step.entries)}
-            for step in _all(deed.steps)
+            {"at": show_moment(step.began), "line": step_line(step, outer), "entries": list(step.entries)}
+            for step, outer in steps(deed)
         ],
         "verdicts": [
             {"verdict": verdict(step), "numbers": dict(numbers(step)), "entries": list(step.entries)}

@@ -1,0 +1,88 @@
+"""The log in words: a line a cloud, numbers with their verdicts, and nothing said that the ledger does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lockstep.rules.deeds import Deed, read_deeds
+from lockstep.rules.telling import step_line, tell
+
+
+@dataclass(frozen=True)
+class Line:
+    number: int
+    event_id: str
+    at: float
+    kind: str
+    body: Mapping[str, object]
+    actor: str = "ann"
+
+
+CLOUDS = ("aws", "azure", "gcp")
+V1 = {"v1-11111111": 100}
+NUMBERS = {f"{name} {arm}": 0.25 for name in ("errors", "outcomes") for arm in ("log evidence", "canary", "stable")}
+
+
+def deed(*lines: tuple[str, str, Mapping[str, object]]) -> Deed:
+    """The one operation that these entries (event id, kind, body) tell of, a second apart."""
+    (found,) = read_deeds(
+        [Line(number, event, float(number), kind, body) for number, (event, kind, body) in enumerate(lines)]
+    )
+    return found
+
+
+def rollout(before: Mapping[str, object]) -> Deed:
+    return deed(
+        ("d/intent", "canary_deploy.intent", {"version": "1", "digest": "1" * 64, "before": before}),
+        (
+            "s/intent",
+            "shift.intent",
+            {"within": "d", "before": dict.fromkeys(CLOUDS), "after": dict.fromkeys(CLOUDS, V1)},
+        ),
+        (
+            "v",
+            "verdict.outcome",
+            {"within": "d", "decision": "pass", "stage": "25 %", "reasons": ["no harm"], "numbers": NUMBERS},
+        ),
+        ("d/outcome", "canary_deploy.outcome", {"intent": "d", "after": dict.fromkeys(CLOUDS, V1)}),
+    )
+
+
+def test_the_entries_are_named_once() -> None:
+    alone = deed(("r", "deploy.refused", {"refused": "no"}))
+    assert tell(alone, "ann")[1].endswith("(ledger entry 0)")
+    both = deed(("r/intent", "register.intent", {}), ("r/outcome", "register.outcome", {"intent": "r"}))
+    assert tell(both, "ann")[1].endswith("(ledger entries 0, 1)")
+
+
+def test_a_shift_of_several_clouds_has_a_line_a_cloud() -> None:
+    told = tell(rollout({cloud: {} for cloud in CLOUDS}), "ann")
+    for cloud in CLOUDS:
+        (line,) = (line for line in told if f"{cloud}: " in line)
+        assert "no traffic -> v1-11111111 100 %" in line
+    assert max(map(len, told)) <= 120
+    assert not any("not known" in line for line in told)
+
+
+def test_a_cloud_that_did_not_answer_is_not_said_to_be_without_traffic() -> None:
+    told = rollout({"aws": {}, "azure": "unreachable: down", "gcp": {}})
+    shift, _ = told.steps
+    assert "azure: not known -> v1-11111111 100 %" in step_line(shift, told)
+    assert "aws: no traffic -> " in step_line(shift, told)
+
+
+def test_a_verdict_carries_its_numbers() -> None:
+    told = "\n".join(tell(rollout({}), "ann"))
+    assert "verdict pass at 25 %: no harm" in told
+    assert all(f"{name} 0.25" in told for name in NUMBERS)
+
+
+def test_a_registration_that_failed_names_its_source() -> None:
+    failed = deed(
+        ("r/intent", "register.intent", {"source": "runs:/1/model"}),
+        ("r/outcome", "register.outcome", {"intent": "r", "error": "no signature"}),
+    )
+    told = tell(failed, "ann")
+    assert "  source runs:/1/model" in told
+    assert "  error  no signature" in told
