@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 import time
@@ -103,6 +104,7 @@ class Scene:
         """v1 serves, then v2 takes its place by a rollout, so that v1 is the warm way back."""
         import mlflow
 
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
         from lockstep.operations.canary import canary_deploy
         from lockstep.operations.register import register
         from lockstep.operations.replicate import replicate
