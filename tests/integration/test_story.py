@@ -14,6 +14,7 @@ from lockstep.operations.audit.verify import verify
 from lockstep.operations.canary import canary_deploy
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record, sealed
+from lockstep.operations.key_events import record_created
 from lockstep.operations.monitor import monitor
 from lockstep.operations.replicate import missing_replicas, replicate
 from lockstep.operations.rollback import rollback
@@ -102,6 +103,7 @@ def _registered(fleet: Fleet, source: str) -> Version:
 
 def _check_the_audit(fleet: Fleet, folder: Path) -> None:
     """The story as an auditor reads it, from the ledger alone."""
+    record_created(fleet.ledger, fleet.keys, fleet.actor)  # as `lockstep keys create` does
     audit = collect(fleet, fleet.ledger, checks=ledger_checks(fleet))
     write_report(fleet, fleet.ledger, fleet.ledger.verifiers, audit, folder)
     assert verify(folder, fleet.ledger.verifiers).problems == {}
