@@ -165,7 +165,7 @@ def test_init_and_runs_of_what_it_deployed(
         ask(prefect_server, "POST", "/events", [alert])
         rollback = ended(prefect_server, _run_of(prefect_server, "rollback"))
     parameters = rollback["parameters"]
-    assert datetime.fromisoformat(parameters.pop("alert_at")) == datetime.fromisoformat(alert["occurred"])
+    assert datetime.fromisoformat(parameters.pop("alert_at")) == datetime.fromisoformat(str(alert["occurred"]))
     assert parameters == {"model": model, "reason": "alert 4711", "fleet": "default", "alert": alert["id"]}
     assert rollback["state_type"] == "FAILED"
     assert "no known-good version" in rollback["state"]["message"]
