@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -41,6 +42,8 @@ def explained(flow_function: Callable[P, R]) -> Callable[P, R]:
             message = f"{error} – what to do: {error.hint}" if error.hint else str(error)
             return cast("R", Failed(message=message, data=error))  # Prefect raises the error to whoever called
 
+    # Resolved here: Prefect would look for the names of types in this module instead of the flow's.
+    run.__signature__ = inspect.signature(flow_function, eval_str=True)  # type: ignore[attr-defined]
     return run
 
 

@@ -290,7 +290,7 @@ def test_a_rollback_with_a_cloud_down_ends_split_and_is_finished_later(deployed:
     config = deployed.config
     with deployed.control.during("azure", "down"):
         ended = lockstep("rollback", deployed.model, "--reason", "alert 7", config=config)
-    says(ended, 6, "split", str(deployed.v1), "azure: ", "aws", "gcp", f"lockstep rollback {deployed.model} --to 1")
+    says(ended, 6, "split", str(deployed.v1), "azure: ", "aws", "gcp", f"lockstep reconcile {deployed.model} --wait")
     assert deployed.answers() == {**deployed.everywhere(deployed.v1), "azure": deployed.v2.digest}
     seen = lockstep("status", deployed.model, "--json", config=deployed.config)
     assert (seen.status, list(seen.document["out_of_step"])) == (6, ["azure"])
