@@ -88,6 +88,11 @@ class Deployed:
         """The fleet under a configuration with other values; a key is a path such as `clouds__aws__bucket`."""
         return opened(self.changed_config(**changes), self.model)
 
+    def other_model(self) -> Fleet:
+        """A fleet of a model that does not exist yet, in the same places: what a test registers for good goes there."""
+        model = unique("other")
+        return opened(self.changed_config(models={model: {}}), model)
+
     def changed_config(self, **changes: object) -> Config:
         """The configuration with other values, None to leave one out."""
         return parse(self.changed_text(**changes), "lockstep.yaml", {})

@@ -202,27 +202,26 @@ def manifest_of(deployed: Deployed, version: Version) -> bytes:
 
 def test_an_unsigned_manifest_of_the_first_format_is_refused_unless_the_ledger_knows_it(deployed: Deployed) -> None:
     """Anybody who may write to MLflow can make one, around any bytes."""
-    registry, v1 = deployed.fleet.registry, deployed.v1
+    fleet, v1 = deployed.other_model(), deployed.v1
+    registry = fleet.registry
     manifest = registry.manifest(v1)
     document = {
         "format": SCHEMA_V1,
-        "model": deployed.model,
+        "model": fleet.model,
         "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files],
         "environment": {"python": manifest.env.python, "requirements": ["a==1"]},
         "lineage": {"run_id": v1.run_id, "source": manifest.mlflow.source, "parameters": {}, "metrics": {}},
     }
     content = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.sha256(content).hexdigest()
-    write_artifact(deployed.fleet, v1, f"lockstep/{digest}/manifest.json", content)
+    write_artifact(fleet, v1, f"lockstep/{digest}/manifest.json", content)
+    registry.client.create_registered_model(fleet.model)
     tags = {DIGEST_TAG: digest, FORMAT_TAG: SCHEMA_V1}
-    made = registry.client.create_model_version(deployed.model, manifest.mlflow.source, v1.run_id, tags=tags)
-    try:
-        version = registry.find(deployed.model, str(made.version))
-        with pytest.raises(DigestMismatchError, match="first format, which nobody signed"):
-            replicate(deployed.fleet, version)
-        assert any("first format" in line for line in verify(deployed.fleet, version).altered)
-        with record(deployed.fleet, "register", version):
-            pass  # as the release that made it wrote it down
-        assert seal_problems(deployed.fleet, version, clouds=()) == {}
-    finally:
-        registry.client.delete_model_version(deployed.model, made.version)
+    made = registry.client.create_model_version(fleet.model, manifest.mlflow.source, v1.run_id, tags=tags)
+    version = registry.find(fleet.model, str(made.version))
+    with pytest.raises(DigestMismatchError, match="first format, which nobody signed"):
+        replicate(fleet, version)
+    assert any("first format" in line for line in verify(fleet, version).altered)
+    with record(fleet, "register", version):
+        pass  # as the release that made it wrote it down
+    assert seal_problems(fleet, version, clouds=()) == {}

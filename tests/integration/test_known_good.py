@@ -34,7 +34,8 @@ def test_the_newest_known_good_version_goes_before_the_fallback(deployed: Deploy
     registry.tag(deployed.v3, CONDEMNED_TAG, "slow")
     assert plan_rollback(deployed.fleet).way.target == deployed.v1
     listed = lockstep("versions", deployed.model, "--json", config=deployed.config).document
-    assert [(row["known_good"], row["condemned"]) for row in listed] == [(EARLY, ""), ("", ""), (LATE, "slow")]
+    found = {row["version"]: (row["known_good"], row["condemned"]) for row in listed}
+    assert [found[label] for label in "123"] == [(EARLY, ""), ("", ""), (LATE, "slow")]
 
 
 def test_a_champion_that_the_ledger_does_not_know_earns_nothing(deployed: Deployed) -> None:

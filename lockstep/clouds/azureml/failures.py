@@ -39,6 +39,8 @@ def translate(error: Exception, action: str, cloud: str) -> LockstepError | None
             problem, cloud=cloud, hint="the address shows a certificate that nobody here trusts: set ca_file"
         )
     if is_silence(error):
+        if isinstance(error, ClientAuthenticationError):  # azure-identity calls every failed sign-in that
+            problem = f"could not {action}: no answer while signing in: {_text(error)}"
         return UnreachableError(
             problem,
             cloud=cloud,
