@@ -1,5 +1,6 @@
 # make demo   sets everything up and shows the whole life of a model on three clouds
 # make test   sets everything up and runs every check
+# make chaos  kills every operation at every step and breaks every cloud in turn (SEED=… repeats a run)
 # make lock   resolves pyproject.toml anew into requirements.lock (needs the network)
 
 # The first interpreter that really runs and is new enough (a name on PATH may be a shim that runs nothing).
@@ -10,10 +11,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint unit lock clean
+.PHONY: help setup demo test chaos lint unit lock clean
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -39,6 +40,12 @@ demo: $(STAMP)
 # More workers than cores: the tests wait for their servers as much as they compute. Each has clouds of its own.
 test: lint
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile $(ARGS)
+
+# `make test` runs a drawn part of it, the same one each time.
+chaos: SEED ?= $(shell date +%s)
+chaos: $(STAMP)
+	@echo "repeat this run with: make chaos SEED=$(SEED)"
+	@LOCKSTEP_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -m "" tests/chaos $(ARGS)
 
 unit: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/unit $(ARGS)

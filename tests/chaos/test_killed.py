@@ -1,0 +1,160 @@
+"""Killed at any boundary of what it does for good, an operation is finished by a rerun or by reconciling.
+
+Each run has a process of its own that is killed with SIGKILL; see `killing.py` for the boundaries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lockstep.operations.reconcile import reconcile
+from lockstep.operations.rollback import rollback
+from lockstep.rules.state import CHALLENGER, CONDEMNED_TAG, Version
+from lockstep.rules.traffic import TrafficSplit
+from tests.chaos.killing import NEVER, Ended, Killer
+from tests.chaos.seed import SEED, drawn
+from tests.chaos.truth import check, of_kind, unannounced
+from tests.integration.deployed import Deployed
+from tests.integration.fleets import Traffic
+
+pytestmark = pytest.mark.timeout(180)
+
+#: Boundaries of each operation as it is begun here.
+BOUNDARIES = {"rollback": 22, "reconcile": 28, "canary_deploy": 68}
+#: What comes after the kill.
+WAYS = ("rerun", "reconcile")
+#: How many boundaries of an operation the quick run takes.
+SAMPLE = {"rollback": 3, "reconcile": 2, "canary_deploy": 1}
+#: Quick to judge, so that a rollout takes seconds.
+ROLLOUT = {"steps": [50, 100], "step_seconds": 0, "patience": 40, "look_every": 0.1, "min_requests": 6}
+ROLLOUT |= {"soak_seconds": 0}
+
+
+def cases(operation: str) -> list[object]:
+    """Every boundary with one of the ways on; those that the quick run leaves out are marked."""
+    chosen = drawn(operation)
+    sample = chosen.sample(range(1, BOUNDARIES[operation] + 1), SAMPLE[operation])
+    first = chosen.randrange(2)
+    return [
+        pytest.param(
+            at, WAYS[(at + first) % 2], id=f"{at}-{WAYS[(at + first) % 2]}",
+            marks=[] if at in sample else [pytest.mark.chaos_full],
+        )
+        for at in range(1, BOUNDARIES[operation] + 1)
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def told(ended: Ended) -> Iterator[None]:
+    """What fails in the block is told with where the kill was."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"seed {SEED}; killed: {ended.killed}, {ended.error}; passed: {', '.join(ended.passed)}")
+        raise
+
+
+@pytest.fixture
+def quick(deployed: Deployed, tmp_path: Path) -> Path:
+    """The configuration with rollouts of seconds."""
+    return deployed.configured(tmp_path / "lockstep.yaml", fleets__default__rollout=ROLLOUT)
+
+
+def reconciled(deployed: Deployed) -> None:
+    (done,) = reconcile([deployed.fleet])
+    assert done.error is None, done.error
+    assert not done.failed, done.failed
+
+
+@pytest.mark.parametrize(("at", "way"), cases("rollback"))
+def test_a_rollback(deployed: Deployed, killer: Killer, at: int, way: str) -> None:
+    since, model = time.time(), deployed.model
+    known = len(deployed.fleet.ledger.entries(model, "rollback."))
+    ended = killer.run(deployed.config, model, "rollback", at=at)
+    with told(ended):
+        assert ended.killed
+        assert len(ended.passed) == at
+        begun = "after ledger rollback.intent" in ended.passed
+        over = "after ledger rollback.outcome" in ended.passed
+        if way == "rerun":
+            rollback(deployed.fleet, reason="once more")
+        else:
+            reconciled(deployed)
+        if not begun and way == "reconcile":
+            check(deployed, deployed.v2, since)
+            return
+        check(deployed, deployed.v1, since)
+        entries = deployed.fleet.ledger.entries(model, "rollback.")[known:]
+        again = over and way == "rerun"  # it had ended: the second one is another, and finds nothing to leave
+        assert len(of_kind(entries, "rollback.intent")) == len(of_kind(entries, "rollback.outcome")) == 1 + again
+        assert all(not entry.body["error"] for entry in of_kind(entries, "rollback.outcome"))
+        tags = {version: deployed.fleet.registry.tags(version) for version in (deployed.v1, deployed.v2, deployed.v3)}
+        assert [version for version, tag in tags.items() if CONDEMNED_TAG in tag] == [deployed.v2]
+
+
+@pytest.mark.parametrize(("at", "way"), cases("canary_deploy"))
+def test_a_rollout(deployed: Deployed, killer: Killer, quick: Path, at: int, way: str) -> None:
+    since, v3 = time.time(), deployed.v3
+    with Traffic(deployed.fleet, deployed.outcomes).flowing(0.1) as traffic:
+        ended = killer.run(quick, deployed.model, "canary_deploy", v3.label, at)
+        with told(ended):
+            if way == "rerun":
+                again = killer.run(quick, deployed.model, "canary_deploy", v3.label)
+                assert not again.error
+    with told(ended):
+        assert ended.killed
+        promoted = way == "rerun" or "after mlflow set_alias champion" in ended.passed
+        reconciled(deployed)
+        check(deployed, v3 if promoted else deployed.v2, since)
+        assert traffic.problems == []
+
+
+@pytest.mark.parametrize(("at", "way"), cases("reconcile"))
+def test_a_reconcile(deployed: Deployed, killer: Killer, at: int, way: str) -> None:
+    """Both ways on are one: reconciling again."""
+    began = time.time()
+    make_a_mess(deployed)
+    since = time.time()
+    assert {one.split()[0] for one in unannounced(deployed, began)} == set(deployed.clouds), "nobody announced it"
+    ended = killer.run(deployed.config, deployed.model, "reconcile", at=at)
+    with told(ended):
+        assert ended.killed
+        reconciled(deployed)
+        check(deployed, deployed.v2, since)
+
+
+def make_a_mess(deployed: Deployed) -> None:
+    """A rollout of v3 that was killed, traffic that was moved by hand, and a way back that is gone."""
+    model, v1, v2, v3 = deployed.model, deployed.v1, deployed.v2, deployed.v3
+    registry, ledger = deployed.fleet.registry, deployed.fleet.ledger
+    ledger.append(f"{model}-{time.time()}/intent", "canary_deploy.intent", model, "ann", _subject(v3))
+    registry.set_alias(v3, CHALLENGER)
+    lost, moved, more = deployed.fleet.clouds
+    lost.retire(model, v1.slot)
+    moved.set_traffic(model, TrafficSplit.of({v1.slot: 30, v2.slot: 70}))
+    more.prepare(v3)
+    more.set_traffic(model, TrafficSplit.canary(v2.slot, v3.slot, 50))
+
+
+def _subject(version: Version) -> dict[str, str]:
+    return {"version": version.label, "digest": version.digest}
+
+
+@pytest.mark.chaos_full
+def test_every_boundary_is_listed(deployed: Deployed, killer: Killer, quick: Path) -> None:
+    """The lists above are as long as what the operations do."""
+    met = {"rollback": len(killer.run(deployed.config, deployed.model, "rollback", at=NEVER).passed)}
+    deployed.restore()
+    with Traffic(deployed.fleet, deployed.outcomes).flowing(0.1):
+        ended = killer.run(quick, deployed.model, "canary_deploy", deployed.v3.label)
+    assert not ended.error
+    met["canary_deploy"] = len(ended.passed)
+    deployed.restore()
+    make_a_mess(deployed)
+    met["reconcile"] = len(killer.run(deployed.config, deployed.model, "reconcile").passed)
+    assert met == BOUNDARIES

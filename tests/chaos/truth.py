@@ -1,0 +1,96 @@
+"""What must be true of a model after whatever happened to it, once faults have stopped and it was reconciled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lockstep.operations.reconcile import reconcile
+from lockstep.rules.deeds import mapping, text
+from lockstep.rules.state import CONDEMNED_TAG, VERDICT_TAG, Version
+from lockstep.rules.traffic import TrafficSplit
+from lockstep.stores.ledger import Entry
+from tests.integration.deployed import READ, Deployed
+
+#: Steps that change clouds, and the key of their intents that names the clouds.
+CHANGES: Mapping[str, str] = {"shift": "after", "prepare": "clouds", "retire": "clouds", "resize": "clouds"}
+#: Of replicating a version: it registers it in every cloud of the fleet.
+REGISTERS = "replicate"
+#: Seconds after the end of a process in which a request of it may still arrive.
+LATE = 10.0
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A step that changes a cloud, from its intent to its outcome (Unix seconds)."""
+
+    cloud: str
+    began: float
+    ended: float
+
+
+def announced(deployed: Deployed, since: float) -> Iterator[Announced]:
+    """Steps that began since a time (Unix seconds), by the ledger.
+
+    One that was killed lasts until the next operation began, and its last requests arrived.
+    """
+    entries = [entry for entry in deployed.fleet.ledger.entries(deployed.model) if entry.at >= since]
+    ended = {text(entry.body, "intent"): entry.at for entry in entries if entry.kind.endswith(".outcome")}
+    begins = [entry.at for entry in entries if entry.kind.endswith(".intent") and not text(entry.body, "within")]
+    for entry in entries:
+        step, _, stage = entry.kind.rpartition(".")
+        if stage != "intent":
+            continue
+        clouds = deployed.clouds if step == REGISTERS else tuple(mapping(entry.body, CHANGES.get(step, "")))
+        next_one = min((at for at in begins if at > entry.at), default=math.inf)
+        until = ended.get(entry.event_id.removesuffix("/intent"), next_one + LATE)
+        for cloud in clouds:
+            yield Announced(cloud, entry.at, until)
+
+
+def unannounced(deployed: Deployed, since: float) -> list[str]:
+    """Changes in the clouds' own logs since a time (Unix seconds) that no intent came before.
+
+    Nothing was under way at that time.
+    """
+    steps = list(announced(deployed, since))
+    found = []
+    for call in deployed.control.calls(since=since):
+        cloud, operation, at = str(call["cloud"]), str(call["operation"]), float(call["at"])
+        if READ.fullmatch(operation) or int(call["status"]) >= 400:
+            continue
+        if not any(step.cloud == cloud and step.began <= at <= step.ended for step in steps):
+            found.append(f"{cloud} {operation} {call['resource']} {call['detail']} at {at:.3f}")
+    return found
+
+
+def check(deployed: Deployed, champion: Version, since: float) -> None:
+    """The invariants for a model that should have `champion` everywhere; `since` is when it was in order last."""
+    fleet, model = deployed.fleet, deployed.model
+    desired = fleet.registry.desired(model)
+    assert desired.champion is not None
+    assert (desired.champion.digest, desired.challenger) == (champion.digest, None)
+    assert deployed.answers() == deployed.everywhere(champion)
+    state = fleet.observe()
+    for cloud in state.clouds:
+        assert cloud.split == TrafficSplit.all_to(champion.slot), cloud
+        taking = [slot for slot in cloud.slots if slot.weight]
+        assert all(slot.ready for slot in taking), cloud
+        if desired.fallback is not None:
+            fallback = cloud.slot(desired.fallback.slot)
+            assert fallback is not None, f"{cloud.cloud} has no slot of the fallback {desired.fallback}"
+            assert fallback.ready, cloud
+    tags = fleet.registry.tags(champion)
+    assert CONDEMNED_TAG not in tags, tags
+    assert tags.get(VERDICT_TAG) != "fail", tags
+    assert unannounced(deployed, since) == []
+    (seen,) = reconcile([fleet], dry_run=True)
+    assert seen.error is None
+    assert not seen.found.work, seen.found.explain()
+    assert not seen.going_back
+
+
+def of_kind(entries: tuple[Entry, ...], kind: str) -> list[Entry]:
+    """Those of one kind, oldest first."""
+    return [entry for entry in entries if entry.kind == kind]
