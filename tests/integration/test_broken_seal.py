@@ -18,7 +18,7 @@ from lockstep.operations.rollback_plan import plan_rollback
 from lockstep.operations.verify import verify
 from lockstep.rules.judge import Decision
 from lockstep.rules.manifest import SCHEMA_V1
-from lockstep.rules.state import VERDICT_TAG, Version
+from lockstep.rules.state import CONDEMNED_TAG, VERDICT_TAG, Version
 from lockstep.stores.registry import DIGEST_TAG, FORMAT_TAG
 from tests.contract.tampering import changed, tamperer
 from tests.integration.deployed import Deployed, lockstep
@@ -113,6 +113,7 @@ def test_a_rollback_to_a_broken_replica_is_refused(deployed: Deployed, cloud: st
 def test_the_only_way_back_is_taken_when_a_person_says_so(deployed: Deployed) -> None:
     """Also without a manifest to make up a probe from; what was broken and why it was accepted is in the intent."""
     path = captured(deployed.v1, "manifest.json")
+    deployed.fleet.registry.tag(deployed.v3, CONDEMNED_TAG, "it may have been promoted once, and then it is a way back")
     with artifact_overwritten(deployed.fleet, deployed.v1, path, b"{}"):
         before = deployed.show()
         refused = lockstep("rollback", deployed.model, config=deployed.config)
