@@ -15,7 +15,10 @@ from typing import Protocol
 
 
 class Line(Protocol):
-    """What is read of a ledger entry; `at` is Unix seconds, `number` its index in the ledger, from 0."""
+    """What is read of a ledger entry; `at` is Unix seconds, `number` its index in the ledger, from 0.
+
+    `late` says that it was appended after it happened.
+    """
 
     @property
     def number(self) -> int: ...  # noqa: D102 - told above
@@ -29,6 +32,8 @@ class Line(Protocol):
     def actor(self) -> str: ...  # noqa: D102
     @property
     def body(self) -> Mapping[str, object]: ...  # noqa: D102
+    @property
+    def late(self) -> bool: ...  # noqa: D102
 
 
 class Ending(StrEnum):
@@ -90,8 +95,15 @@ class Deed:
 
 
 def in_order(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """By their own time: what was appended late, after the ledger could not be written, belongs where it happened."""
-    return tuple(sorted(lines, key=lambda line: (line.at, line.number)))
+    """As they were appended, whatever the clock said then: one that is set back must not turn what was done around.
+
+    What was appended late, after the ledger could not be written, stands where it happened by its own time.
+    """
+    placed = sorted((line for line in lines if not line.late), key=lambda line: line.number)
+    for late in sorted((line for line in lines if line.late), key=lambda line: (line.at, line.number)):
+        place = next((place for place, line in enumerate(placed) if line.at > late.at), len(placed))
+        placed.insert(place, late)
+    return tuple(placed)
 
 
 def read_deeds(lines: Sequence[Line]) -> tuple[Deed, ...]:

@@ -29,6 +29,7 @@ class Line:
     kind: str
     body: Mapping[str, object]
     actor: str = "ann"
+    late: bool = False
 
 
 @dataclass

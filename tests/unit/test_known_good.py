@@ -34,6 +34,7 @@ class Said:
     body: Mapping[str, object] = field(default_factory=dict)
     event_id: str = ""
     actor: str = "test"
+    late: bool = False
 
 
 def said(*entries: tuple[float, str, Version, Mapping[str, object]]) -> list[Said]:

@@ -26,6 +26,7 @@ class Said:
     body: Mapping[str, object] = field(default_factory=dict)
     event_id: str = ""
     actor: str = "test"
+    late: bool = False
 
 
 def said(*entries: tuple[str, Version | None, Mapping[str, object]]) -> list[Said]:

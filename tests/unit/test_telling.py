@@ -17,6 +17,7 @@ class Line:
     kind: str
     body: Mapping[str, object]
     actor: str = "ann"
+    late: bool = False
 
 
 CLOUDS = ("aws", "azure", "gcp")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from lockstep.rules.deeds import in_order
 from lockstep.rules.traces import JUST_NOW, Trace, read_trace
 from lockstep.rules.traffic import TrafficSplit
 
@@ -17,6 +18,7 @@ class Line:
     kind: str
     actor: str = "ann"
     body: Mapping[str, object] = field(default_factory=dict)
+    late: bool = False
 
 
 Given = tuple[str, str, Mapping[str, object]]
@@ -73,3 +75,23 @@ def test_slots_stay_for_a_while_after_a_rollback() -> None:
     assert found.settling(1001.0 + JUST_NOW) == ""
     assert found.settling(0.0) == "", "a clock that was set back keeps nothing for ever"
     assert trace().settling(0.0) == ""
+
+
+def test_a_clock_that_is_set_back_makes_no_ended_rollback_an_unfinished_one() -> None:
+    """Reconciling would finish it, and take a version back that was promoted since."""
+    rollback = lines(("rollback.intent", "a", {"version": "1"}), ("rollback.outcome", "a", {"version": "1"}))
+    promoted = lines(("canary_deploy.intent", "b", {"version": "3"}), ("canary_deploy.outcome", "b", {"version": "3"}))
+    later = enumerate((rollback[1], *promoted), 1)
+    back = [replace(line, number=number, at=line.at - 3600) for number, line in later]
+    found = read_trace([rollback[0], *back])
+    assert found.unfinished is None
+    assert found.rolled_back is None
+
+
+def test_what_was_appended_late_stands_where_it_happened() -> None:
+    intent, outcome, other = lines(
+        ("rollback.intent", "a", {"version": "1"}), ("rollback.outcome", "a", {}), ("canary_deploy.outcome", "b", {})
+    )
+    late = [replace(one, number=number, late=True) for number, one in ((5, intent), (6, outcome))]
+    assert [line.number for line in in_order([other, *late])] == [5, 6, 2]
+    assert read_trace([other, *late]).rolled_back is None
