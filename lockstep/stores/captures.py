@@ -77,7 +77,7 @@ class Captures(MlflowServer):
             return None
         with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
             try:
-                return self.download(
+                return self.download_file(
                     f"runs:/{run_id}/{prefix(digest)}/{name}", Path(scratch), f"give {name} of run {run_id}"
                 ).read_bytes()
             except (NotFoundError, OSError):  # a folder is what MLflow answers a missing file with

@@ -64,6 +64,6 @@ def _root(server: MlflowServer, uri: str, action: str) -> str:
 def _sha256(server: MlflowServer, uri: str, action: str) -> str:
     """Hex SHA-256 of one file; "" for one that went away meanwhile."""
     with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch, contextlib.suppress(NotFoundError):
-        found = server.download(uri, Path(scratch), action)
+        found = server.download_file(uri, Path(scratch), action)
         return sha256_of(found) if found.is_file() else ""
     return ""

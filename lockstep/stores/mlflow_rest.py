@@ -1,4 +1,4 @@
-"""The few calls about versions, aliases and tags, over MLflow's REST API: importing its client takes seconds.
+"""The few calls about versions, aliases, tags and single files, over MLflow's REST API: its client imports for seconds.
 
 https://mlflow.org/docs/latest/api_reference/rest-api.html, under `/api/2.0/mlflow`. Methods are called as those of
 MLflow's own client, which takes over where a server is reached in a way that only it knows (`applies`).
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 if TYPE_CHECKING:
     import requests
 
 PREFIX: Final = "/api/2.0/mlflow"
+ARTIFACTS: Final = "/api/2.0/mlflow-artifacts/artifacts"
+SERVED: Final = "mlflow-artifacts:/"  # a URI of what the server itself hands out
+CHUNK: Final = 1 << 20
 AGAIN: Final = (502, 503, 504)
 PAUSE: Final = 0.2  # seconds before the second and last attempt
 #: Variables that ask for something that only MLflow's own client does.
@@ -57,6 +60,20 @@ class AnyModel(Protocol):
     def aliases(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
+class AnyRunInfo(Protocol):
+    """Facts of a run as either gives them."""
+
+    @property
+    def artifact_uri(self) -> str | None: ...  # noqa: D102
+
+
+class AnyRun(Protocol):
+    """A run as either gives it."""
+
+    @property
+    def info(self) -> AnyRunInfo: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class RestVersion:
     """One version of a model."""
@@ -76,6 +93,20 @@ class RestModel:
     aliases: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class RestRunInfo:
+    """Facts of a run."""
+
+    artifact_uri: str
+
+
+@dataclass(frozen=True)
+class RestRun:
+    """One run."""
+
+    info: RestRunInfo
+
+
 class Page(list[RestVersion]):
     """Some of what a search finds; `token` leads to the next page."""
 
@@ -85,7 +116,8 @@ class Page(list[RestVersion]):
 class Names(Protocol):
     """What both clients do with models, versions, aliases and tags."""
 
-    def get_registered_model(self, name: str) -> AnyModel: ...  # noqa: D102 - as below
+    def get_run(self, run_id: str) -> AnyRun: ...  # noqa: D102 - as below
+    def get_registered_model(self, name: str) -> AnyModel: ...  # noqa: D102
     def search_model_versions(self, filter_string: str, max_results: int, page_token: str | None) -> Any: ...  # noqa: D102
     def get_model_version(self, name: str, version: str) -> AnyVersion: ...  # noqa: D102
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None: ...  # noqa: D102
@@ -107,6 +139,18 @@ class MlflowRest:
         self._address = address
         self._timeout = timeout
         self._login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+
+    def get_run(self, run_id: str) -> RestRun:
+        """The run; raises RestError."""
+        found = self._call("GET", "runs/get", run_id=run_id)["run"]
+        return RestRun(RestRunInfo(str(found["info"].get("artifact_uri", ""))))
+
+    def save(self, uri: str, path: Path) -> None:
+        """Write the one file that an artifact URI of the server's own (`SERVED`) stands for; raises RestError."""
+        where = f"{ARTIFACTS}/{quote(uri.removeprefix(SERVED).lstrip('/'))}"
+        with self._answer("GET", where, stream=True) as response, path.open("wb") as file:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
 
     def get_registered_model(self, name: str) -> RestModel:
         """The model; raises RestError."""
@@ -167,26 +211,29 @@ class MlflowRest:
         return session
 
     def _call(self, method: str, path: str, **fields: object) -> Any:
+        """What one call is answered with."""
+        asked = {key: str(value) for key, value in fields.items()} if method == "GET" else None
+        told = None if method == "GET" else fields
+        return self._answer(method, f"{PREFIX}/{path}", params=asked, json=told).json()
+
+    def _answer(self, method: str, path: str, **request: Any) -> requests.Response:
         """One call, once again after a moment while the server is not there or starting."""
         import requests
 
-        asked = {key: str(value) for key, value in fields.items()} if method == "GET" else None
-        told = None if method == "GET" else fields
         for last in (False, True):
             try:
                 response = self._session.request(
                     method,
-                    f"{self._address}{PREFIX}/{path}",
-                    params=asked,
-                    json=told,
+                    f"{self._address}{path}",
                     timeout=float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or self._timeout),
+                    **request,
                 )
             except requests.ConnectionError:
                 if last:
                     raise
             else:
                 if response.ok:
-                    return response.json()
+                    return response
                 if last or response.status_code not in AGAIN:
                     raise _error(response)
             time.sleep(PAUSE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from lockstep.errors import NotFoundError
 from lockstep.stores.folders import FILES
 from lockstep.stores.mlflow_errors import translated
-from lockstep.stores.mlflow_rest import MlflowRest, Names, RestError, applies
+from lockstep.stores.mlflow_rest import SERVED, MlflowRest, Names, RestError, applies
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +43,7 @@ class MlflowServer:
         self.timeout = timeout
         light = applies(self.tracking_uri)
         self._light = MlflowRest(self.tracking_uri, self.address, timeout) if light else None
+        self._homes: dict[str, str] = {}  # where runs keep their artifacts: never changed once a run is made
         _limit("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, math.ceil(timeout))))
         _limit("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
         # A proxy that asks for a minute's patience would otherwise be obeyed inside the call.
@@ -57,6 +60,9 @@ class MlflowServer:
         # Amazon's MLflow plugin comes with the sagemaker package and fails, harmlessly, for any server but Amazon's:
         # one warning for each request.
         logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
+        # MLflow tries this import for each request, and looks through the whole path again where it is not installed.
+        if "dbruntime" not in sys.modules and importlib.util.find_spec("dbruntime") is None:
+            sys.modules["dbruntime"] = None  # type: ignore[assignment]  # how Python marks what cannot be imported
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     def named(self, call: Callable[[Names], T]) -> T:
@@ -89,7 +95,10 @@ class MlflowServer:
         """
         if uri.startswith("runs:/"):
             run_id, _, path = uri.removeprefix("runs:/").partition("/")
-            return f"{(self.client.get_run(run_id).info.artifact_uri or '').rstrip('/')}/{path}"
+            if run_id not in self._homes:
+                found = self.named(lambda names: names.get_run(run_id)).info.artifact_uri
+                self._homes[run_id] = (found or "").rstrip("/")
+            return f"{self._homes[run_id]}/{path}"
         if uri.startswith("models:/m-"):
             model_id, _, path = uri.removeprefix("models:/").partition("/")
             root = str(self.client.get_logged_model(model_id).artifact_location).rstrip("/")
@@ -108,6 +117,20 @@ class MlflowServer:
                 return tuple((Path(entry.path).name, bool(entry.is_dir)) for entry in repository.list_artifacts())
         except NotFoundError:
             return ()
+
+    def download_file(self, uri: str, scratch: Path, action: str) -> Path:
+        """As `download`, of what is one file if it is there at all: one request, where MLflow's client makes two."""
+        with self.translated(action):
+            at = self.stored_at(uri)
+            if self._light is not None and at.startswith(SERVED) and not at.startswith(f"{SERVED}/"):
+                found = scratch / at.rpartition("/")[2]
+                try:
+                    self._light.save(at, found)
+                except RestError:  # not there, or not for this client to read: MLflow's own tells
+                    found.unlink(missing_ok=True)
+                else:
+                    return found
+        return self.download(at, scratch, action)
 
     def download(self, uri: str, scratch: Path, action: str) -> Path:
         """Download a folder of MLflow files (or one file) as kept, below `scratch`; returns where it lies."""
