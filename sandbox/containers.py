@@ -38,6 +38,13 @@ PRELOAD: Final = (
     "skops.io",
     "uvicorn.protocols.http.auto",
     "uvicorn.protocols.websockets.auto",
+    # What the first request would otherwise import, in each container anew.
+    "anyio._backends._asyncio",
+    "uvicorn.loops.auto",
+    "uvicorn.lifespan.on",
+    "narwhals._pandas_like.dataframe",
+    "narwhals.plugins:_discover_entrypoints",
+    "pyarrow.pandas_compat",
     # MLflow lists every installed distribution before it loads a model: seconds, once per process.
     "mlflow.utils.requirements_utils:_init_modules_to_packages_map",
     "mlflow.utils.requirements_utils:_init_packages_to_modules_map",

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -17,6 +18,10 @@ from tests.mlflow_server import running_mlflow
 from tests.model_files import ModelVersion, seal_model
 from tests.postgres import NoPostgresError, PostgresServer, running_postgres
 from tests.sandbox_control import RunningSandbox, running_sandbox
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 # A shell that starts the tests in the background lets them ignore SIGINT, and so would every process that they start
 # and then interrupt.
@@ -30,6 +35,28 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 # How long an example takes tells of the machine's other work, not of the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+#: Tests of such a folder share a server that is too dear to be started by several workers.
+ON_ONE_WORKER = "tests/integration/flows/"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that the workers end together."""
+    order = (ON_ONE_WORKER, "tests/integration/", "tests/contract/", "tests/")
+    items.sort(key=lambda item: next(which for which, start in enumerate(order) if item.nodeid.startswith(start)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """How several workers share the tests: file by file, and some folders as a whole."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return ON_ONE_WORKER if nodeid.startswith(ON_ONE_WORKER) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing of their length
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -7,20 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.deployed import Deployed, deploy_two
-from tests.integration.prefect_server import PrefectServer, running_prefect
 from tests.sandbox_control import RunningSandbox
-
-
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A real, empty Prefect server of this session; this process speaks to it as well."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with (
-        running_prefect(tmp_path_factory.mktemp("prefect")) as server,
-        temporary_settings({PREFECT_API_URL: server.api}),
-    ):
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -113,11 +113,20 @@ class Deployed:
 
     def show(self) -> Shown:
         """What MLflow and the clouds show now."""
-        registered = self.fleet.registry.client.get_registered_model(self.model)
-        tags = {version.label: self.fleet.registry.tags(version) for version in (self.v1, self.v2, self.v3)}
         state = self.fleet.observe()
         assert not state.unreachable, state.unreachable
-        return Shown(dict(registered.aliases), tags, state)
+        return Shown(self._aliases(), self._tags(), state)
+
+    def _aliases(self) -> dict[str, str]:
+        model = self.fleet.registry.named(lambda names: names.get_registered_model(self.model))
+        return {alias: str(label) for alias, label in model.aliases.items()}
+
+    def _tags(self) -> dict[str, Mapping[str, str]]:
+        """Of the three versions, by number, in one call."""
+        wanted = f"name='{self.model}'"
+        found = self.fleet.registry.named(lambda names: names.search_model_versions(wanted, 200, None))
+        tags = {str(one.version): dict(one.tags) for one in found}
+        return {version.label: tags[version.label] for version in (self.v1, self.v2, self.v3)}
 
     def answers(self) -> dict[str, str]:
         """The digest that really answers, by cloud."""
@@ -170,7 +179,6 @@ class Deployed:
         self.control.clear()
         self.outcomes.unlink(missing_ok=True)
         registry = self.fleet.registry
-        client = registry.client
         fleet = with_probe(self.fleet, self.v2)
         split = TrafficSplit.all_to(self.v2.slot)
         # As if v2 had been deployed again: a rollback a moment ago would keep the next one where it led.
@@ -195,12 +203,15 @@ class Deployed:
 
         failed = [outcome.error for outcome in fleet.on_each("put back", put_back) if outcome.error is not None]
         assert not failed, failed
-        registry.set_alias(self.v2, CHAMPION)
-        registry.set_alias(self.v1, FALLBACK)
-        registry.delete_alias(self.model, CHALLENGER)
-        for version in (self.v1, self.v2, self.v3):
-            for tag in {CONDEMNED_TAG, KNOWN_GOOD_TAG, VERDICT_TAG} & set(registry.tags(version)):
-                client.delete_model_version_tag(self.model, version.label, tag)
+        aliases = self._aliases()
+        for version, alias in ((self.v2, CHAMPION), (self.v1, FALLBACK)):
+            if aliases.get(alias) != version.label:
+                registry.set_alias(version, alias)
+        if CHALLENGER in aliases:
+            registry.delete_alias(self.model, CHALLENGER)
+        for label, tags in self._tags().items():
+            for tag in {CONDEMNED_TAG, KNOWN_GOOD_TAG, VERDICT_TAG} & set(tags):
+                registry.client.delete_model_version_tag(self.model, label, tag)
 
 
 def deploy_two(sandbox: RunningSandbox, mlflow: str, folder: Path) -> Deployed:

@@ -6,11 +6,9 @@ import http.server
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,14 +16,12 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import requests
 import yaml
 
 from lockstep.stores.outcomes import PrometheusOutcomes
 from tests.docs_snippets import Snippet, named_json, pages, snippets
 from tests.integration.deployed import Deployed
 from tests.integration.fleets import save_model
-from tests.integration.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -90,23 +86,6 @@ def test_the_pages_version_is_made_and_checked_without_lockstep(mlflow_server: s
         run(snippet, snippet.text, tmp_path, {"MLFLOW_TRACKING_URI": mlflow_server})
     (version,) = json.loads((tmp_path / "versions.json").read_text())
     assert (tmp_path / "fetched" / version["digest"] / "requirements.lock").is_file()
-
-
-def test_the_alert_reaches_prefect_by_the_line_of_curl(prefect_server: PrefectServer, tmp_path: Path) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("there is no curl here")
-    (snippet,) = shell("prefect")
-    began = datetime.now(UTC) - timedelta(seconds=5)
-    environment = {"PREFECT_API_URL": prefect_server.api, "PREFECT_API_AUTH_STRING": "admin:any"}
-    run(snippet, snippet.text, tmp_path, environment)
-    wanted = {"filter": {"event": {"name": ["lockstep.alert"]}, "occurred": {"since": began.isoformat()}}}
-    deadline = time.monotonic() + 60
-    found: list[dict[str, object]] = []
-    while not found and time.monotonic() < deadline:
-        answer = requests.post(f"{prefect_server.api}/events/filter", json=wanted, timeout=30)
-        found = answer.json()["events"] if answer.ok else []
-        time.sleep(0.2)  # the server writes events when it comes to it
-    assert [event["payload"] for event in found] == [{"model": MODEL, "reason": "alert 4711: conversion halved"}]
 
 
 def test_the_alerts_body_is_what_prefect_and_the_automation_take() -> None:

@@ -7,12 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
-from blocks.saving import block_name, blocks_of, save
-from flows.reconcile import reconcile as reconcile_flow
-from lockstep.config import ModelSettings
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import writing
 from lockstep.operations.reconcile import Reconciled, reconcile
@@ -22,7 +17,6 @@ from lockstep.rules.traffic import TrafficSplit
 from tests.contract.tampering import tamperer
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import opened
-from tests.integration.prefect_server import PrefectServer
 from tests.integration.tampered import subject_on
 
 pytestmark = pytest.mark.timeout(180)
@@ -174,26 +168,3 @@ def test_without_mlflow_what_was_last_known_is_brought_about(deployed: Deployed)
     for cloud in deployed.clouds:
         ours = [str(call["operation"]) for call in asked if call["cloud"] == cloud]
         assert len([one for one in ours if not one.startswith(("OpenId", "Discover"))]) <= 2, ours
-
-
-def test_the_flow_mends_every_model_of_its_fleet(deployed: Deployed, prefect_server: PrefectServer) -> None:
-    config = deployed.changed_config()
-    models = {deployed.model: config.models[deployed.model], "nothing-registered": ModelSettings()}
-    config = config.model_copy(
-        update={
-            "fleets": {deployed.model: config.fleets["default"]},
-            "models": {name: one.model_copy(update={"fleet": deployed.model}) for name, one in models.items()},
-        }
-    )
-    save(blocks_of(config, deployed.folder))
-    deployed.fleet.clouds[0].set_traffic(deployed.model, TrafficSplit.all_to(deployed.v1.slot))
-    state = reconcile_flow(fleet=block_name(deployed.model), return_state=True)
-    assert state.is_completed(), state.message
-    assert deployed.answers() == deployed.everywhere(deployed.v2)
-    flow_run = state.state_details.flow_run_id
-    assert flow_run is not None
-    run = ArtifactFilterFlowRunId(any_=[flow_run])
-    with get_client(sync_client=True) as client:
-        (report,) = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
-    assert "brought in step" in str(report.data)
-    assert f"traffic {deployed.v1.slot} 100 % -> {deployed.v2.slot} 100 %" in str(report.data)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import State
 
-from blocks.saving import block_name, blocks_of, save
-from flows.scrub import scrub as scrub_flow
 from lockstep.errors import DigestMismatchError, RefusedError, UnreachableError
 from lockstep.operations.scrub import scrub
 from lockstep.rules.sampling import share_of
 from tests.integration.deployed import Deployed
-from tests.integration.prefect_server import PrefectServer
 from tests.integration.tampered import object_overwritten
 
 pytestmark = pytest.mark.timeout(300)
@@ -67,35 +59,3 @@ def test_a_cloud_that_is_silent_is_not_taken_for_good(deployed: Deployed) -> Non
 def test_rounds_have_at_least_a_day(deployed: Deployed) -> None:
     with pytest.raises(RefusedError, match="from 1 on"):
         scrub(deployed.fleet, days=0)
-
-
-def artifacts(state: State[Any]) -> str:
-    """Text of all artifacts of the state's flow run."""
-    assert state.state_details.flow_run_id is not None
-    run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
-    return "\n".join(str(artifact.data) for artifact in found)
-
-
-def test_the_flow_leaves_a_table_and_fails_when_something_was_altered(
-    deployed: Deployed, prefect_server: PrefectServer
-) -> None:
-    config = deployed.changed_config()
-    config = config.model_copy(update={"fleets": {deployed.model: config.fleets["default"]}})
-    model = config.models[deployed.model].model_copy(update={"fleet": deployed.model})
-    save(blocks_of(config.model_copy(update={"models": {deployed.model: model}}), deployed.folder))
-    block = block_name(deployed.model)
-
-    good = scrub_flow(fleet=block, days=1, return_state=True)
-    assert good.is_completed(), good.message
-    text = artifacts(good)
-    assert "everything is as it was sealed" in text
-    assert "| version | check | mlflow |" in text
-    assert all(cloud in text for cloud in deployed.clouds)
-
-    with object_overwritten(deployed.fleet.cloud("aws"), deployed.v2, "files/MLmodel"):
-        bad = scrub_flow(deployed.model, fleet=block, days=1, return_state=True)
-    assert bad.is_failed()
-    assert "aws: files/MLmodel has sha256" in str(bad.message)
-    assert "ALTERED" in artifacts(bad)

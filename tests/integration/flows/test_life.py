@@ -34,7 +34,7 @@ from lockstep.rules.state import CONDEMNED_TAG
 from tasks.rollout_slot import only_rollout_of
 from tasks.runner import PrefectRunner
 from tests.integration.fleets import Traffic, configure, save_model, unique, wait_for_requests
-from tests.integration.prefect_server import PrefectServer
+from tests.integration.flows.prefect_server import PrefectServer
 from tests.sandbox_control import RunningSandbox
 
 pytestmark = pytest.mark.timeout(300)

@@ -23,7 +23,7 @@ from flows import init
 from flows.deploying import ROOT
 from lockstep.operations.fleet import open_fleet
 from tests.integration.fleets import configure, save_model, unique
-from tests.integration.prefect_server import PrefectServer, stop
+from tests.integration.flows.prefect_server import PrefectServer, stop
 from tests.sandbox_control import RunningSandbox
 
 pytestmark = pytest.mark.timeout(300)
