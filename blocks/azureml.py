@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl
 
-from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo, plain
+from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, SchemaOnce, logo, plain
 from lockstep.clouds.azureml import AzureML, AzureMLSettings
 
 
-class AzureMLCloud(AzureMLSettings, Block):
+class AzureMLCloud(AzureMLSettings, SchemaOnce, Block):
     """One Azure Machine Learning workspace where models serve on managed online endpoints.
 
     Example:

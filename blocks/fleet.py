@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, HttpUrl, model_validator
 from blocks.azureml import AzureMLCloud
 from blocks.mlflow_registry import MlflowRegistry
 from blocks.sagemaker import SageMakerCloud
-from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo
+from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, SchemaOnce, logo
 from blocks.vertex import VertexCloud
 from lockstep.clouds.base import Cloud
 from lockstep.config import (
@@ -27,7 +27,7 @@ from lockstep.stores.ledger import AnyLedger, LedgerSettings
 CloudBlock = SageMakerCloud | AzureMLCloud | VertexCloud
 
 
-class Fleet(Block):
+class Fleet(SchemaOnce, Block):
     """The clouds that serve a set of models in step, with the limits of rollouts and of what serves.
 
     Example:

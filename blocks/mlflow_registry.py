@@ -7,12 +7,12 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, HttpUrl
 
-from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo, plain
+from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, SchemaOnce, logo, plain
 from lockstep.config import MlflowSettings
 from lockstep.stores.registry import Registry
 
 
-class MlflowRegistry(MlflowSettings, Block):
+class MlflowRegistry(MlflowSettings, SchemaOnce, Block):
     """The MLflow server whose registry is the canonical store of versions and aliases.
 
     Example:

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl
 
-from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo, plain
+from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, SchemaOnce, logo, plain
 from lockstep.clouds.sagemaker import SageMaker, SageMakerSettings
 
 
-class SageMakerCloud(SageMakerSettings, Block):
+class SageMakerCloud(SageMakerSettings, SchemaOnce, Block):
     """One AWS account and region where models serve on Amazon SageMaker endpoints.
 
     Example:

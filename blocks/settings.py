@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+import copy
+from typing import Any, Final, TypeVar
 
 from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, HttpUrl
@@ -13,6 +14,21 @@ S = TypeVar("S", bound=BaseModel)
 #: neither may keep a rollback from loading it.
 BLOCK_CONFIG: Final = ConfigDict(extra="ignore", frozen=False)
 DOCUMENTATION: Final = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+
+
+_schemas: dict[tuple[object, ...], dict[str, Any]] = {}
+
+
+class SchemaOnce:
+    """For a block: its JSON schema is made once a process. Prefect asks for it anew for each field that it saves."""
+
+    @classmethod
+    def model_json_schema(cls, *given: Any, **named: Any) -> dict[str, Any]:
+        """As Block's."""
+        key = (cls, given, *sorted(named.items()))
+        if key not in _schemas:
+            _schemas[key] = super().model_json_schema(*given, **named)  # type: ignore[misc]  # it stands before Block
+        return copy.deepcopy(_schemas[key])
 
 
 def logo(path: str) -> HttpUrl:

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl
 
-from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, logo, plain
+from blocks.settings import BLOCK_CONFIG, DOCUMENTATION, SchemaOnce, logo, plain
 from lockstep.clouds.vertex import Vertex, VertexSettings
 
 
-class VertexCloud(VertexSettings, Block):
+class VertexCloud(VertexSettings, SchemaOnce, Block):
     """One Google Cloud project and region where models serve on Vertex AI endpoints.
 
     Example:

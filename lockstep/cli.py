@@ -7,11 +7,12 @@ breach in what serves (rolled back or not), 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -72,6 +73,12 @@ def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+@functools.cache
+def command_line() -> Any:
+    """All commands with their options, read from their signatures once a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Entry point of the `lockstep` command."""
     import logging
@@ -85,7 +92,7 @@ def main() -> None:
     # Azure's libraries print a line of their own for each error that is raised, and reported, anyway.
     logging.getLogger("azure").setLevel(logging.ERROR + 1)
     try:
-        app()
+        command_line()()
     except LockstepError as error:
         terminal.show_error(error, as_json=options.json)
         sys.exit(error.exit_status)

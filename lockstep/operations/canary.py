@@ -26,7 +26,7 @@ from lockstep.operations.late import follow, follow_when_ended
 from lockstep.operations.lease import writing
 from lockstep.operations.owed import settle
 from lockstep.operations.probe import with_probe
-from lockstep.operations.remembering import read_record, remember_details
+from lockstep.operations.remembering import read_record, remember_details, still_condemned
 from lockstep.operations.replicate import missing_replicas
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
 from lockstep.operations.watch import StageReport, Watch, describe
@@ -149,7 +149,7 @@ def check_deployable(fleet: Fleet, version: Version, accept_broken_seal: str = "
 
     Returns what the ledger must know of a broken seal that was accepted.
     """
-    condemned = fleet.registry.tags(version).get(CONDEMNED_TAG)
+    condemned = still_condemned(fleet, read_record(fleet)).of(version).condemned
     if condemned:
         raise condemned_error(version, condemned)
     missing = missing_replicas(fleet, version)

@@ -18,7 +18,7 @@ from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import note
 from lockstep.operations.owed import settle, write
-from lockstep.operations.remembering import newest_entry, owed_if_known, recall, remember
+from lockstep.operations.remembering import newest_entry, owed_if_known, recall, remember, still_condemned
 from lockstep.rules.known_good import fallback_after_rollback
 from lockstep.rules.owed import Debt, OwedAlias, OwedTag, amended, as_body
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, ModelRecord, Version
@@ -74,7 +74,7 @@ def read_known(fleet: Fleet) -> Known:
     debts = owed_if_known(fleet)
     record = amended(record, debts)
     remember(fleet, record, upto)
-    return Known(record, before=debts)
+    return Known(still_condemned(fleet, record), before=debts)
 
 
 def without_mlflow(fleet: Fleet, known: Known) -> Fleet:

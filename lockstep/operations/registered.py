@@ -7,15 +7,11 @@ first format carries no signature, so that anybody can make one. The ledger know
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.remembering import owed_if_known
 from lockstep.rules.manifest import SCHEMA_V1
-from lockstep.rules.owed import amended
-from lockstep.rules.replay import empty, replay
 from lockstep.rules.state import Version
 from lockstep.stores.ledger import Entry
 
@@ -34,21 +30,6 @@ def contradictions(fleet: Fleet, version: Version, schema: str = "") -> tuple[st
     if schema == SCHEMA_V1:
         told += _unknown(version, (*entries, *fleet.ledger.entries(fleet.model, REPLICATED, LAST)))
     return told
-
-
-def silently_lifted(fleet: Fleet) -> Mapping[str, str]:
-    """Versions, by digest, that the ledger knows as condemned and MLflow, with what it is still owed, does not.
-
-    Why they were condemned. Empty where either cannot be read: that is told elsewhere.
-    """
-    try:
-        entries = [one for one in fleet.ledger.entries(fleet.model, last=LAST) if not one.unvouched]
-        shown = amended(fleet.registry.record(fleet.model), owed_if_known(fleet))
-    except LockstepError:
-        return {}
-    told = replay(empty(fleet.model), entries)
-    marked = {one.version.digest for one in shown.versions if one.condemned}
-    return {one.version.digest: one.condemned for one in told.versions if one.condemned} | dict.fromkeys(marked, "")
 
 
 def _other_digest(version: Version, entries: Sequence[Entry]) -> tuple[str, ...]:

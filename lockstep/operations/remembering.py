@@ -9,11 +9,14 @@ from lockstep.clouds.base import Row
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.owed import owed
+from lockstep.rules.amending import tagged
 from lockstep.rules.owed import Debt, amended
 from lockstep.rules.replay import empty, replay
-from lockstep.rules.state import ModelRecord, Version
+from lockstep.rules.state import CONDEMNED_TAG, ModelRecord, Version
 
 RECALLED: Final = 20_000  # entries that are read at most to recall a model
+#: Entries that say which versions are condemned.
+CONDEMNING: Final = ("promote.outcome", "rollback.outcome", "condemn.outcome", "lift.outcome", "verdict.outcome")
 
 
 def read_record(fleet: Fleet) -> ModelRecord:
@@ -21,6 +24,34 @@ def read_record(fleet: Fleet) -> ModelRecord:
     upto = newest_entry(fleet)
     record = amended(fleet.registry.record(fleet.model), owed_if_known(fleet))
     remember(fleet, record, upto)
+    return record
+
+
+def silently_lifted(fleet: Fleet, record: ModelRecord) -> Mapping[str, str]:
+    """Reasons by digest of versions that the ledger knows as condemned and the record, which may be MLflow's, does not.
+
+    Whoever may edit tags in MLflow could have a bad version deployed again. Raises LockstepError for a ledger that
+    cannot be read.
+    """
+    entries = [one for kind in CONDEMNING for one in fleet.ledger.entries(fleet.model, kind, RECALLED)]
+    told = replay(empty(fleet.model), [one for one in entries if not one.unvouched])
+    marked = {one.version.digest for one in record.versions if one.condemned}
+    return {
+        one.version.digest: one.condemned for one in told.versions if one.condemned and one.version.digest not in marked
+    }
+
+
+def still_condemned(fleet: Fleet, record: ModelRecord) -> ModelRecord:
+    """The record with everything condemned that the ledger condemned, whatever was done to its tag in MLflow."""
+    try:
+        lifted = silently_lifted(fleet, record)
+    except LockstepError as error:  # it holds up nothing that MLflow allows
+        fleet.say(f"whether the ledger condemned another version is not known: {error.problem}")
+        return record
+    for one in record.versions:
+        if reason := lifted.get(one.version.digest):
+            told = f"{reason} (so the ledger says; its tag {CONDEMNED_TAG} in MLflow was taken away)"
+            record = tagged(record, one.version, CONDEMNED_TAG, told)
     return record
 
 

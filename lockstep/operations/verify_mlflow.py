@@ -9,11 +9,13 @@ from lockstep.errors import LockstepError, NotFoundError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.known_versions import Known
 from lockstep.operations.questions import Look, NothingToLookAtError, answer
-from lockstep.operations.registered import contradictions, silently_lifted
+from lockstep.operations.registered import contradictions
+from lockstep.operations.remembering import owed_if_known, silently_lifted
 from lockstep.operations.seal import check_seal
 from lockstep.rules.attestation import additions, differences
 from lockstep.rules.findings import BYTES, MLFLOW, QUESTIONS, RECORD, RUN, SEAL, SOURCE, Check
 from lockstep.rules.manifest import SCHEMA_V1, Manifest, number_text
+from lockstep.rules.owed import amended
 from lockstep.rules.state import CONDEMNED_TAG, Version
 from lockstep.stores.captures import LOCK, PATCH, prefix
 from lockstep.stores.inspection import compare_files
@@ -30,7 +32,7 @@ def check_mlflow(
 ) -> tuple[Check, ...]:
     """Every question that is `asked`, about every version; an altered one does not hide the others."""
     checks: list[Check] = []
-    lifted = silently_lifted(fleet) if RECORD in asked else {}
+    lifted = _lifted(fleet) if RECORD in asked else {}
     for known in chosen:
         version, manifest = known.version, manifests[known.version]
         fleet.say(f"looking at {version}", MLFLOW)
@@ -46,6 +48,14 @@ def check_mlflow(
             }
         checks += [answer(version, MLFLOW, what, look) for what, look in questions.items() if what in asked]
     return tuple(checks)
+
+
+def _lifted(fleet: Fleet) -> Mapping[str, str]:
+    """Empty where the ledger or MLflow cannot be read: that is told elsewhere."""
+    try:
+        return silently_lifted(fleet, amended(fleet.registry.record(fleet.model), owed_if_known(fleet)))
+    except LockstepError:
+        return {}
 
 
 def _seal(fleet: Fleet, known: Known) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ class Traffic:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def flowing(self, pause: float = 0.05) -> Iterator[Traffic]:
+    def flowing(self, pause: float = 0.1) -> Iterator[Traffic]:
         """Send from one thread a cloud until the block ends."""
         self.outcomes.write_text("time,request_id,cloud,version,value\n")
         threads = [threading.Thread(target=self._ask, args=(cloud, pause)) for cloud in self.fleet.clouds]

@@ -8,7 +8,7 @@ from pathlib import Path
 import obstore
 import pytest
 
-from lockstep.errors import DigestMismatchError, NotFoundError, SplitError, UnreachableError
+from lockstep.errors import DigestMismatchError, NotFoundError, RefusedError, SplitError, UnreachableError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.replicate import replicate
 from lockstep.operations.verify import verify
@@ -223,6 +223,10 @@ def test_a_condemned_version_whose_tag_was_taken_away_is_named(deployed: Deploye
     (told,) = only(verify(deployed.fleet), version, "mlflow")
     assert CONDEMNED_TAG in told
     assert "it was wrong" in told
+    for command in (("deploy", deployed.model, version.label), ("rollback", deployed.model, "--to", version.label)):
+        refused = lockstep(*command, config=deployed.config)
+        assert refused.status == RefusedError.exit_status
+        assert "it was wrong (so the ledger says" in refused.err
     lifted = lockstep("lift", deployed.model, version.label, "--reason", "a mistake", config=deployed.config)
     assert lifted.status == 0, lifted.err
     assert verify(deployed.fleet).altered == ()

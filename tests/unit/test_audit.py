@@ -279,10 +279,10 @@ def test_the_page_stands_alone_and_the_same_facts_give_the_same_page(report: Pat
     assert f"None of them reads the models' bytes: <code>lockstep verify {MODEL}</code>" in headline
     assert "version 2" in page
     fleet, log, _ = lived()
-    from lockstep.operations.audit.page import render
+    from lockstep.operations.audit.page import draw, render
 
     audit = collect(fleet, log)
-    assert render(audit) == render(audit)
+    assert render(audit, draw(audit)) == render(audit, draw(audit))
 
 
 def test_a_report_is_not_written_where_something_else_is(tmp_path: Path) -> None:

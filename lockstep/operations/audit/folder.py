@@ -22,6 +22,7 @@ from typing import Final
 from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.audit.collect import Audit
 from lockstep.operations.audit.page import draw, render
+from lockstep.operations.audit.picture import standing_alone
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import note
 from lockstep.operations.proof import Log, prove
@@ -60,9 +61,11 @@ def write_report(
     something else.
     """
     check_place(folder)
+    pictures = draw(audit)
     content = {
-        PAGE: render(audit).encode(),
-        **{name: draw(audit, to_scale=name == TIMELINE, standalone=True).encode() for name in (TIMELINE, CHANGES)},
+        PAGE: render(audit, pictures).encode(),
+        TIMELINE: standing_alone(pictures.scale).encode(),
+        CHANGES: standing_alone(pictures.steps).encode(),
         DOCUMENT: (json.dumps(audit.document, indent=2, ensure_ascii=False) + "\n").encode(),
         KEYS: "".join(f"{verifier.vkey}\n" for verifier in verifiers).encode(),
         **{entry_file(index): leaf for index, leaf in audit.leaves.items()},

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from lockstep.operations.audit.collect import Audit
-from lockstep.operations.audit.picture import draw_timeline
+from lockstep.operations.audit.picture import draw_timeline, embedded
 from lockstep.rules.moments import show_span
 from lockstep.rules.telling import show_weights
 
@@ -34,7 +35,24 @@ NAMES: Final = {
 OWN: Final = ("schema", "format", "name", "model")
 
 
-def render(audit: Audit) -> str:
+@dataclass(frozen=True)
+class Pictures:
+    """The two timelines, as `draw_timeline` gives them: to scale, and change by change."""
+
+    scale: str
+    steps: str
+
+
+def draw(audit: Audit) -> Pictures:
+    """The report's pictures."""
+    scale, steps = (
+        draw_timeline(audit.history, audit.incidents, audit.since, audit.until, to_scale=to_scale)
+        for to_scale in (True, False)
+    )
+    return Pictures(scale, steps)
+
+
+def render(audit: Audit, pictures: Pictures) -> str:
     """The page."""
     import jinja2
     from markupsafe import Markup
@@ -52,15 +70,8 @@ def render(audit: Audit) -> str:
         lineage=lineage,
     )
     # The pictures' own texts are escaped by what draws them; nothing else is taken as it is.
-    scale, steps = (Markup(draw(audit, to_scale=to_scale)) for to_scale in (True, False))  # noqa: S704
+    scale, steps = Markup(embedded(pictures.scale, "scale")), Markup(embedded(pictures.steps, "steps"))  # noqa: S704
     return environment.get_template(TEMPLATE).render(a=audit.document, scale=scale, steps=steps)
-
-
-def draw(audit: Audit, *, to_scale: bool, standalone: bool = False) -> str:
-    """One of its pictures, as SVG."""
-    return draw_timeline(
-        audit.history, audit.incidents, audit.since, audit.until, to_scale=to_scale, standalone=standalone
-    )
 
 
 def lineage(manifest: Mapping[str, Any] | None) -> list[tuple[str, str]]:

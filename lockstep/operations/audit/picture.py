@@ -48,12 +48,11 @@ def draw_timeline(
     until: float,
     *,
     to_scale: bool = True,
-    standalone: bool = False,
 ) -> str:
-    """The picture as an `<svg>` element, the same for the same history.
+    """The picture as an `<svg>` element without ground or ink (see `embedded` and `standing_alone`).
 
-    Not `to_scale`, every change gets the same room, however long it lasted: months do not hide a canary of minutes.
-    `standalone` gives it a white ground and its own colours.
+    The same for the same history. Not `to_scale`, every change gets the same room, however long it lasted: months do
+    not hide a canary of minutes.
     """
     import matplotlib as mpl
 
@@ -82,14 +81,22 @@ def draw_timeline(
                 axis.spines[side].set_visible(False)
         _legend(figure, history, colours, drawn_incidents=bool(incidents))
         written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=not standalone, metadata={"Date": None, "Creator": None})
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = written.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    if standalone:
-        return svg.replace(INK, "#1a1a1a") + "\n"
+    return svg[svg.index("<svg") :].strip()
+
+
+def standing_alone(svg: str) -> str:
+    """The picture as a file: on a white ground, in dark ink."""
+    head, opened, rest = svg.partition("<defs>")  # metadata stands first
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>\n '
+    return f"{head}{ground}{opened}{rest}".replace(INK, "#1a1a1a") + "\n"
+
+
+def embedded(svg: str, prefix: str) -> str:
+    """The picture as a part of a page, in the text's own colour; `prefix` tells its names from another picture's."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).replace(INK, "currentColor")
-    # Two pictures stand on one page: what one refers to must not be found in the other.
-    return _own_names(svg, "scale" if to_scale else "steps")
+    return _own_names(svg, prefix)
 
 
 def _own_names(svg: str, prefix: str) -> str:
