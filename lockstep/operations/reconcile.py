@@ -54,7 +54,7 @@ class Reconciled:
     def left(self) -> tuple[Difference, ...]:
         """Differences that are there now, as far as is known."""
         if self.after is None:
-            return self.found.differences
+            return tuple(one for one in self.found.differences if not one.waits)
         return unhealed(self.found, self.failed)
 
     @property

@@ -53,7 +53,8 @@ class Facts:
 class Difference:
     """One thing that is not as it should be. `healed` says that the plan mends it; else `hint` is a person's step.
 
-    `by_hand` says that it was changed past Lockstep; `before` and `after` are then what it was and is.
+    `by_hand` says that it was changed past Lockstep; `before` and `after` are then what it was and is. `waits` says that
+    it is meant to be so for now, and nobody's business: the model is in step with it.
     """
 
     cloud: str
@@ -63,6 +64,7 @@ class Difference:
     by_hand: bool = False
     before: str = ""
     after: str = ""
+    waits: bool = False
 
     def __str__(self) -> str:
         changed = f" (changed by hand from {self.before} to {self.after})" if self.by_hand and self.before else ""
@@ -89,7 +91,7 @@ class Reconciliation:
     @property
     def in_step(self) -> bool:
         """Whether nothing has to be changed or looked at."""
-        return not self.work and not self.differences and not self.held
+        return not self.work and all(one.waits for one in self.differences) and not self.held
 
     @property
     def work(self) -> bool:
@@ -303,7 +305,8 @@ class _Cloud:
             if self._over is not None and slot.name == self._over.slot:
                 yield Difference(self._cloud.cloud, f"slot {slot.name} is a canary whose rollout was killed")
             elif own and not goes:
-                yield Difference(self._cloud.cloud, f"slot {slot.name} is left for now: {self._facts.settling}", False)
+                text = f"slot {slot.name} is left for now: {self._facts.settling}"
+                yield Difference(self._cloud.cloud, text, healed=False, waits=True)
             elif own:
                 yield Difference(self._cloud.cloud, f"no alias names slot {slot.name}")
             else:
@@ -347,4 +350,4 @@ def _condemned(desired: DesiredState, facts: Facts) -> Iterator[Difference]:
 
 def unhealed(found: Reconciliation, failed: Collection[str] = ()) -> tuple[Difference, ...]:
     """What is left when the plan was carried out everywhere but on the clouds that `failed`."""
-    return tuple(one for one in found.differences if not one.healed or one.cloud in failed)
+    return tuple(one for one in found.differences if not one.waits and (not one.healed or one.cloud in failed))

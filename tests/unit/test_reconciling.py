@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lockstep.rules.capacity import Least, cold_fallback
 from lockstep.rules.plan import Plan, PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot, ShiftTraffic
-from lockstep.rules.reconciling import Facts, Reconciliation, reconcile_model, surprising
+from lockstep.rules.reconciling import Facts, Reconciliation, reconcile_model, surprising, unhealed
 from lockstep.rules.state import CHALLENGER, FALLBACK, CloudState, DesiredState, FleetState, SlotState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -108,7 +108,10 @@ def test_foreign_slots() -> None:
     assert [difference.healed for difference in one.differences] == [True, False]
     assert "--remove-foreign" in told(one)
     assert found(*GOOD, mine, remove_foreign=True).plan.changes == (RetireSlot("aws", "blue"),)
-    assert not found(*GOOD, slot(V4), facts=Facts(settling="a rollback ended 3 s ago")).work
+    settling = found(*GOOD, slot(V4), facts=Facts(settling="a rollback ended 3 s ago"))
+    assert settling.in_step, "whoever waits for a model to be in step does not wait for that"
+    assert "left for now" in told(settling)
+    assert unhealed(settling) == ()
     serving = found(slot(V1), slot(V2), SlotState("blue", 100, True, ""))
     assert serving.plan.changes == (ShiftTraffic("aws", TrafficSplit.all_to("blue"), TO_V2),)
 
