@@ -45,7 +45,7 @@ test: lint
 chaos: SEED ?= $(shell date +%s)
 chaos: $(STAMP)
 	@echo "repeat this run with: make chaos SEED=$(SEED)"
-	@LOCKSTEP_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -m "" tests/chaos $(ARGS)
+	@LOCKSTEP_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "" tests/chaos $(ARGS)
 
 unit: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/unit $(ARGS)

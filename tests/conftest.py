@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
+    from tests.integration.deployed import Deployed
+
 # A shell that starts the tests in the background lets them ignore SIGINT, and so would every process that they start
 # and then interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -43,7 +45,7 @@ ON_ONE_WORKER = "tests/integration/flows/"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, so that the workers end together."""
-    order = (ON_ONE_WORKER, "tests/integration/", "tests/contract/", "tests/")
+    order = (ON_ONE_WORKER, "tests/chaos/", "tests/integration/", "tests/contract/", "tests/")
     items.sort(key=lambda item: next(which for which, start in enumerate(order) if item.nodeid.startswith(start)))
 
 
@@ -72,6 +74,21 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a real, empty MLflow server of this session."""
     with running_mlflow(tmp_path_factory.mktemp("mlflow")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def two_versions(sandbox: RunningSandbox, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """One model with two versions on all clouds, for every test that needs something deployed."""
+    from tests.integration.deployed import deploy_two  # seconds of imports, which unit tests need not wait for
+
+    return deploy_two(sandbox, mlflow_server, tmp_path_factory.mktemp("deployed"))
+
+
+@pytest.fixture
+def deployed(two_versions: Deployed) -> Iterator[Deployed]:
+    """v2 serves, v1 is warm, v3 is replicated; put back in order after the test."""
+    yield two_versions
+    two_versions.restore()
 
 
 @pytest.fixture(scope="session")

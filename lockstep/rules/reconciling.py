@@ -53,8 +53,8 @@ class Facts:
 class Difference:
     """One thing that is not as it should be. `healed` says that the plan mends it; else `hint` is a person's step.
 
-    `by_hand` says that it was changed past Lockstep; `before` and `after` are then what it was and is. `waits` says that
-    it is meant to be so for now, and nobody's business: the model is in step with it.
+    `by_hand` says that it was changed past Lockstep; `before` and `after` are then what it was and is. `waits` says
+    that it is meant to be so for now: the model is in step with it.
     """
 
     cloud: str

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.killing import Killer, running_killer
-from tests.integration.conftest import deployed, two_versions
-
-__all__ = ["deployed", "killer", "two_versions"]
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from lockstep.cli import app
 from lockstep.config import parse
 from lockstep.rules.judge import Period, evidence, log_e_value
 from lockstep.stores.outcomes import AnyOutcomes, FileOutcomes, OutcomeSource, SqlOutcomes
+from tests.chaos import table
+from tests.chaos.faults import troubles
 from tests.docs_snippets import Snippet, pages, snippets
 
 ROOT = Path.cwd()
@@ -262,3 +264,8 @@ def test_pictures_fetch_nothing_from_elsewhere() -> None:
         names = re.sub(r'xmlns(:\w+)?="[^"]*"|<metadata>.*?</metadata>|<!DOCTYPE[^>]*>', "", text, flags=re.S)
         assert "http" not in names, picture
         assert "@import" not in text, picture
+
+
+def test_the_page_of_faults_has_every_fault_that_is_tried() -> None:
+    """`make chaos` writes the table; this tells when it has not been run since a fault was added."""
+    assert table.names() == [trouble.name for trouble in troubles()]
