@@ -52,6 +52,7 @@ class Walk(RuleBasedStateMachine):
         self.clocks: list[tuple[int, float]] = [(0, 0.0)]  # from which entry on by how much the clock was ahead
         self.by_hand: list[tuple[str, float, float]] = []
         self.faulty: set[str] = set()
+        self.registered = False
         self.expected = {self.deployed.v2.digest}
         self.entries = size(self.deployed)
 
@@ -91,11 +92,11 @@ class Walk(RuleBasedStateMachine):
         """Refused for what serves."""
         self._run(what, label)
 
+    @precondition(lambda self: self.further and not self.registered)
     @rule()
     def register_and_replicate(self) -> None:
         """A further version, registered again by every walk that does so: it is the same one."""
-        if not self.further:
-            return
+        self.registered = True
         with contextlib.suppress(LockstepError):
             version = registered(self.deployed.fleet, self.further)
             replicate(self.deployed.fleet, version)
@@ -178,6 +179,7 @@ class Walk(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Faults stop, reconcile runs: every cloud serves exactly what it should, by digest."""
         self.deployed.control.clear()
+        self.time_passes(1)  # what a rollback leaves for a while goes
         for _ in range(3):  # what is owed and what a rollback left for a while come after another
             before = size(self.deployed)
             ended = self._run("reconcile", "")
