@@ -157,6 +157,7 @@ class ContainerRuntime:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator; a fork has no other threads
         }
         self._template = subprocess.Popen(
             [sys.executable, "-m", "sandbox.template", str(self._socket), *self.preload],

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -94,12 +95,16 @@ def answer(order: dict[str, Any], server: socket.socket, connection: socket.sock
 def main(path: str, modules: list[str]) -> None:
     """Preload, listen, and answer one order at a time until the runtime hangs up or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()
     for module in modules:
         with contextlib.suppress(ImportError):  # a model library that is not installed is not needed by any image here
             name, _, warm_up = module.partition(":")
             imported = importlib.import_module(name)
             if warm_up:
                 getattr(imported, warm_up, lambda: None)()
+    # A child's collector would walk, and so copy, all that was preloaded: a third of a container's processor time.
+    gc.freeze()
+    gc.enable()
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(path)
     server.listen(64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -49,6 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next(which for which, start in enumerate(order) if item.nodeid.startswith(start)))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector need not walk it again and again."""
+    gc.freeze()
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """How several workers share the tests: file by file, and some folders as a whole."""
     from xdist.scheduler import LoadScopeScheduling
@@ -81,7 +87,9 @@ def two_versions(sandbox: RunningSandbox, mlflow_server: str, tmp_path_factory: 
     """One model with two versions on all clouds, for every test that needs something deployed."""
     from tests.integration.deployed import deploy_two  # seconds of imports, which unit tests need not wait for
 
-    return deploy_two(sandbox, mlflow_server, tmp_path_factory.mktemp("deployed"))
+    made = deploy_two(sandbox, mlflow_server, tmp_path_factory.mktemp("deployed"))
+    gc.freeze()  # every SDK is imported now
+    return made
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import yaml
 from lockstep.config import Config, parse
 from lockstep.operations.canary import canary_deploy
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.journal import record, sealed
 from lockstep.operations.probe import wait_until_serving, with_probe
 from lockstep.operations.replicate import replicate
 from lockstep.rules.state import (
@@ -222,6 +223,8 @@ def deploy_two(sandbox: RunningSandbox, mlflow: str, folder: Path) -> Deployed:
     v2 = registered(fleet, save_model(folder / "v2", regularisation=0.5))
     v3 = registered(fleet, save_model(folder / "v3", regularisation=0.2))
     for version in (v1, v2, v3):
+        with record(fleet, "register", None) as outcome:  # as the command line registers them
+            outcome.update(sealed(version, fleet.registry.manifest(version)))
         replicate(fleet, version)
     canary_deploy(fleet, v1)
     made = Deployed(model, fleet, folder, v1, v2, v3, sandbox)

@@ -208,7 +208,7 @@ def test_a_tag_that_was_removed_or_changed_is_named(deployed: Deployed) -> None:
         client.set_model_version_tag(version.model, version.label, DIGEST_TAG, deployed.v1.digest)
         told = str(verify(deployed.fleet).error)
         assert version.digest[:12] in told
-        assert f"number {version.label} stands for digest {deployed.v1.digest[:12]} now" in told
+        assert f"its tag {DIGEST_TAG} was changed to {deployed.v1.digest[:12]}" in told
     finally:
         client.set_model_version_tag(version.model, version.label, DIGEST_TAG, version.digest)
 
