@@ -7,6 +7,7 @@ and no look at what answers afterwards. It is given what it needs (the slot and 
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def flip_sagemaker(settings: dict[str, Any], endpoint: str, slot: str) -> None:
 @task
 def flip_azure(settings: dict[str, Any], endpoint: str, slot: str) -> None:
     """azure-ai-ml's entity and its poller (every 5 s by default)."""
+    os.environ.pop("AZUREML_CURRENT_CLOUD", None)  # the worker inherited the benchmark's, and the import would fail
     from azure.ai.ml import MLClient
     from azure.identity import ClientSecretCredential
 

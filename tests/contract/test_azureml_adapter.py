@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +21,7 @@ from obstore.store import AzureStore, from_url
 from sklearn.datasets import load_breast_cancer
 
 from lockstep.clouds.azureml import AzureML, AzureMLSettings
+from lockstep.clouds.azureml.assets import forget_inherited
 from lockstep.clouds.azureml.metrics import is_error
 from lockstep.errors import (
     BusyError,
@@ -435,3 +439,16 @@ def test_settings_that_cannot_work_are_refused(bench: Bench) -> None:
         bench.settings(tenant_id=None)
     assert all((f.description or "").endswith(".") for f in AzureMLSettings.model_fields.values())
     assert threading.active_count() < 200
+
+
+def test_a_child_of_a_process_that_used_a_cloud_of_ours_can_import_the_sdk() -> None:
+    """azure-ai-ml leaves the name of its cloud in the environment, and cannot be imported where it means nothing."""
+    script = (
+        "import os, sys; from lockstep.clouds.azureml.assets import forget_inherited; "
+        "forget_inherited(os.environ, sys.modules); import azure.ai.ml"
+    )
+    inherited = {**os.environ, "AZUREML_CURRENT_CLOUD": "lockstep-0123456789ab"}
+    subprocess.run([sys.executable, "-c", script], env=inherited, check=True, timeout=120)
+    chosen = {"AZUREML_CURRENT_CLOUD": "AzureUSGovernment"}
+    forget_inherited(chosen, ())
+    assert chosen, "a person's choice stays"

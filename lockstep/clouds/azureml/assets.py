@@ -6,8 +6,11 @@ Looking is done by plain GETs; azure-ai-ml, which takes seconds to import, is lo
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 import threading
+from collections.abc import Container, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -27,7 +30,8 @@ PORT: Final = 8080
 HEALTH_ROUTE: Final = "/health"
 SCORE_ROUTE: Final = "/score"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
-
+CURRENT_CLOUD: Final = "AZUREML_CURRENT_CLOUD"  # where azure-ai-ml leaves it
+OWN_CLOUD: Final = "lockstep-"  # how names of clouds begin that are made up here
 #: azure-ai-ml keeps its list of clouds, and which one is meant, in the process.
 _SDK_LOCK: Final = threading.Lock()
 
@@ -129,6 +133,7 @@ class Assets:
         return f"{self._settings.store_uri}/{version.prefix}"
 
     def _create_model(self, version: Version, name: str) -> None:
+        forget_inherited(os.environ, sys.modules)
         from azure.ai.ml.entities import Model
 
         origin = {LABEL_TAG: version.label, DIGEST_TAG: version.digest, RUN_TAG: version.run_id}
@@ -169,6 +174,7 @@ class Assets:
         return self._workspace.get(identifier[inside + 1 :]) if inside >= 0 else None
 
     def _create_environment(self, name: str, image: str) -> None:
+        forget_inherited(os.environ, sys.modules)
         from azure.ai.ml.entities import Environment
 
         health = {"path": HEALTH_ROUTE, "port": PORT}
@@ -196,6 +202,7 @@ class Assets:
             return self._client
 
     def _make_sdk(self) -> Any:
+        forget_inherited(os.environ, sys.modules)
         from azure.ai.ml import MLClient
 
         settings = self._settings
@@ -203,7 +210,7 @@ class Assets:
         if settings.resource_manager.rstrip("/") != PUBLIC_RESOURCE_MANAGER:
             # The first address given for a cloud's name stays for the life of the process: one name per address.
             address = settings.resource_manager.rstrip("/")
-            options["cloud"] = f"lockstep-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+            options["cloud"] = f"{OWN_CLOUD}{hashlib.sha256(address.encode()).hexdigest()[:12]}"
             options["cloud_metadata"] = {
                 "azure_portal": "https://portal.azure.com",
                 "resource_manager": address,
@@ -222,6 +229,15 @@ class Assets:
             polling_interval=1,
             **options,
         )
+
+
+def forget_inherited(environment: MutableMapping[str, str], loaded: Container[str]) -> None:
+    """Make azure-ai-ml importable in a child of a process that has used it with a cloud of ours.
+
+    It leaves the cloud's name in the environment, and fails to import where the name means nothing.
+    """
+    if "azure.ai.ml" not in loaded and environment.get(CURRENT_CLOUD, "").startswith(OWN_CLOUD):
+        del environment[CURRENT_CLOUD]
 
 
 def place(uri: str) -> str:
