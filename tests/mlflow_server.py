@@ -14,6 +14,7 @@ from pathlib import Path
 import requests
 
 from demo.processes import leashed
+from tests.ending import end
 
 START_TIMEOUT = 150.0
 POLL = 0.05
@@ -54,12 +55,7 @@ def running_mlflow(folder: Path) -> Iterator[str]:
         _await_health(process, address, log)
         yield address
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _await_health(process: subprocess.Popen[bytes], address: str, log: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+
+from tests.ending import end
 
 TIMEOUT = 30.0
 
@@ -79,10 +80,4 @@ def running_sandbox(*arguments: str) -> Iterator[RunningSandbox]:
         settings = json.loads(line)
         yield RunningSandbox(settings, Control(settings["control"]), process.pid)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process)

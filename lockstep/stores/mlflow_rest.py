@@ -236,6 +236,7 @@ class MlflowRest:
                     return response
                 if last or response.status_code not in AGAIN:
                     raise _error(response)
+                response.close()  # one that is streamed would keep its connection
             time.sleep(PAUSE)
         raise AssertionError("unreachable")
 

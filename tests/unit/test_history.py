@@ -16,20 +16,10 @@ from lockstep.rules.history import Certainty, Split, read_history
 from lockstep.rules.moments import show_moment
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
+from tests.unit.lines import Line
 
 V1, V2, V3 = (Version("tumour", str(n), f"{n}" * 64) for n in (1, 2, 3))
 CLOUDS = ("aws", "azure")
-
-
-@dataclass(frozen=True)
-class Line:
-    number: int
-    event_id: str
-    at: float
-    kind: str
-    body: Mapping[str, object]
-    actor: str = "ann"
-    late: bool = False
 
 
 @dataclass

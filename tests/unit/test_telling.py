@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lockstep.rules.deeds import Deed, read_deeds
 from lockstep.rules.telling import step_line, tell
-
-
-@dataclass(frozen=True)
-class Line:
-    number: int
-    event_id: str
-    at: float
-    kind: str
-    body: Mapping[str, object]
-    actor: str = "ann"
-    late: bool = False
-
+from tests.unit.lines import Line
 
 CLOUDS = ("aws", "azure", "gcp")
 V1 = {"v1-11111111": 100}

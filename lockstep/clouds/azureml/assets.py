@@ -133,11 +133,11 @@ class Assets:
         return f"{self._settings.store_uri}/{version.prefix}"
 
     def _create_model(self, version: Version, name: str) -> None:
-        forget_inherited(os.environ, sys.modules)
+        client = self._sdk()  # first: it makes the SDK importable
         from azure.ai.ml.entities import Model
 
         origin = {LABEL_TAG: version.label, DIGEST_TAG: version.digest, RUN_TAG: version.run_id}
-        self._sdk().models.create_or_update(
+        client.models.create_or_update(
             Model(
                 name=version.model,
                 version=name,
@@ -174,11 +174,11 @@ class Assets:
         return self._workspace.get(identifier[inside + 1 :]) if inside >= 0 else None
 
     def _create_environment(self, name: str, image: str) -> None:
-        forget_inherited(os.environ, sys.modules)
+        client = self._sdk()
         from azure.ai.ml.entities import Environment
 
         health = {"path": HEALTH_ROUTE, "port": PORT}
-        self._sdk().environments.create_or_update(
+        client.environments.create_or_update(
             Environment(
                 name=ENVIRONMENT,
                 version=name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import requests
 
 from demo.processes import leashed
+from tests.ending import end
 
 READY_WITHIN = 120.0
 
@@ -54,19 +54,8 @@ def running_prefect(folder: Path) -> Iterator[PrefectServer]:
         _wait(api, process, folder / "server.log")
         yield PrefectServer(api, environment, folder)
     finally:
-        stop(process)
+        end(process)
         log.close()
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process: politely, then not."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait(api: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -22,8 +22,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import init
 from flows.deploying import ROOT
 from lockstep.operations.fleet import open_fleet
+from tests.ending import end
 from tests.integration.fleets import configure, save_model, unique
-from tests.integration.flows.prefect_server import PrefectServer, stop
+from tests.integration.flows.prefect_server import PrefectServer
 from tests.sandbox_control import RunningSandbox
 
 pytestmark = pytest.mark.timeout(300)
@@ -68,7 +69,7 @@ def working(server: PrefectServer, folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            stop(process)
+            end(process)
 
 
 def ended(server: PrefectServer, run: str, timeout: float = 150.0) -> dict[str, Any]:
