@@ -367,8 +367,15 @@ def test_retire_is_refused_with_traffic_and_done_without(pair: Subject) -> None:
     assert pair.cloud.invoke(pair.model, pair.rows).slot == pair.stable.slot
 
 
-def test_measure_counts_requests_by_slot(pair: Subject) -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "deployed again"])
+def test_measure_counts_requests_by_slot(pair: Subject, again: bool) -> None:
     since = datetime.now(UTC) - timedelta(minutes=2)
+    if again:  # its new requests are counted beside the old ones, which may be of the same minute
+        pair.cloud.set_traffic(pair.model, canary_only(pair))
+        pair.cloud.invoke(pair.model, pair.rows)
+        pair.cloud.set_traffic(pair.model, stable_only(pair))
+        pair.cloud.retire(pair.model, pair.canary.slot)
+        pair.cloud.prepare(pair.canary)
 
     def counts() -> dict[str, int]:
         found = pair.cloud.measure(pair.model, since, datetime.now(UTC) + timedelta(seconds=1))

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -113,6 +114,10 @@ class Traffic:
             thread.start()
         try:
             yield self
+        except BaseException as error:  # what was answered meanwhile mostly says why
+            seen = ", ".join(f"{cloud} {digest[:12]}: {n}" for (cloud, digest), n in Counter(self.answers).items())
+            error.add_note(f"answers: {seen or 'none'}; last problems: {self.problems[-3:]}")
+            raise
         finally:
             self.stop.set()
             for thread in threads:

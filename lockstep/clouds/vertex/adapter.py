@@ -221,11 +221,10 @@ class Vertex(Cloud):
                 "interval.endTime": _timestamp(until),
             }
             add(self._rest.pages(self._settings.time_series, "timeSeries", query), counts)
-        slots = self._endpoints.slots(model)
+        found = metrics.by_slot(counts, self._endpoints.slots(model))
         return tuple(
-            SlotMetrics(self.name, slots[key], one.requests, one.errors, one.latency_mean, one.latency_p95)
-            for key, one in sorted(counts.items(), key=lambda item: slots.get(item[0], ""))
-            if key in slots
+            SlotMetrics(self.name, slot, one.requests, one.errors, one.latency_mean, one.latency_p95)
+            for slot, one in sorted(found.items())
         )
 
     def _invoke(self, model: str, rows: Sequence[Row], slot: str | None, request_id: str) -> Answer:

@@ -39,6 +39,13 @@ class Distribution:
             below += count
         return None
 
+    def add(self, other: Distribution) -> None:
+        """Count what another one counted, too."""
+        self.count += other.count
+        self.total += other.total
+        for bucket, number in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + number
+
 
 @dataclass
 class Counts:
@@ -61,6 +68,24 @@ class Counts:
         chosen = self.latencies.get("total") or self.latencies.get("model")
         found = chosen.p95 if chosen is not None else None
         return found / 1000 if found is not None else None
+
+
+def by_slot(counts: Mapping[str, Counts], slots: Mapping[str, str]) -> dict[str, Counts]:
+    """What is known of each slot, from that of deployed models and the slots that these are or were.
+
+    A slot that was removed and deployed again is two deployed models, and both may have answered within the time asked
+    for: the one without new requests must not hide the other. Deployed models of no known slot are left out.
+    """
+    found: dict[str, Counts] = {}
+    for deployed, one in counts.items():
+        if deployed not in slots:
+            continue
+        entry = found.setdefault(slots[deployed], Counts())
+        entry.requests += one.requests
+        entry.errors += one.errors
+        for kind, latencies in one.latencies.items():
+            entry.latencies.setdefault(kind, Distribution()).add(latencies)
+    return found
 
 
 def series_filter(metric: str, endpoint_id: str, location: str) -> str:
