@@ -90,6 +90,8 @@ def show_state(state: FleetState, desired: DesiredState | None = None) -> None:
 def show_status(status: Status) -> None:
     """State, what the endpoints answered, and everything that a person should know."""
     show_state(status.state, status.desired)
+    if status.silent:
+        _say("red", f"what should serve is from memory, as was last known; MLflow cannot be asked: {status.silent}")
     for proof in status.proofs:
         named = sorted({f"{answer.label or '?'} ({answer.digest[:12] or answer.slot})" for answer in proof.answers})
         _say("", f"{proof.cloud:>6} answers as {', '.join(named)}" if named else f"{proof.cloud:>6} does not answer")
@@ -107,7 +109,8 @@ def show_status(status: Status) -> None:
             _say("yellow", f"{what}: {problem}")
     if not status.out_of_step and status.desired.champion is not None:
         canary = f", with {status.desired.challenger} as its canary" if status.desired.challenger else ""
-        _say("green", f"in step: {status.desired.champion} everywhere{canary}")
+        known = " (as was last known)" if status.silent else ""
+        _say("green", f"in step{known}: {status.desired.champion} everywhere{canary}")
     elif status.desired.champion is None:
         _say("", f"no version of {status.state.model} is champion: nothing should serve")
 

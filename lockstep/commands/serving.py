@@ -75,7 +75,10 @@ def status(
     prove: Annotated[bool, typer.Option(help="Ask every endpoint for real answers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what should serve and what does, on every cloud; exits with 6 when they differ."""
+    """Show what should serve and what does, on every cloud; exits with 6 when they differ.
+
+    While MLflow cannot be asked, what should serve is what was last known, and said to be so.
+    """
     from lockstep import terminal
     from lockstep.errors import SplitError
     from lockstep.operations.status import status as run
@@ -91,6 +94,7 @@ def status(
                 "digest": champion.digest if champion else None,
                 "challenger": challenger.label if challenger else None,
                 "fallback": fallback.label if fallback else None,
+                "from_memory": found.silent or None,
                 "clouds": terminal.state_as_json(found.state),
                 "answers": {
                     p.cloud: [{"version": a.label, "digest": a.digest} for a in p.answers] for p in found.proofs

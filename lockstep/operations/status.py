@@ -9,11 +9,12 @@ from typing import Final
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError
+from lockstep.operations.desired import read_known, without_mlflow
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import Holder, holder
 from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.reaching import ways
-from lockstep.operations.remembering import owed_if_known, read_record
+from lockstep.operations.remembering import owed_if_known
 from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
@@ -46,7 +47,8 @@ class CloudProof:
 class Status:
     """One model now; `keys` and `ledger` say in sentences what is wrong with either, `writer` who changes it now.
 
-    `split` tells of the clouds that are out of step because they could not follow the newest decision.
+    `split` tells of the clouds that are out of step because they could not follow the newest decision. `silent` is why
+    MLflow could not be asked, "" when it answered: then `desired` is what was last known, kept here and in the ledger.
     """
 
     desired: DesiredState
@@ -57,10 +59,11 @@ class Status:
     ledger: tuple[str, ...] = ()
     writer: Holder | None = None
     split: Mapping[str, Trailing] = field(default_factory=dict)
+    silent: str = ""
 
     @property
     def out_of_step(self) -> dict[str, str]:
-        """Clouds that do not serve what MLflow says, with what they do instead."""
+        """Clouds that do not serve what they should, with what they do instead."""
         found = dict(self.state.unreachable)
         for cloud in self.state.clouds:
             problem = _difference(self.desired, cloud.split)
@@ -75,8 +78,12 @@ class Status:
 
 
 def status(fleet: Fleet, *, prove: bool = False) -> Status:
-    """Desired and observed state; with `prove`, every endpoint is asked for real answers that name their version."""
-    desired = read_record(fleet).desired
+    """Desired and observed state; with `prove`, every endpoint is asked for real answers that name their version.
+
+    While MLflow cannot be asked, what was last known stands for it; raises its error when nothing was known either.
+    """
+    known = read_known(fleet)
+    desired, fleet = known.record.desired, without_mlflow(fleet, known)
     state = fleet.observe()
     writer = holder(fleet)
     warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer)]
@@ -87,7 +94,7 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     if prove and desired.champion is not None:
         proofs = _prove(fleet, desired.champion)
     condition = fleet.ledger.condition()
-    found = Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, condition, writer)
+    found = Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, condition, writer, silent=known.silent)
     return replace(found, split=_trailing(fleet, found))
 
 

@@ -115,7 +115,6 @@ def test_mlflow_cannot_be_reached(deployed: Deployed, tmp_path: Path) -> None:
     config = deployed.configured(tmp_path / "c.yaml", mlflow__tracking_uri=NOWHERE)
     with deployed.unchanged():
         for command in (
-            ("status",),
             ("deploy", "3"),
             ("replicate", "3"),
             ("condemn", "1", "--reason", "x"),

@@ -16,6 +16,7 @@ from lockstep.operations.rollback_plan import plan_rollback
 from lockstep.operations.status import status
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, KNOWN_GOOD_TAG
 from lockstep.rules.target import Why
+from lockstep.rules.traffic import TrafficSplit
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.test_bad_input import NOWHERE, says
 
@@ -128,7 +129,30 @@ def test_nothing_known_and_mlflow_down(deployed: Deployed, tmp_path: Path) -> No
         tmp_path / "c.yaml", mlflow__tracking_uri=NOWHERE, ledger=str(tmp_path / "ledger.db"), state=str(tmp_path / "s")
     )
     with deployed.unchanged():
-        says(lockstep("rollback", deployed.model, config=config), 5, f"no answer from MLflow at {NOWHERE}")
+        for command in ("rollback", "status"):
+            says(lockstep(command, deployed.model, config=config), 5, f"no answer from MLflow at {NOWHERE}")
+
+
+def test_status_without_mlflow_goes_by_memory_and_says_so(deployed: Deployed, tmp_path: Path) -> None:
+    fleet, model = deployed.fleet, deployed.model
+    assert lockstep("status", model, "--prove", "--json", config=deployed.config).document["from_memory"] is None
+    down = deployed.configured(tmp_path / "down.yaml", mlflow__tracking_uri=NOWHERE)
+    with deployed.unchanged(), deployed.only_reads():
+        seen = lockstep("status", model, "--prove", "--json", config=down)
+        assert seen.status == 0, seen
+        assert (seen.document["champion"], seen.document["fallback"], seen.document["out_of_step"]) == ("2", "1", {})
+        assert f"no answer from MLflow at {NOWHERE}" in seen.document["from_memory"]
+        assert {answer["digest"] for answers in seen.document["answers"].values() for answer in answers} == {
+            deployed.v2.digest
+        }, "proved by the rows that were kept"
+        shown = lockstep("status", model, config=down)
+    assert shown.status == 0
+    assert "what should serve is from memory" in shown.out
+    assert f"in step (as was last known): {deployed.v2} everywhere" in shown.out
+    fleet.clouds[0].set_traffic(model, TrafficSplit.all_to(deployed.v1.slot))
+    behind = lockstep("status", model, "--json", config=down)
+    assert (behind.status, list(behind.document["out_of_step"])) == (6, [fleet.clouds[0].name])
+    assert behind.document["from_memory"]
 
 
 @pytest.fixture
