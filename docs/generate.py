@@ -76,6 +76,9 @@ SECTIONS: Final = (
     ("models: outcomes of kind sql", "See [outcomes](outcomes.md#sql).", "SqlOutcomes"),
     ("models: outcomes of kind prometheus", "See [outcomes](outcomes.md#prometheus).", "PrometheusOutcomes"),
     ("models: outcomes: columns", "", "Columns"),
+    ("agent", "The long-lived process of `lockstep agent`.", "AgentSettings"),
+    ("agent: notify", "", "NotifySettings"),
+    ("agent: webhooks", "", "WebhookSettings"),
 )
 
 

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from lockstep.agent_settings import AgentSettings
 from lockstep.clouds.azureml import AzureMLSettings
 from lockstep.clouds.sagemaker import SageMakerSettings
 from lockstep.clouds.vertex import VertexSettings
@@ -172,6 +173,7 @@ class Config(_Part):
     clouds: Annotated[Mapping[str, AnyCloud], Field(min_length=1, description="Clouds by name.")]
     fleets: Annotated[Mapping[str, FleetSettings], Field(min_length=1, description="Fleets by name.")]
     models: Annotated[Mapping[str, ModelSettings], Field(description="Models by their name in MLflow.")] = {}
+    agent: AgentSettings = AgentSettings()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
@@ -192,6 +194,11 @@ class Config(_Part):
             return Path(self.state)
         beside = self.ledger.database if self.ledger.is_file else self.ledger.spool or SPOOL
         return Path(beside).with_name("state")
+
+    @property
+    def inbox(self) -> Path:
+        """SQLite file of what the agent accepted."""
+        return Path(self.agent.inbox) if self.agent.inbox is not None else self.state_folder / "inbox.db"
 
     def model(self, name: str) -> ModelSettings:
         """Settings of a model; raises NotFoundError listing the models there are."""
@@ -241,12 +248,26 @@ def _placed(config: Config, folder: Path) -> Config:
         models[name] = model
     clouds = {name: placed(cloud, FILES) for name, cloud in config.clouds.items()}
     ledger, keys = config.ledger.placed(folder), placed(config.keys, ("folder",))
+    agent = placed(config.agent, ("alerts", "inbox"))
     state = {"state": place(config.state)} if config.state else {}
-    return config.model_copy(update={"ledger": ledger, "keys": keys, "clouds": clouds, "models": models, **state})
+    return config.model_copy(
+        update={"ledger": ledger, "keys": keys, "clouds": clouds, "models": models, "agent": agent, **state}
+    )
 
 
 def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
     """The configuration in `text`; `source` names it in errors."""
+    return parse_as(
+        Config,
+        text,
+        source,
+        environment,
+        "`lockstep schema` prints the JSON Schema that editors use to complete and check this file",
+    )
+
+
+def parse_as(form: type[P], text: str, source: str, environment: Mapping[str, str], hint: str) -> P:
+    """The YAML in `text` as a `form`, with `${NAME}` replaced; raises ConfigError naming `source`, line and key."""
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -259,7 +280,7 @@ def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
         raise ConfigError(f"{source}, line 1: a mapping is expected", hint="start from the example in the README")
     resolved = _resolve(data, (), source, tree, environment)
     try:
-        return Config.model_validate(resolved)
+        return form.model_validate(resolved)
     except ValidationError as error:
         # A misspelt key shows up twice, as one too many and one too few: the line that is there helps more.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
@@ -271,7 +292,7 @@ def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
             f"{source}, line {_line(tree, path)}: {key}: {message}{more}",
-            hint="`lockstep schema` prints the JSON Schema that editors use to complete and check this file",
+            hint=hint,
         ) from error
 
 

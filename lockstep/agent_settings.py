@@ -1,0 +1,76 @@
+"""What a person configures of the agent; apart from what reads it, since every command reads the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NotifySettings(_Part):
+    """Where people are told: addresses as apprise knows them (mailto://, slack://, msteams://, pagerduty:// …)."""
+
+    addresses: Annotated[tuple[SecretStr, ...], Field(description="Told of everything.")] = ()
+    urgent: Annotated[
+        tuple[SecretStr, ...], Field(description="Told as well when a person must come: SPLIT, flapping, a failure.")
+    ] = ()
+    timeout: Annotated[float, Field(gt=0, description="Seconds that one message may take.")] = 15.0
+
+
+class WebhookSettings(_Part):
+    """One receiver of signed webhooks (Standard Webhooks 1.0)."""
+
+    url: Annotated[str, Field(pattern=r"^https?://", description="Where events are posted to.")]
+    secrets: Annotated[
+        tuple[SecretStr, ...],
+        Field(min_length=1, description="Secrets, `whsec_…`; several while one is replaced by the next."),
+    ]
+    events: Annotated[
+        tuple[str, ...], Field(description="Names of events, with * for any part; all of them when left out.")
+    ] = ("*",)
+    timeout: Annotated[float, Field(gt=0, description="Seconds that one call may take.")] = 10.0
+
+
+class AgentSettings(_Part):
+    """The long-lived process that takes alerts, rolls back by itself and shows what serves."""
+
+    address: Annotated[str, Field(description="Address to listen on; TLS is the proxy's before it.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 for a free one.")] = 8420
+    alerts: Annotated[str, Field(min_length=1, description="File with the sources of alerts and the rules.")] = (
+        "alerts.yaml"
+    )
+    inbox: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="SQLite file of what was accepted and is still to be told; `inbox.db` in the `state` folder "
+            "when left out.",
+        ),
+    ] = None
+    keep_days: Annotated[float, Field(gt=0, description="Days that the inbox keeps what is done.")] = 14.0
+    incident_window: Annotated[
+        float, Field(gt=0, description="Seconds in which alerts of one version are one incident.")
+    ] = 900.0
+    cool_down: Annotated[
+        float, Field(ge=0, description="Seconds after a rollback in which no alert rolls the model back again.")
+    ] = 600.0
+    flapping_window: Annotated[
+        float, Field(gt=0, description="Seconds in which `flapping_rollbacks` of one model hold it and call a person.")
+    ] = 6 * 3600.0
+    flapping_rollbacks: Annotated[int, Field(ge=1, description="Rollbacks in that time after which none follows.")] = 2
+    confirm_window: Annotated[
+        float, Field(gt=0, description="Seconds of metrics that the look before `rollback-if-confirmed` covers.")
+    ] = 120.0
+    confirm_patience: Annotated[
+        float, Field(gt=0, description="Seconds that this look may take; what has not answered by then says nothing.")
+    ] = 10.0
+    notify: NotifySettings = NotifySettings()
+    webhooks: Annotated[tuple[WebhookSettings, ...], Field(description="Receivers of signed webhooks.")] = ()
+    prefect_api_url: Annotated[
+        str | None,
+        Field(description="Address of Prefect's API that is told events, with /api; else $PREFECT_API_URL, else none."),
+    ] = None
