@@ -2,7 +2,8 @@
 
 `real` holds durations from the vendors' documentation, from recordings and from field reports; where no vendor
 publishes one (a SageMaker weight flip, a Vertex traffic split) it is an assumption and marked so. `demo` keeps the
-order of the clouds and fits into a few minutes. `instant` has no delay beyond the work itself.
+order of the clouds and fits into a few minutes. `instant` has no delay beyond the work itself; only what is repeated
+(an alarm's evaluation, a retried delivery) keeps a rhythm, of a second or less.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ SECONDS: Final[Mapping[str, tuple[float, float, float]]] = {
     "aws.endpoint.weights": (0.0, 0.5, 15.0),  # assumed: no duration is published
     "aws.endpoint.delete": (0.0, 0.2, 30.0),
     "aws.capture.flush": (0.0, 1.0, 120.0),  # "a couple of minutes"
+    "aws.alarm.minute": (1.0, 5.0, 60.0),  # how long a minute of an alarm's period lasts; it is evaluated as often
+    "aws.sns.retry": (0.5, 2.0, 20.0),  # the delay before a retry by the default delivery policy; others in proportion
     "azure.endpoint.create": (0.0, 0.5, 90.0),
     "azure.endpoint.traffic": (0.0, 0.6, 20.0),
     "azure.endpoint.delete": (0.0, 0.3, 60.0),

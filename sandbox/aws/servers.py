@@ -1,11 +1,12 @@
-"""AWS: its services at one HTTP address, and what an account holds at the start."""
+"""AWS: its services at one HTTP address (and, for SNS, one over TLS), and what an account holds at the start."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Final
 
-from sandbox.aws import operations
+from sandbox.aws import cloudwatch, operations, sns_api
+from sandbox.aws.alarms import Alarms
 from sandbox.aws.capture import Capture
 from sandbox.aws.deployment import Deployer
 from sandbox.aws.endpoints import Endpoints
@@ -17,7 +18,11 @@ from sandbox.aws.runtime import Runtime
 from sandbox.aws.s3 import S3
 from sandbox.aws.sagemaker import SageMaker
 from sandbox.aws.service import ACCESS_KEY, SECRET_KEY, Aws
+from sandbox.aws.sns import Topics
+from sandbox.aws.sns_delivery import Deliveries
+from sandbox.aws.sns_messages import Signer
 from sandbox.aws.state import ACCOUNT, CLOUD, REGION, State
+from sandbox.tls import Certificates, issue
 from sandbox.web import FaultyApp, WebServer
 from sandbox.world import World
 
@@ -40,14 +45,27 @@ class AwsServers:
         self._moto = MotoHost()
         self._state = State(world)
         self._server: WebServer | None = None
+        self._sns: WebServer | None = None
+        self._certificates: Certificates | None = None
+        self._alarms: Alarms | None = None
+        self._deliveries: Deliveries | None = None
 
     def launch(self) -> None:
         """Nothing here runs in a process of its own."""
 
     def start(self) -> None:
         """Bind and serve."""
+        certificates = issue(self._world.folder / "aws", signer="sns.amazonaws.com")
+        if certificates.signer is None or certificates.signer_key is None:
+            raise RuntimeError("no certificate to sign with")
+        signer = Signer(certificates.signer, certificates.signer_key)
+        self._certificates = certificates
+        self._deliveries = Deliveries(self._world, certificates.authority)
+        topics = Topics(signer, self._deliveries)
+        topics.install(sns_api.answers(self._world, topics))
         metrics = CloudWatch(self._world)
-        metrics.install()
+        self._alarms = Alarms(self._world, metrics, topics.announce)
+        metrics.install(cloudwatch.answers(self._world, self._alarms))
         self._moto.create_bucket(BUCKET)
         self._moto.create_bucket(ARCHIVE, object_lock=True)
         packages = Packages(self._state)
@@ -58,12 +76,16 @@ class AwsServers:
             S3(self._world, self._moto),
             SageMaker(self._world, self._state, packages, definitions, endpoints),
             Runtime(self._world, endpoints, metrics, Capture(self._world, self._moto)),
+            sns_api.PublicPages(topics, signer),
         )
-        self._server = WebServer(FaultyApp(aws, self._world.faults, self._world.calls, self._world.stop), threads=32)
+        app = FaultyApp(aws, self._world.faults, self._world.calls, self._world.stop)
+        self._server = WebServer(app, threads=32)
+        self._sns = WebServer(app, threads=8, certificate=certificates.server)
+        signer.address = self._sns.url
 
     def settings(self) -> dict[str, object]:
-        """What boto3 needs."""
-        if self._server is None:
+        """What boto3 needs, and what a subscriber of SNS pins: the certificate's host, and the file of its CA."""
+        if self._server is None or self._sns is None or self._certificates is None:
             raise RuntimeError("the AWS servers are not started")
         return {
             "endpoint_url": self._server.url,
@@ -75,11 +97,16 @@ class AwsServers:
             "bucket": BUCKET,
             "archive_bucket": ARCHIVE,
             "image": IMAGE,
+            "sns_endpoint_url": self._sns.url,
+            "sns_certificate_host": f"127.0.0.1:{self._sns.port}",
+            "ca_file": str(self._certificates.authority),
         }
 
     def freeze(self) -> None:
         """Remember what stale reads show."""
         self._state.freeze()
+        if self._alarms is not None:
+            self._alarms.freeze()
 
     def operations(self) -> frozenset[str]:
         """The operations in botocore's descriptions of the services here."""
@@ -94,6 +121,7 @@ class AwsServers:
         raise KeyError(f"AWS has no spot on endpoints: {endpoint}/{slot} cannot be evicted")
 
     def stop(self) -> None:
-        """Close the address; containers end with their runtime."""
-        if self._server is not None:
-            self._server.stop()
+        """Close the addresses; containers end with their runtime."""
+        for part in (self._alarms, self._deliveries, self._sns, self._server):
+            if part is not None:
+                part.stop()

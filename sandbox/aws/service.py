@@ -16,6 +16,7 @@ from sandbox.aws.moto_host import SERVICES, MotoHost
 from sandbox.aws.operations import route53
 from sandbox.aws.runtime import Runtime
 from sandbox.aws.sagemaker import SageMaker
+from sandbox.aws.sns_api import PublicPages, public_operation
 from sandbox.aws.state import CLOUD, REGION
 from sandbox.faults import Fault
 from sandbox.web import Target
@@ -46,15 +47,20 @@ class Aws:
 
     cloud = CLOUD
 
-    def __init__(self, moto: MotoHost, store: s3.S3, sagemaker: SageMaker, runtime: Runtime) -> None:
+    def __init__(
+        self, moto: MotoHost, store: s3.S3, sagemaker: SageMaker, runtime: Runtime, public: PublicPages
+    ) -> None:
         self._moto = moto
         self._store = store
         self._sagemaker = sagemaker
         self._runtime = runtime
+        self._public = public
 
     def identify(self, request: Request) -> Target:
         """Operation and resource as the vendor names them."""
-        service = scope(request)[2]
+        key, _, service = scope(request)
+        if service == "sns" and not key:
+            return Target(public_operation(request))
         if service == "s3":
             operation, resource = s3.operation_of(request)
             return Target(operation, resource, quiet=operation in s3.DATA)
@@ -73,12 +79,12 @@ class Aws:
         """Answer by the service that was asked for."""
         key, region, service = scope(request)
         try:
+            if service == "sns" and not key:
+                return self._public.respond(request, target.operation)
             self._admit(request, key, region, service)
             if service == "s3":
                 return self._store.respond(request, target.operation, target.resource)
             if service != "sagemaker":
-                if target.operation == "Subscribe" and request.form.get("Protocol") in ("http", "https"):
-                    raise not_implemented("Subscribe over HTTP: nothing here confirms or signs")
                 return self._moto.respond(request)
             if target.operation == "InvokeEndpoint":
                 if not request.path.endswith("/invocations"):
@@ -121,11 +127,13 @@ class Aws:
 
 
 def scope(request: Request) -> tuple[str, str, str]:
-    """Access key id, region and service of a request's signature; an unsigned request is one for S3."""
+    """Access key id, region and service of a request's signature; an unsigned request is one for S3, rarely for SNS."""
     match = SCOPE.search(request.headers.get("Authorization", ""))
     if match is None:
         match = SCOPE.search(f"Credential={request.args.get('X-Amz-Credential', '')}")
-    return (match.group(1), match.group(2), match.group(3)) if match else ("", REGION, "s3")
+    if match is None:
+        return "", REGION, "sns" if public_operation(request) else "s3"
+    return match.group(1), match.group(2), match.group(3)
 
 
 def _target(request: Request) -> str:

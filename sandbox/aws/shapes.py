@@ -16,7 +16,7 @@ import botocore.session
 import regex
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
 
-from sandbox.aws.errors import AwsError, invalid, not_implemented
+from sandbox.aws.errors import AwsError, not_implemented
 
 TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "string": (str,),
@@ -25,7 +25,7 @@ TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "float": (int, float),
     "double": (int, float),
     "boolean": (bool,),
-    "timestamp": (int, float, str),
+    "timestamp": (int, float, str, datetime),
     "structure": (dict,),
     "list": (list,),
     "map": (dict,),
@@ -46,8 +46,8 @@ def _pattern(text: str) -> regex.Pattern[str]:
     return regex.compile(text.replace(r"\z", r"\Z"))
 
 
-def check(model: ServiceModel, operation: str, given: Mapping[str, Any]) -> None:
-    """Refuse a request that breaks the service description; raises AwsError with SageMaker's texts."""
+def check(model: ServiceModel, operation: str, given: Mapping[str, Any], code: str = "ValidationException") -> None:
+    """Refuse a request that breaks the service description; raises AwsError(code) with the texts that AWS gives."""
     if operation not in model.operation_names:
         raise AwsError("UnknownOperationException", f"unknown operation {operation}")
     shape = model.operation_model(operation).input_shape
@@ -56,7 +56,7 @@ def check(model: ServiceModel, operation: str, given: Mapping[str, Any]) -> None
     problems = list(_problems(shape, given, ""))
     if problems:
         errors = "error" if len(problems) == 1 else "errors"
-        raise invalid(f"{len(problems)} validation {errors} detected: {'; '.join(problems)}")
+        raise AwsError(code, f"{len(problems)} validation {errors} detected: {'; '.join(problems)}")
 
 
 def project(shape: Shape | None, value: Any) -> Any:

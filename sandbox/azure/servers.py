@@ -26,9 +26,9 @@ from sandbox.azure.rollouts import Rollouts
 from sandbox.azure.scoring import Scoring
 from sandbox.azure.slots import Routes
 from sandbox.azure.store import Store
-from sandbox.azure.tls import issue
 from sandbox.azure.tokens import MANAGEMENT, Tokens
 from sandbox.azure.workspace import DEFAULT_DATASTORE, Workspace
+from sandbox.tls import issue
 from sandbox.web import FaultyApp, Service, WebServer
 from sandbox.world import World
 

@@ -74,9 +74,13 @@ def test_what_is_not_emulated_says_so(account: Account) -> None:
         lambda: account.client("dynamodb").list_tables(),
         lambda: account.client("iam").list_roles(),
         lambda: account.sm.list_training_jobs(),
-        lambda: account.client("sns").subscribe(TopicArn="arn:aws:sns:us-east-1:1:t", Protocol="https", Endpoint="x"),
+        lambda: account.client("sns").subscribe(TopicArn="arn:aws:sns:us-east-1:1:t", Protocol="sqs", Endpoint="x"),
         lambda: account.client("cloudwatch").put_metric_alarm(
-            AlarmName="a", ComparisonOperator="GreaterThanThreshold", EvaluationPeriods=1
+            AlarmName="a",
+            ComparisonOperator="GreaterThanThreshold",
+            EvaluationPeriods=1,
+            Threshold=1.0,
+            Metrics=[{"Id": "e", "Expression": "1 + 1"}],
         ),
         lambda: account.client("sagemaker", region_name="eu-west-1").list_models(),
     ]
