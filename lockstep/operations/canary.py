@@ -7,36 +7,30 @@ from dataclasses import dataclass
 
 from lockstep.errors import (
     BusyError,
-    DeploymentFailedError,
     LockstepError,
     OvertakenError,
     RefusedError,
-    RetryLaterError,
     SplitError,
     UnreachableError,
-    VerdictError,
 )
 from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.intact import accept_or_refuse, record_problems, seal_problems
-from lockstep.operations.journal import note, record, refusals, slots, traffic
-from lockstep.operations.known_good import grant_if_earned
+from lockstep.operations.journal import record, refusals, slots, traffic
 from lockstep.operations.late import follow, follow_when_ended
 from lockstep.operations.lease import writing
 from lockstep.operations.owed import settle
 from lockstep.operations.probe import with_probe
+from lockstep.operations.promotion import Promotion, all_or_raise
 from lockstep.operations.remembering import read_record, remember_details, still_condemned
 from lockstep.operations.replicate import missing_replicas
-from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic, show
-from lockstep.operations.watch import StageReport, Watch, describe
+from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic, show
+from lockstep.operations.watch import StageReport, describe
 from lockstep.rules.capacity import cold_fallback
-from lockstep.rules.judge import Decision
-from lockstep.rules.known_good import fallback_after_promotion
 from lockstep.rules.plan import RetireSlot, Target, plan_changes
-from lockstep.rules.rollout import Move, Stage, plan_stages
-from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, VERDICT_TAG, FleetState, Version
-from lockstep.rules.switch import SwitchResult
+from lockstep.rules.rollout import Stage, plan_stages
+from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
 from lockstep.rules.target import condemned_error
 from lockstep.rules.traffic import TrafficSplit
 
@@ -169,9 +163,9 @@ def _deploy_everywhere(fleet: Fleet, version: Version, before: FleetState) -> No
     splits = {cloud.name: TrafficSplit.all_to(version.slot) for cloud in fleet.clouds}
     plan = plan_changes(Target((version,), splits), before)
     show(fleet, plan)
-    _all_or_raise(fleet, version, failures(prepare_slots(fleet, plan.prepares)))
+    all_or_raise(fleet, version, failures(prepare_slots(fleet, plan.prepares)))
     result = shift_traffic(fleet, plan.shifts, [version], "the first version: 100 % at once")
-    _all_or_raise(fleet, version, result.reasons)
+    all_or_raise(fleet, version, result.reasons)
 
 
 def _roll_out(
@@ -183,84 +177,36 @@ def _roll_out(
     before: FleetState,
     outcome: dict[str, object],
 ) -> tuple[tuple[StageReport, ...], Version | None]:
-    """Walk the stages and promote after the last; take the canary back on any trouble before that.
+    """Promote the canary in stages; take it back on any trouble before the promotion.
 
     Returns how the stages ended, and the fallback from now on.
     """
-    reports: list[StageReport] = []
-    announced = shifted = False
+    plan = plan_changes(Target((stable, canary), {}), before)
+    show(fleet, plan)
+    set_alias(fleet, canary, CHALLENGER)
+    promotion = Promotion(fleet, stable, canary, stages)
     try:
-        plan = plan_changes(Target((stable, canary), {}), before)
-        show(fleet, plan)
-        set_alias(fleet, canary, CHALLENGER)
-        announced = True
-        _all_or_raise(fleet, canary, failures(prepare_slots(fleet, plan.prepares)))
-
-        def guard() -> None:
-            raise_if_overtaken(fleet, stable, canary)
-
-        watch = Watch(fleet, stable, canary, guard)
-        for stage in stages:
-            guard()
-            fleet.say(f"canary {canary}: {stage.title}")
-            target = Target((stable, canary), stage.splits(stable.slot, canary.slot))
-            shifted = True
-            shifts = plan_changes(target, fleet.observe()).shifts
-            result = shift_traffic(fleet, shifts, [stable, canary], f"canary: {stage.title}")
-            _all_or_raise(fleet, canary, result.reasons)
-            report = watch.stage(stage)
-            reports.append(report)
-            note(fleet, "verdict.outcome", {**slots(canary)[canary.slot], "stable": stable.digest, **describe(report)})
-            if report.move is Move.TAKE_BACK:
-                raise _judged(report, stable, canary)  # noqa: TRY301 - taken back below, as after any trouble
-        guard()
-        fallback = _promote(fleet, stable, canary)
-    except BaseException as error:  # a Ctrl-C in the middle of a rollout must not leave a bad canary behind
-        outcome["stages"] = [describe(report) for report in reports]
-        if not announced:
-            raise  # nothing was changed
-        if isinstance(error, OvertakenError) or _is_overtaken(fleet, stable, canary):
-            check(fleet.model)  # what another writer decided is left alone, see `canary_deploy`
-            _follow_champion(fleet, canary)
-            raise
-        try:
-            take_back(fleet, stable, canary, shifted=shifted)
-        except SplitError:
-            # The challenger's alias stays: it tells a rollback that there is a canary to take back first.
-            outcome["challenger"] = canary.digest
-            _note_verdict(fleet, canary, error, reports)
-            raise
-        # MLflow comes after the traffic: it may be the very thing that is down.
-        _note_end(fleet, stable, canary, old_fallback, error, reports)
+        switch = promotion.walk(plan.prepares)
+        if not switch.committed:
+            promotion.remove(switch)
+    except OvertakenError as overtaken:
+        check(fleet.model)  # what another writer decided is left alone, see `canary_deploy`
+        _follow_champion(fleet, canary)
+        raise promotion.cause or overtaken from None
+    except SplitError:
+        # The challenger's alias stays: it tells a rollback that there is a canary to take back first.
+        outcome["challenger"] = canary.digest
+        promotion.note_verdict()
         raise
+    finally:
+        outcome["stages"] = [describe(report) for report in promotion.reports]
+    if promotion.cause is not None:
+        # MLflow comes after the traffic: it may be the very thing that is down.
+        _note_end(fleet, stable, old_fallback)
+        promotion.note_verdict()
+        raise promotion.cause
     delete_alias(fleet, CHALLENGER)
-    return tuple(reports), fallback
-
-
-def raise_if_overtaken(fleet: Fleet, stable: Version, canary: Version) -> None:
-    """Raise OvertakenError when a rollback has taken the lease, or somebody moved MLflow's aliases by hand.
-
-    MLflow being silent is no sign of anything.
-    """
-    check(fleet.model)
-    try:
-        desired = fleet.registry.desired(fleet.model)
-    except RetryLaterError as error:
-        fleet.say(f"MLflow does not answer, going on: {error}")
-        return
-    if desired.champion != stable or desired.challenger != canary:
-        raise OvertakenError(
-            f"the rollout of {canary} was overtaken: now {desired.champion or 'no version'} should serve",
-            hint=f"see `lockstep status {fleet.model}`; deploy again when that is settled",
-        )
-
-
-def _is_overtaken(fleet: Fleet, stable: Version, canary: Version) -> bool:
-    try:
-        raise_if_overtaken(fleet, stable, canary)
-    except OvertakenError:
-        return True
-    return False
+    return tuple(promotion.reports), promotion.fallback
 
 
 def _follow_champion(fleet: Fleet, canary: Version) -> None:
@@ -270,74 +216,14 @@ def _follow_champion(fleet: Fleet, canary: Version) -> None:
         follow(fleet, canary, champion)
 
 
-def take_back(fleet: Fleet, stable: Version, canary: Version, *, shifted: bool = True) -> None:
-    """All traffic back to the stable version, wherever the canary has a slot, then those slots away.
-
-    `shifted` tells whether the canary was ever given traffic; if so, no cloud's word that it has none is believed.
-    Raises SplitError naming the clouds that could not follow; the others are back all the same.
-    """
-    fleet.say(f"taking {canary} back everywhere")
-    observed = fleet.observe()
-    placed = {cloud.cloud for cloud in observed.clouds if cloud.slot(canary.slot)} | set(observed.unreachable)
-    why = f"version {canary.label} is taken back"
-    result = move_all(fleet, stable, observed, placed, why) if shifted else SwitchResult({}, {})
-    retire_slots(
-        fleet,
-        [RetireSlot(name, canary.slot) for name in sorted(placed - set(result.reasons) - set(observed.unreachable))],
-    )
-    if result.reasons:
-        raise SplitError(
-            f"{canary} could not be taken back everywhere: {result.explain()}",
-            hint=f"lockstep rollback {fleet.model} --to {stable.label}",
-        )
-
-
-def _note_end(
-    fleet: Fleet,
-    stable: Version,
-    canary: Version,
-    old_fallback: Version | None,
-    error: BaseException,
-    reports: list[StageReport],
-) -> None:
-    """Make MLflow say what is true after a canary was taken back: aliases as before, the verdict on the version."""
+def _note_end(fleet: Fleet, stable: Version, old_fallback: Version | None) -> None:
+    """Make MLflow's aliases say what is true after a canary was taken back: as before."""
     set_alias(fleet, stable, CHAMPION)
     delete_alias(fleet, CHALLENGER)
     if old_fallback is None:
         delete_alias(fleet, FALLBACK)
     else:
         set_alias(fleet, old_fallback, FALLBACK)
-    _note_verdict(fleet, canary, error, reports)
-
-
-def _note_verdict(fleet: Fleet, canary: Version, error: BaseException, reports: list[StageReport]) -> None:
-    if isinstance(error, VerdictError):
-        decision = reports[-1].verdict.decision
-        fleet.registry.tag(canary, VERDICT_TAG, decision.value)
-        if decision is Decision.FAIL:
-            fleet.registry.tag(canary, CONDEMNED_TAG, error.problem)
-
-
-def _promote(fleet: Fleet, stable: Version, version: Version) -> Version | None:
-    """Make the aliases say what already serves everywhere: the champion's alias is the commit point.
-
-    Returns the fallback: the stable version if it has soaked, else one that is known to be good, if there is one.
-    """
-    fleet.say(f"promoting {version}")
-    with record(fleet, "promote", version, champion=stable.digest) as outcome:
-        known = fleet.registry.record(fleet.model)
-        soaked = grant_if_earned(fleet, known, stable)
-        fallback = fallback_after_promotion(known, stable, version, earned=soaked.earned)
-        if fallback is not None and not soaked.earned:
-            fleet.say(f"{stable} has not soaked ({soaked.told}): the fallback is {fallback}")
-        fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
-        if fallback is None:
-            delete_alias(fleet, FALLBACK)
-        else:
-            set_alias(fleet, fallback, FALLBACK)
-        set_alias(fleet, version, CHAMPION)
-        outcome.update(champion=version.digest, fallback=fallback.digest if fallback else None)
-    return fallback
 
 
 def _retire_others(fleet: Fleet, keep: set[str]) -> None:
@@ -351,20 +237,3 @@ def _retire_others(fleet: Fleet, keep: set[str]) -> None:
     for change in changes:
         fleet.say(str(change))
     retire_slots(fleet, changes)
-
-
-def _judged(report: StageReport, stable: Version, canary: Version) -> VerdictError:
-    return VerdictError(
-        f"{canary} was judged {report.verdict.decision.value} at {report.stage.title}: "
-        f"{'; '.join(report.verdict.reasons)}",
-        hint=f"{stable} serves everywhere; see `lockstep status {canary.model}`",
-    )
-
-
-def _all_or_raise(fleet: Fleet, version: Version, reasons: Mapping[str, str]) -> None:
-    if reasons:
-        raise DeploymentFailedError(
-            f"{version} could not be deployed on every cloud: "
-            + "; ".join(f"{cloud}: {why}" for cloud, why in sorted(reasons.items())),
-            hint=f"mend what is named and deploy again; `lockstep status {fleet.model}` shows what serves",
-        )

@@ -18,11 +18,13 @@ from lockstep.rules.switch import (
     Committed,
     Ended,
     Flip,
+    GivenUp,
+    Kind,
     Place,
     Prepare,
+    Step,
     Switch,
     TakeBack,
-    Wait,
     Work,
     after,
     next_step,
@@ -37,13 +39,15 @@ PLACES: Final = {Prepare: Place.PREPARING, Flip: Place.FLIPPING, TakeBack: Place
 class Hands:
     """What carries the steps out. Those with clouds tell what came of each cloud as soon as it is known there.
 
-    An error of theirs is the reason of every cloud that was not told of yet; OvertakenError ends the walk.
+    An error of theirs is the reason of every cloud that was not told of yet; OvertakenError ends the walk. `trouble`
+    hears of what a step raised before anything follows from it.
     """
 
     commit: Callable[[], None]
     prepare: Callable[[tuple[str, ...], Tell], None]
     flip: Callable[[tuple[str, ...], Tell], None]
     take_back: Callable[[tuple[str, ...], Tell], None]
+    trouble: Callable[[BaseException], None] = lambda error: None
 
     def do(self, work: Work, tell: Tell) -> None:
         """One step's work on its clouds."""
@@ -59,32 +63,28 @@ class Hands:
 def walk(switch: Switch, hands: Hands) -> Switch:
     """Carry an announced switch to its end, and return it there; what one cloud is at holds no other up.
 
-    Raises what `hands` raise for the decision, once nothing is under way any more.
+    Raises what `hands` raise for the decision of a rollback, and whatever else no cloud is to blame for, once nothing
+    is under way any more. A promotion is taken back then, also by a Ctrl-C, unless another operation has overtaken it.
     """
     told: SimpleQueue[Ended | BaseException] = SimpleQueue()
     threads: list[threading.Thread] = []
     try:
         while True:
-            step = next_step(switch)
-            match step:
-                case Close() | Announce():
+            try:
+                step = next_step(switch)
+                if isinstance(step, Close | Announce):
                     break
-                case Commit():
-                    hands.commit()
-                    switch = after(switch, Committed())
-                case Wait():
-                    heard = told.get()
-                    if isinstance(heard, BaseException):
-                        raise heard
-                    switch = after(switch, heard)
-                case Prepare() | Flip() | TakeBack():
+                if isinstance(step, Work):
                     switch = after(switch, Began(step))
-                    if switch.at(Place.PREPARING):  # what gets ready there must not wait for this step's end
-                        thread = threading.Thread(target=copy_context().run, args=(_do, step, hands, told))
-                        threads.append(thread)
-                        thread.start()
-                    else:
-                        _do(step, hands, told)
+                switch = _one(switch, step, hands, told, threads)
+            except OvertakenError:
+                raise
+            except BaseException as error:
+                given_up = after(switch, GivenUp(_reason(error)))
+                if given_up == switch:
+                    raise
+                hands.trouble(error)
+                switch = given_up
     finally:
         for thread in threads:
             thread.join()
@@ -95,15 +95,49 @@ def walk(switch: Switch, hands: Hands) -> Switch:
     return switch
 
 
-def _do(work: Work, hands: Hands, told: SimpleQueue[Ended | BaseException]) -> None:
-    of, silent = PLACES[type(work)], "nothing was heard of what came of it"
+def _one(
+    switch: Switch, step: Step, hands: Hands, told: SimpleQueue[Ended | BaseException], threads: list[threading.Thread]
+) -> Switch:
+    """The switch after one step's work was done or begun, or after something was heard."""
+    match step:
+        case Commit():
+            hands.commit()
+            return after(switch, Committed())
+        case Prepare() | Flip() | TakeBack():
+            # What gets ready there must not wait for this step's end; of a promotion all clouds wait for each other.
+            if switch.kind is Kind.ROLLBACK and switch.at(Place.PREPARING):
+                thread = threading.Thread(target=copy_context().run, args=(_do_beside, step, hands, told))
+                threads.append(thread)
+                thread.start()
+            else:
+                _do(step, hands, told.put)
+            return switch
+        case _:
+            heard = told.get()
+            if isinstance(heard, BaseException):
+                raise heard
+            return after(switch, heard)
+
+
+def _do_beside(work: Work, hands: Hands, told: SimpleQueue[Ended | BaseException]) -> None:
     try:
-        hands.do(work, told.put)
-    except OvertakenError as error:
-        told.put(error)
-    except LockstepError as error:
-        silent = error.reason
+        _do(work, hands, told.put)
     except BaseException as error:
         told.put(error)
+
+
+def _do(work: Work, hands: Hands, tell: Tell) -> None:
+    of, silent = PLACES[type(work)], "nothing was heard of what came of it"
+    try:
+        hands.do(work, tell)
+    except OvertakenError:
+        raise
+    except LockstepError as error:
+        hands.trouble(error)
+        silent = error.reason
     for cloud in work.clouds:
-        told.put(Ended(cloud, of, reason=silent))  # counts for those alone that were not told of
+        tell(Ended(cloud, of, reason=silent))  # counts for those alone that were not told of
+
+
+def _reason(error: BaseException) -> str:
+    return error.reason if isinstance(error, LockstepError) else f"{type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ No joint commit exists over several clouds, so a switch has two phases and SPLIT
 - COMMIT: the decision. Of a rollback it comes before any flip and as soon as one cloud could follow; of a promotion
   after the last one.
 - FLIP: all traffic of a cloud to the target, read back. A rollback flips every cloud as soon as it is ready and waits
-  for no other; a promotion flips when all are ready.
+  for no other; a promotion flips when all are ready, and may do so in steps that are watched.
 - TAKE BACK: what a promotion changed before one cloud failed. A rollback only goes forward.
 - CLOSE: the outcome.
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
 from lockstep.errors import RefusedError
 
@@ -74,6 +75,8 @@ class Place(StrEnum):
     STUCK = "stuck"  # could not be taken back
 
 
+#: Places of a cloud after which a promotion cannot finish any more.
+BACKWARD: Final = (Place.REFUSED, Place.LOST, Place.TAKING_BACK, Place.BACK, Place.STUCK)
 #: Where a cloud's work under way leads when it went well, and when it did not.
 ENDS: Mapping[Place, tuple[Place, Place]] = {
     Place.PREPARING: (Place.READY, Place.REFUSED),
@@ -148,8 +151,11 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class NotCommitted:
-    """The decision could not be made."""
+class GivenUp:
+    """It is not to go forward any more: a promotion's decision could not be made, or nobody would walk on.
+
+    What is under way forward counts as failed. A rollback goes on, and what was decided stays.
+    """
 
     reason: str
 
@@ -171,12 +177,12 @@ class Ended:
     reason: str = ""
 
 
-Event = Announced | Committed | NotCommitted | Began | Ended
+Event = Announced | Committed | GivenUp | Began | Ended
 
 
 @dataclass(frozen=True)
 class Switch:
-    """Where a switch is. `seconds` and `reasons` are as in SwitchResult; `refusal` is why it could not be committed."""
+    """Where a switch is. `seconds` and `reasons` are as in SwitchResult; `refusal` is why it was given up."""
 
     kind: Kind
     places: Mapping[str, Place]
@@ -205,7 +211,7 @@ class Switch:
     @property
     def goes_back(self) -> bool:
         """Whether it is a promotion that cannot finish any more."""
-        return self.kind is Kind.PROMOTION and (bool(self.refusal) or any(self.at(Place.REFUSED, Place.LOST)))
+        return self.kind is Kind.PROMOTION and (bool(self.refusal) or bool(self.at(*BACKWARD)))
 
     @property
     def result(self) -> SwitchResult:
@@ -217,7 +223,7 @@ def next_step(switch: Switch) -> Step:
     """What to do now. The same until an event says that it was done or begun."""
     if not switch.announced:
         return Announce()
-    step = _forward(switch) if not switch.refusal and not switch.goes_back else _backward(switch)
+    step = _backward(switch) if switch.goes_back else _forward(switch)
     if step is not None:
         return step
     if switch.under_way:
@@ -240,7 +246,7 @@ def _forward(switch: Switch) -> Step | None:
 
 def _backward(switch: Switch) -> Step | None:
     """Only once nothing moves forward any more, so that no flip lands after the way back."""
-    if switch.kind is Kind.ROLLBACK or switch.at(Place.PREPARING, Place.FLIPPING):
+    if switch.at(Place.PREPARING, Place.FLIPPING):
         return None
     changed = switch.at(Place.SERVING, Place.LOST)
     return TakeBack(changed) if changed else None
@@ -263,8 +269,8 @@ def after(switch: Switch, event: Event) -> Switch:
             return replace(switch, announced=True)
         case Committed():
             return replace(switch, committed=switch.committed or next_step(switch) == Commit())
-        case NotCommitted(reason):
-            return replace(switch, refusal=reason) if next_step(switch) == Commit() else switch
+        case GivenUp(reason):
+            return _give_up(switch, reason)
         case Began(work):
             return _begin(switch, work) if next_step(switch) == work else switch
         case Ended(cloud, of):
@@ -280,6 +286,15 @@ def _begin(switch: Switch, work: Work) -> Switch:
         case TakeBack():
             place = Place.TAKING_BACK
     return replace(switch, places={**switch.places, **dict.fromkeys(work.clouds, place)})
+
+
+def _give_up(switch: Switch, reason: str) -> Switch:
+    if switch.kind is Kind.ROLLBACK or switch.committed or switch.goes_back:
+        return switch
+    forward = switch.at(Place.PREPARING, Place.FLIPPING)
+    failed = {cloud: ENDS[switch.places[cloud]][1] for cloud in forward}
+    reasons = {**switch.reasons, **dict.fromkeys(forward, reason)}
+    return replace(switch, refusal=reason, places={**switch.places, **failed}, reasons=reasons)
 
 
 def _end(switch: Switch, event: Ended) -> Switch:

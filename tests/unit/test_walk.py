@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
 from lockstep.errors import DeploymentFailedError, NotFoundError, OvertakenError
 from lockstep.operations.walk import Hands, Tell, walk
-from lockstep.rules.switch import Announced, Ended, Ending, Kind, Place, Switch, after
+from lockstep.rules.switch import Announced, Close, Ended, Ending, Kind, Place, Switch, after, next_step
 
 CLOUDS = ("aws", "azure", "gcp")
 
@@ -86,6 +87,59 @@ def test_an_error_of_a_step_is_the_reason_of_those_that_were_not_told_of() -> No
         "azure": "no more disk (make room)",
         "gcp": "no more disk (make room)",
     }
+
+
+@pytest.mark.parametrize("cold", [(), CLOUDS])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("a mistake"), NotFoundError("no alias")])
+@pytest.mark.parametrize("where", ["prepare azure", "flip aws", "flip gcp", "commit"])
+def test_a_promotion_is_taken_back_whatever_stops_it(error: BaseException, where: str, cold: tuple[str, ...]) -> None:
+    done, troubles = Done(), list[BaseException]()
+
+    def gate(what: str) -> None:
+        if what == where:
+            raise error
+
+    done.gate = gate
+    hands = done.hands()
+
+    def commit() -> None:
+        gate("commit")
+        hands.commit()
+
+    switch = walk(announced(Kind.PROMOTION, cold), replace(hands, commit=commit, trouble=troubles.append))
+    if where == "prepare azure" and not cold:
+        assert (switch.committed, troubles) == (True, [])
+        return
+    assert troubles == [error]
+    assert "commit" not in done.did
+    back = [] if where == "prepare azure" else [f"take back {cloud}" for cloud in CLOUDS]
+    assert [what for what in done.did if what.startswith("take back")] == back
+    assert next_step(switch) == Close(Ending.TAKEN_BACK if back else Ending.NOWHERE)
+
+
+def test_a_promotion_that_is_overtaken_takes_nothing_back() -> None:
+    done = Done()
+
+    def gate(what: str) -> None:
+        if what == "flip azure":
+            raise OvertakenError("another one decided")
+
+    done.gate = gate
+    with pytest.raises(OvertakenError):
+        walk(announced(Kind.PROMOTION), done.hands())
+    assert done.did == ["flip aws"]
+
+
+def test_a_way_back_that_is_interrupted_is_not_begun_again() -> None:
+    done = Done({"flip aws": "down"})
+
+    def gate(what: str) -> None:
+        if what == "take back azure":
+            raise KeyboardInterrupt
+
+    done.gate = gate
+    with pytest.raises(KeyboardInterrupt):
+        walk(announced(Kind.PROMOTION), done.hands())
 
 
 @pytest.mark.parametrize("cold", [(), ("aws",), CLOUDS])
