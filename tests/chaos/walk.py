@@ -179,8 +179,8 @@ class Walk(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Faults stop, reconcile runs: every cloud serves exactly what it should, by digest."""
         self.deployed.control.clear()
-        self.time_passes(1)  # what a rollback leaves for a while goes
-        for _ in range(3):  # what is owed and what a rollback left for a while come after another
+        for _ in range(4):  # what a rollback leaves for a while goes after it, also after one that is finished only now
+            self.time_passes(1)
             before = size(self.deployed)
             ended = self._run("reconcile", "")
             if size(self.deployed) == before:
