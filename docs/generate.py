@@ -79,6 +79,7 @@ SECTIONS: Final = (
     ("agent", "The long-lived process of `lockstep agent`.", "AgentSettings"),
     ("agent: notify", "", "NotifySettings"),
     ("agent: webhooks", "", "WebhookSettings"),
+    ("agent: tokens", "", "TokenSettings"),
 )
 
 

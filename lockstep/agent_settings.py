@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -33,6 +34,18 @@ class WebhookSettings(_Part):
         tuple[str, ...], Field(description="Names of events, with * for any part; all of them when left out.")
     ] = ("*",)
     timeout: Annotated[float, Field(gt=0, description="Seconds that one call may take.")] = 10.0
+
+
+class TokenSettings(_Part):
+    """A person or program that may look, or more; its token stands in an environment variable."""
+
+    role: Annotated[
+        Literal["viewer", "operator", "approver"],
+        Field(description="viewer sees, operator rolls back as well, approver releases holds as well."),
+    ]
+    token: Annotated[
+        SecretStr, Field(min_length=20, description="Secret, at least 20 characters: `openssl rand -hex 24`.")
+    ]
 
 
 class AgentSettings(_Part):
@@ -74,3 +87,22 @@ class AgentSettings(_Part):
         str | None,
         Field(description="Address of Prefect's API that is told events, with /api; else $PREFECT_API_URL, else none."),
     ] = None
+    tokens: Annotated[
+        Mapping[str, TokenSettings], Field(description="Who may use the page and the API, by name; nobody without any.")
+    ] = {}
+    session_hours: Annotated[float, Field(gt=0, description="Hours after which a person must sign in again.")] = 12.0
+    proxies: Annotated[
+        tuple[str, ...],
+        Field(description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed."),
+    ] = ()
+    metrics_open: Annotated[bool, Field(description="Whether /metrics answers without a token.")] = False
+    refresh_every: Annotated[float, Field(gt=0, description="Seconds between two looks at a model for the page.")] = (
+        10.0
+    )
+    prove_every: Annotated[
+        float,
+        Field(ge=0, description="Seconds after which endpoints are asked anew which version answers; 0 for never."),
+    ] = 300.0
+    plan_every: Annotated[
+        float, Field(gt=0, description="Seconds after which it is found out anew where a rollback would go.")
+    ] = 120.0

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from lockstep.commands.agent import agent
 from lockstep.commands.audit import audit
 from lockstep.commands.condemning import condemn, lift
 from lockstep.commands.history import at, decision, log
@@ -60,7 +61,7 @@ def common(
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(register, versions, replicate, deploy, status, monitor, rollback, reconcile, condemn, lift),
     *(verify, log, at, decision, audit),
-    *(lock, image, check, schema, init, demo),
+    *(lock, image, check, schema, init, demo, agent),
 )
 for command in COMMANDS:
     app.command()(command)

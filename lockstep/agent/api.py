@@ -1,0 +1,228 @@
+"""The JSON API: rollbacks, intents and the overview, by bearer token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Final
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep.agent.access import DeniedError, Person, Role
+from lockstep.agent.assembly import Agent
+from lockstep.agent.hooks import Problem
+from lockstep.agent.overview import CloudView, ModelView
+from lockstep.agent.telemetry import CONTENT_TYPE
+from lockstep.errors import NotFoundError
+from lockstep.operations.reasons import LONGEST, checked_reason
+from lockstep.rules.alerts.intent import Intent
+
+AT_ONCE: Final = 8
+SECURITY: Final[dict[str, object]] = {"security": [{"token": []}]}
+REFUSALS: Final[Mapping[int | str, dict[str, object]]] = {
+    code: {"model": Problem} for code in (401, 403, 404, 409, 413, 422, 429, 503)
+}
+
+
+class ForbiddenError(DeniedError):
+    """The token is right, and its role may not do that."""
+
+
+class RollbackRequest(BaseModel):
+    """A rollback that a person or a program asks for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1, max_length=256, description="The model, as configured.")
+    to: str | None = Field(None, max_length=128, description="Version to go to; the newest known-good when left out.")
+    reason: str = Field(min_length=1, max_length=LONGEST, description="Why; kept in the ledger.")
+    leaving: str = Field(
+        "", max_length=64, description="Digest that was seen serving; nothing is done once it is left."
+    )
+
+
+class IntentAnswer(BaseModel):
+    """An intent, and how far it got."""
+
+    id: str
+    model: str
+    version: str
+    to: str
+    cloud: str
+    action: str
+    state: str
+    open: bool
+    reason: str
+    actor: str
+    alerts: int
+    began: float
+    ended: float
+    told: str
+
+
+def bearer(agent: Agent, request: Request, least: Role) -> Person:
+    """Whose token the request carries; raises DeniedError without a right one, ForbiddenError below that role."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise DeniedError("a bearer token is needed", hint="send it in the header Authorization: Bearer …")
+    person = agent.access.person(token.strip(), request.client.host if request.client else "")
+    allow(person, least)
+    return person
+
+
+def allow(person: Person, least: Role) -> None:
+    """Raise ForbiddenError for a role that may not."""
+    if person.role < least:
+        raise ForbiddenError(
+            f"{person.name} is {person.role.title}; this needs {least.title}",
+            hint="roles stand in lockstep.yaml under agent.tokens",
+        )
+
+
+def routes(agent: Agent) -> APIRouter:
+    """The routes of the API, and those for whoever watches over the agent."""
+    router = APIRouter(tags=["api"])
+    turn = CapacityLimiter(AT_ONCE)
+
+    @router.post(
+        "/api/rollbacks",
+        status_code=202,
+        summary="Roll a model back",
+        response_model=IntentAnswer,
+        responses=dict(REFUSALS),
+        openapi_extra=SECURITY,
+    )
+    async def ask(asked: RollbackRequest, request: Request) -> Response:
+        """Accept a rollback; the answer comes when it is durable, and says under which id it can be followed."""
+        person = bearer(agent, request, Role.OPERATOR)
+        reason = checked_reason(asked.reason, needed=True)
+        intent = await to_thread.run_sync(
+            lambda: agent.desk.ask_rollback(asked.model, asked.to, reason, person.actor, asked.leaving), limiter=turn
+        )
+        agent.refresher.poke(asked.model)
+        return JSONResponse(intent_as_json(intent), 202, headers={"Location": f"/api/intents/{intent.id}"})
+
+    @router.get(
+        "/api/intents",
+        summary="The newest intents",
+        response_model=list[IntentAnswer],
+        responses=dict(REFUSALS),
+        openapi_extra=SECURITY,
+    )
+    async def intents(request: Request, last: int = Query(50, ge=1, le=500)) -> Response:
+        """The newest first."""
+        bearer(agent, request, Role.VIEWER)
+        found = await to_thread.run_sync(agent.desk.intents, last, limiter=turn)
+        return JSONResponse([intent_as_json(intent) for intent in found])
+
+    @router.get(
+        "/api/intents/{intent}",
+        summary="One intent",
+        response_model=IntentAnswer,
+        responses=dict(REFUSALS),
+        openapi_extra=SECURITY,
+    )
+    async def one(request: Request, intent: str = Path(max_length=128)) -> Response:
+        """How far it got."""
+        bearer(agent, request, Role.VIEWER)
+        found = await to_thread.run_sync(agent.desk.intent, intent, limiter=turn)
+        if found is None:
+            raise NotFoundError("there is no such intent", hint="GET /api/intents lists the newest")
+        return JSONResponse(intent_as_json(found))
+
+    @router.get("/api/overview", summary="What serves", responses=dict(REFUSALS), openapi_extra=SECURITY)
+    async def overview(request: Request) -> Response:
+        """Every model on every cloud, from memory; `at` says when it was looked at."""
+        bearer(agent, request, Role.VIEWER)
+        found = agent.refresher.overview
+        models = {name: model_as_json(found.models[name]) for name in found.names if name in found.models}
+        return JSONResponse({"models": models, "waiting": [name for name in found.names if name not in models]})
+
+    @router.get("/healthz", summary="Whether the process lives", tags=["health"], response_class=PlainTextResponse)
+    async def health() -> Response:
+        """Answers as long as the process does."""
+        return PlainTextResponse("ok\n")
+
+    @router.get("/readyz", summary="Whether alerts are taken", tags=["health"], responses={503: {}})
+    async def ready() -> Response:
+        """200 when alerts can be kept and acted on; else 503, with what is not ready."""
+        problems = await to_thread.run_sync(agent.unready, limiter=turn)
+        return JSONResponse({"ready": not problems, "problems": dict(problems)}, 503 if problems else 200)
+
+    @router.get(
+        "/metrics",
+        summary="Numbers for Prometheus",
+        tags=["health"],
+        response_class=PlainTextResponse,
+        responses=dict(REFUSALS),
+        openapi_extra=SECURITY,
+    )
+    async def metrics(request: Request) -> Response:
+        """Prometheus' text format; by bearer token, unless agent.metrics_open says otherwise."""
+        if not agent.config.agent.metrics_open:
+            bearer(agent, request, Role.VIEWER)
+        text = await to_thread.run_sync(agent.telemetry.text, limiter=turn)
+        return Response(text, media_type=CONTENT_TYPE)
+
+    return router
+
+
+def intent_as_json(intent: Intent) -> dict[str, object]:
+    """An intent as plain values."""
+    return {
+        "id": intent.id,
+        "model": intent.model,
+        "version": intent.version,
+        "to": intent.to,
+        "cloud": intent.cloud,
+        "action": intent.action.value,
+        "state": intent.state.value,
+        "open": intent.open,
+        "reason": intent.reason,
+        "actor": intent.actor,
+        "alerts": intent.alerts,
+        "began": intent.began,
+        "ended": intent.ended,
+        "told": intent.told,
+    }
+
+
+def model_as_json(view: ModelView) -> dict[str, object]:
+    """A model as plain values."""
+    desired = {
+        role: None if version is None else {"version": version.label, "digest": version.digest}
+        for role, version in (
+            ("champion", view.desired.champion),
+            ("canary", view.desired.challenger),
+            ("fallback", view.desired.fallback),
+        )
+    }
+    return {
+        "at": view.at,
+        "state": view.tone.value,
+        **desired,
+        "clouds": {cloud.name: _cloud_as_json(cloud) for cloud in view.clouds},
+        "way_back": None
+        if view.way is None or view.way.target is None
+        else {"version": view.way.target.label, "digest": view.way.target.digest, "seconds": view.way.seconds},
+        "writer": view.writer,
+        "held": view.held,
+        "notes": list(view.notes),
+        "problem": view.problem,
+    }
+
+
+def _cloud_as_json(cloud: CloudView) -> dict[str, object]:
+    return {
+        "endpoint": cloud.endpoint,
+        "slots": [asdict(slot) for slot in cloud.slots],
+        "unreachable": cloud.unreachable,
+        "problem": cloud.problem,
+        "split": cloud.trailing,
+        "proved": cloud.proved.value,
+        "proved_at": cloud.proved_at,
+        "fallback_warm": cloud.warm,
+    }

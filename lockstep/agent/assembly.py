@@ -1,0 +1,105 @@
+"""The agent's parts, put together: what the server's routes and its start and end work on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from lockstep.agent.access import Access
+from lockstep.agent.alert_rules import AlertRules
+from lockstep.agent.desk import Desk
+from lockstep.agent.fleets import Fleets
+from lockstep.agent.refresher import Refresher
+from lockstep.agent.sessions import Sessions
+from lockstep.agent.sources import Source, SourceSettings, open_source
+from lockstep.agent.telemetry import Telemetry
+from lockstep.config import Config
+from lockstep.errors import LockstepError
+
+LOG: Final = logging.getLogger("lockstep.agent")
+CONFIRMATIONS: Final = 16  # that may wait
+CONFIRM_SECONDS: Final = 10.0
+SETTINGS: Final[TypeAdapter[SourceSettings]] = TypeAdapter(SourceSettings)
+
+
+class Agent:
+    """All parts of one agent; `start` begins to look and to carry out, the server then lets alerts in."""
+
+    def __init__(self, config: Config, rules: AlertRules) -> None:
+        settings = config.agent
+        self.config = config
+        self.fleets = Fleets(config)
+        self.desk = Desk(config, rules, fleets=self.fleets)
+        self.sources: Mapping[str, Source] = {
+            name: open_source(name, SETTINGS.validate_python(source)) for name, source in rules.sources.items()
+        }
+        self.access = Access(settings.tokens)
+        self.sessions = Sessions(settings.session_hours * 3600.0)
+        self.refresher = Refresher(
+            self.fleets,
+            every=settings.refresh_every,
+            prove_every=settings.prove_every,
+            plan_every=settings.plan_every,
+        )
+        self.telemetry = Telemetry(lambda: self.refresher.overview, lambda: self.desk.intents(200))
+        self.running = False
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="confirmations")
+        self._waiting = BoundedSemaphore(CONFIRMATIONS)
+
+    def start(self) -> None:
+        """Begin to look, and to carry out what was accepted before the last end. Returns at once."""
+        self.desk.start()
+        self.refresher.start()
+        self.running = True
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Carry out nothing new, and wait that long for what runs: what does not end goes on after the next start."""
+        self.running = False
+        until = time.monotonic() + timeout
+        self.refresher.stop(min(2.0, timeout))
+        self._background.shutdown(wait=False, cancel_futures=True)
+        self.desk.stop(max(0.0, until - time.monotonic()))
+
+    def confirm(self, source: Source, url: str) -> None:
+        """Fetch a subscription's confirmation, after the answer; one too many is dropped, and sent again by its sender.
+
+        The source holds the address against its pinned host.
+        """
+        if not self._waiting.acquire(blocking=False):
+            LOG.warning("source %s: too many subscriptions ask to be confirmed; this one must ask again", source.name)
+            return
+        self._background.submit(self._released, lambda: source.confirm(url, CONFIRM_SECONDS), source.name)
+
+    def _released(self, call: Callable[[], None], name: str) -> None:
+        try:
+            call()
+            LOG.info("source %s: the subscription is confirmed", name)
+        except Exception as error:  # it is a sender's word by which this runs
+            LOG.warning("source %s: the subscription is not confirmed: %s", name, error)
+        finally:
+            self._waiting.release()
+
+    def unready(self) -> Mapping[str, str]:
+        """What is not as it must be to take alerts, by part; empty for an agent that is ready."""
+        found: dict[str, str] = {}
+        if not self.running:
+            found["desk"] = "it is not running"
+        else:
+            try:
+                self.desk.intents(1)
+            except LockstepError as error:
+                found["inbox"] = error.reason
+        if not self.refresher.warm:
+            found["overview"] = "not every model was looked at yet"
+        else:
+            age = time.time() - self.refresher.overview.oldest
+            limit = 60.0 + 10.0 * self.config.agent.refresh_every
+            if self.fleets.models and age > limit:
+                found["overview"] = f"a model was looked at {age:.0f} s ago; at most {limit:.0f} s are usual"
+        return found

@@ -1,0 +1,149 @@
+"""What the agent bears: how large and how slow a request may be, how many at once, and how many from one place.
+
+`Limits` stands before the application and reads the body for it, so that nothing behind it can be held up by a sender.
+What is too much is answered at once and costs nothing more: 413, 408, 429, 503, the last two with Retry-After.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lockstep.agent.access import neighbourhood
+
+PLACES: Final = 4096  # of which the rate is remembered
+DRAINED: Final = 8  # times the limit that is still read, and dropped, so that the sender gets to see the answer
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """`body` in bytes, `seconds` for a whole body, `at_once` requests; `rate` a second and `burst` of one place."""
+
+    body: int = 1_048_576
+    seconds: float = 10.0
+    at_once: int = 512
+    rate: float = 500.0
+    burst: int = 2000
+
+
+class Rates:
+    """A bucket of requests for each place, filled at a steady rate. Bounded in memory; for one thread."""
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # what is left, and when
+
+    def take(self, place: tuple[str, str]) -> float:
+        """Take one; 0.0, or the seconds after which there is one again."""
+        now = self._clock()
+        left, at = self._buckets.pop(place, (float(self._burst), now))
+        left = min(float(self._burst), left + (now - at) * self._rate)
+        wait = 0.0 if left >= 1.0 else (1.0 - left) / self._rate
+        self._buckets[place] = (left if wait else left - 1.0, now)
+        if len(self._buckets) > PLACES:
+            self._buckets.popitem(last=False)
+        return wait
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+
+class Limits:
+    """The application within bounds; `refused` is told the status of each request that was not let through."""
+
+    def __init__(self, app: ASGIApp, bounds: Bounds, refused: Callable[[int], None]) -> None:
+        self._app = app
+        self._bounds = bounds
+        self._rates = Rates(bounds.rate, bounds.burst)
+        self._refused = refused
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; what is no HTTP is passed on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._running >= self._bounds.at_once:
+            await self._refuse(send, 503, "too many requests at once", 1.0)
+            return
+        wait = self._rates.take(_place(scope))
+        if wait:
+            await self._refuse(send, 429, "too many requests from there", wait)
+            return
+        self._running += 1
+        try:
+            await self._within(scope, receive, send)
+        finally:
+            self._running -= 1
+
+    async def _within(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._bounds.seconds):
+                body = await self._read(scope, receive)
+        except TimeoutError:
+            await self._refuse(send, 408, f"the body did not come within {self._bounds.seconds:g} s")
+            return
+        except ConnectionError:
+            return  # nobody is there to be answered
+        if body is None:
+            await self._refuse(send, 413, f"the body is larger than {self._bounds.body} bytes")
+            return
+        await self._app(scope, _once(body, receive), send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None for one that is too large. Raises ConnectionError when the sender went away."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ConnectionError
+            size += len(message.get("body", b""))
+            if size <= self._bounds.body:
+                parts.append(message.get("body", b""))
+            if not message.get("more_body", False) or size > DRAINED * self._bounds.body:
+                return b"".join(parts) if size <= self._bounds.body else None
+
+    async def _refuse(self, send: Send, status: int, problem: str, wait: float = 0.0) -> None:
+        self._refused(status)
+        body = json.dumps({"error": problem}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),  # what is left of the request is not read
+            *([(b"retry-after", str(max(1, math.ceil(wait))).encode())] if wait else []),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _place(scope: Scope) -> tuple[str, str]:
+    """Whom a request is counted for: the sender, at each source by itself, so that one cannot use up another's."""
+    client = scope.get("client")
+    path = str(scope.get("path", ""))
+    source = path.removeprefix("/hooks/")[:64] if path.startswith("/hooks/") else ""
+    return (neighbourhood(client[0]) if client else "", source)
+
+
+def _once(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read already, then what comes next."""
+    sent = False
+
+    async def give() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return give

@@ -1,0 +1,1 @@
+"""The status page's templates, style sheet and script."""

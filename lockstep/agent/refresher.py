@@ -1,0 +1,253 @@
+"""Keeps the overview fresh in the background; it also keeps every client of the urgent path connected.
+
+A look at a model is the status, its proof now and then, the plan of a rollback now and then, and its metrics while
+there is a rollout or somebody looks. One model that is slow holds up no other, and no page.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from lockstep.agent.fleets import Fleets
+from lockstep.agent.overview import ModelView, Overview, WayBack, model_view
+from lockstep.agent.series import Series, Tracker
+from lockstep.errors import LockstepError
+from lockstep.operations.expecting import expect_times
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
+from lockstep.operations.status import CloudProof, Status, status
+from lockstep.rules.deeds import Deed, read_deeds
+from lockstep.rules.state import DesiredState
+from lockstep.rules.traffic import TrafficSplit
+
+LOG: Final = logging.getLogger("lockstep.agent.refresher")
+AT_ONCE: Final = 4  # models
+ENTRIES: Final = 300  # of the ledger that are read: a rollout leaves several a step
+DEEDS: Final = 20  # shown
+MEASURE_EVERY: Final = 60.0  # seconds, while there is no rollout: looks at metrics cost money
+WATCHED: Final = 300.0  # seconds after which a page that nobody loaded again is not looked at any more
+BEFORE: Final = timedelta(minutes=10)  # that are counted before the first look
+
+
+@dataclass
+class _Memory:
+    """What is kept of a model from look to look."""
+
+    proofs: tuple[CloudProof, ...] = ()
+    proved_at: float = 0.0
+    proved: Mapping[str, TrafficSplit | None] = field(default_factory=dict)
+    way: WayBack | None = None
+    way_of: str = ""  # what it would leave
+    tracker: Tracker | None = None
+    measured: float = 0.0
+    watched: float = 0.0
+
+
+class Refresher:
+    """Looks at every model again and again; the page reads `overview`. `held` tells why a model's rollouts are held."""
+
+    def __init__(
+        self,
+        fleets: Fleets,
+        *,
+        every: float,
+        prove_every: float,
+        plan_every: float,
+        held: Callable[[Fleet], str] = lambda fleet: "",
+    ) -> None:
+        """All in seconds, from the end of one look to the next; `prove_every` 0.0 asks endpoints for no answers."""
+        self._fleets = fleets
+        self._every = every
+        self._prove_every = prove_every
+        self._plan_every = plan_every
+        self._held = held
+        self._memory = {model: _Memory() for model in fleets.models}
+        self._views: dict[str, ModelView] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._due: set[str] = set()
+        self._warm = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def overview(self) -> Overview:
+        """What is known now."""
+        with self._lock:
+            views = dict(self._views)
+        return Overview(views, self._fleets.models, tuple(self._fleets.clouds))
+
+    @property
+    def warm(self) -> bool:
+        """Whether every model was looked at once, whatever was found: what a rollback needs is connected by then."""
+        return self._warm.is_set()
+
+    def watch(self, model: str) -> None:
+        """Somebody looks at the model's page: its metrics are wanted."""
+        if model in self._memory:
+            first = self._memory[model].watched < time.monotonic() - WATCHED
+            self._memory[model].watched = time.monotonic()
+            if first:
+                self.poke(model)
+
+    def poke(self, model: str) -> None:
+        """Look at the model now: something has just been done to it."""
+        with self._lock:
+            self._due.add(model)
+        self._wake.set()
+
+    def wait_until_warm(self, timeout: float) -> bool:
+        """Whether it became warm in that many seconds."""
+        return self._warm.wait(timeout)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread = threading.Thread(target=self._run, name="overview", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End; a look that hangs is left behind."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="overview")
+        running: dict[str, Future[None]] = {}
+        due_at = dict.fromkeys(self._fleets.models, 0.0)
+        try:
+            while not self._stopping.is_set():
+                with self._lock:
+                    poked, self._due = self._due, set()
+                now = time.monotonic()
+                for model in self._fleets.models:
+                    if model in running and not running[model].done():
+                        if model in poked:
+                            self._due_again(model)
+                        continue
+                    if model in running:
+                        del running[model]
+                        due_at[model] = now + self._every
+                        if not self._warm.is_set() and set(self._views) == set(self._fleets.models):
+                            self._warm.set()
+                    if model in poked or due_at[model] <= now:
+                        running[model] = pool.submit(self._look, model)
+                if not self._fleets.models:
+                    self._warm.set()
+                left = min((due_at[model] for model in self._fleets.models if model not in running), default=now + 60.0)
+                self._wake.wait(max(0.05, left - now))
+                self._wake.clear()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _due_again(self, model: str) -> None:
+        with self._lock:
+            self._due.add(model)
+
+    def _look(self, model: str) -> None:
+        try:
+            view = self._view(model)
+        except LockstepError as error:
+            view = self._without(model, error.reason)
+        except Exception as error:  # one that nobody thought of must not end the looking
+            LOG.exception("looking at %s failed", model)
+            view = self._without(model, f"{type(error).__name__}: {error}")
+        with self._lock:
+            self._views[model] = view
+        self._wake.set()
+
+    def _without(self, model: str, problem: str) -> ModelView:
+        """What was known before, with the reason why nothing newer is."""
+        before = self._views.get(model) or ModelView(model, 0.0, DesiredState(model, None))
+        return replace(before, at=time.time(), problem=problem)
+
+    def _view(self, model: str) -> ModelView:
+        fleet, memory = self._fleets(model), self._memory[model]
+        prove = self._proof_is_due(memory)
+        found = self._with_proofs(status(fleet, prove=prove), memory, fresh=prove)
+        now = datetime.now(UTC)
+        serving = found.desired.champion.digest if found.desired.champion else ""
+        if memory.way is None or time.time() - memory.way.at > self._plan_every or memory.way_of != serving:
+            memory.way, memory.way_of = plan_way(fleet), serving
+        return model_view(
+            fleet,
+            found,
+            now,
+            proved_at=dict.fromkeys(memory.proved, memory.proved_at),
+            deeds=_deeds(fleet),
+            series=self._measure(fleet, found, memory, now),
+            way=memory.way,
+            held=self._held(fleet),
+        )
+
+    def _proof_is_due(self, memory: _Memory) -> bool:
+        return self._prove_every > 0 and time.time() - memory.proved_at > self._prove_every
+
+    def _with_proofs(self, found: Status, memory: _Memory, *, fresh: bool) -> Status:
+        """Proofs stand until the next ones, where the traffic is as it was when they were made."""
+        splits = {state.cloud: state.split for state in found.state.clouds}
+        if fresh:
+            memory.proofs, memory.proved, memory.proved_at = found.proofs, splits, time.time()
+            return found
+        kept = [proof for proof in memory.proofs if splits.get(proof.cloud) == memory.proved.get(proof.cloud)]
+        if len(kept) < len(memory.proofs):
+            memory.proved_at = 0.0  # the traffic was moved: asked again at the next look
+        return replace(found, proofs=tuple(kept))
+
+    def _measure(self, fleet: Fleet, found: Status, memory: _Memory, now: datetime) -> tuple[Series, ...]:
+        desired = found.desired
+        names = {
+            version.slot: f"version {version.label}" for version in (desired.champion, desired.challenger) if version
+        }
+        if not names:
+            return ()
+        about = tuple(names)
+        if memory.tracker is None or not memory.tracker.fits(about, now):
+            memory.tracker, memory.measured = Tracker(now - BEFORE, about), 0.0
+        watched = time.monotonic() - memory.watched < WATCHED
+        pause = 0.0 if desired.challenger else MEASURE_EVERY
+        if (desired.challenger or watched) and time.monotonic() - memory.measured >= pause:
+            since, tracker = memory.tracker.since, memory.tracker
+            outcomes = fleet.look_at_each("measure", lambda cloud: cloud.measure(fleet.model, since, now))
+            tracker.add(now, [slot for outcome in outcomes for slot in outcome.value or ()])
+            memory.measured = time.monotonic()
+        return memory.tracker.series(names)
+
+
+def plan_way(fleet: Fleet, to: str | None = None) -> WayBack:
+    """Where a rollback would go now; changes nothing. Raises nothing that a plan may raise: it is in the answer."""
+    try:
+        planned = plan_rollback(fleet, to)
+    except LockstepError as error:
+        return WayBack(time.time(), problem=error.problem, hint=error.hint)
+    return _way(fleet, planned)
+
+
+def _way(fleet: Fleet, planned: RollbackPlan) -> WayBack:
+    expected = expect_times(fleet, planned)
+    return WayBack(
+        time.time(),
+        planned.way.target,
+        planned.way.why.value,
+        planned.plan.explain(),
+        tuple(map(str, expected)),
+        max((one.seconds for one in expected), default=0.0),
+        dict(planned.before.unreachable),
+    )
+
+
+def _deeds(fleet: Fleet) -> tuple[Deed, ...]:
+    try:
+        entries = fleet.ledger.entries(fleet.model, last=ENTRIES)
+    except LockstepError:
+        return ()  # the status says so
+    whole = [deed for deed in read_deeds(entries) if "within" not in deed.body]
+    return tuple(reversed(whole))[:DEEDS]
