@@ -5,7 +5,7 @@ This is all that stands between the sandbox and the real clouds: addresses and c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 #: Prices per hour of one small general-purpose instance, to have an order; look up your own.
 PRICES = {"aws": 0.115, "azure": 0.229, "gcp": 0.095}
@@ -66,3 +66,10 @@ def _gcp(printed: Mapping[str, object]) -> dict[str, object]:
         "storage_endpoint",
     )
     return {"kind": "vertex", **{name: printed[name] for name in names}}
+
+
+def sns_source(sandbox: Mapping[str, Mapping[str, object]], topics: Sequence[str]) -> dict[str, object]:
+    """A source of alerts (alerts.yaml) that believes these topics of the sandbox's SNS."""
+    printed = sandbox["aws"]
+    pinned = {"host": printed["sns_certificate_host"], "ca_file": printed["ca_file"]}
+    return {"kind": "sns", "topics": list(topics), **pinned, "signing_ca_file": printed["ca_file"]}
