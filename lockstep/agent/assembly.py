@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from lockstep.agent.access import Access
 from lockstep.agent.alert_rules import AlertRules
 from lockstep.agent.desk import Desk
-from lockstep.agent.fleets import Fleets
 from lockstep.agent.refresher import Refresher
 from lockstep.agent.sessions import Sessions
+from lockstep.agent.shared_fleets import Fleets
 from lockstep.agent.sources import Source, SourceSettings, open_source
 from lockstep.agent.telemetry import Telemetry
 from lockstep.config import Config

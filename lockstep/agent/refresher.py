@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lockstep.agent.fleets import Fleets
 from lockstep.agent.overview import ModelView, Overview, WayBack, model_view
 from lockstep.agent.series import Series, Tracker
+from lockstep.agent.shared_fleets import Fleets
 from lockstep.errors import LockstepError
 from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
