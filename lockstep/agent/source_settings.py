@@ -59,7 +59,7 @@ class OidcSettings(_Part):
     ca_file: CaFile = None
 
 
-class _Shared(_Part):
+class SharedAuth(_Part):
     """A token (in a header, or the query where `parameter` names one) or basic authentication."""
 
     tokens: Secrets = ()
@@ -75,13 +75,13 @@ class _Shared(_Part):
         return bool(self.tokens or self.basic)
 
     @model_validator(mode="after")
-    def _something_to_know_it_by(self) -> _Shared:
+    def _something_to_know_it_by(self) -> SharedAuth:
         if not self._known():
             raise ValueError("nothing says by what this source is known: its deliveries would be anyone's")
         return self
 
 
-class _SharedOrOidc(_Shared):
+class SharedOrOidcAuth(SharedAuth):
     """As above, or a signed token of an identity provider; where both are given, either will do."""
 
     oidc: OidcSettings | None = None
@@ -90,7 +90,7 @@ class _SharedOrOidc(_Shared):
         return super()._known() or self.oidc is not None
 
 
-class AlertmanagerSource(_Shared):
+class AlertmanagerSource(SharedAuth):
     """Prometheus Alertmanager, webhook version 4."""
 
     kind: Literal["alertmanager"]
@@ -104,7 +104,7 @@ class GrafanaSource(_Part):
     header: HeaderName = "X-Grafana-Alerting-Signature"
     timestamp_header: Annotated[
         HeaderName | None, Field(description="As in Grafana's contact point; null where none is configured there.")
-    ] = "X-Grafana-Alerting-Signature-Timestamp"
+    ] = "X-Grafana-Alerting-Timestamp"
     window: Window = 300.0
 
 
@@ -150,7 +150,7 @@ class SnsSource(_Part):
         return f"sns.{region}.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
 
 
-class EventBridgeSource(_Shared):
+class EventBridgeSource(SharedAuth):
     """EventBridge through an API destination, whose connection sends an API key in a header."""
 
     kind: Literal["eventbridge"]
@@ -158,14 +158,14 @@ class EventBridgeSource(_Shared):
     accounts: Annotated[tuple[str, ...], Field(description="Accounts that are believed; any when left out.")] = ()
 
 
-class AzureMonitorSource(_SharedOrOidc):
+class AzureMonitorSource(SharedOrOidcAuth):
     """Azure Monitor's common alert schema: a secure webhook (Entra), or a token in the address."""
 
     kind: Literal["azure-monitor"]
     parameter: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = "token"
 
 
-class GoogleMonitoringSource(_Shared):
+class GoogleMonitoringSource(SharedAuth):
     """Cloud Monitoring's webhook channel: a token in the address, or basic authentication."""
 
     kind: Literal["google-monitoring"]
@@ -199,7 +199,7 @@ class GooglePubSubSource(_Part):
         )
 
 
-class DatadogSource(_Shared):
+class DatadogSource(SharedAuth):
     """Datadog's webhooks integration with the payload of docs/alerts.md and a token among its custom headers."""
 
     kind: Literal["datadog"]
@@ -213,13 +213,13 @@ class PagerDutySource(_Part):
     window: Window = 3600.0
 
 
-class OpsgenieSource(_Shared):
+class OpsgenieSource(SharedAuth):
     """Opsgenie's webhook integration with basic authentication or a token among its custom headers."""
 
     kind: Literal["opsgenie"]
 
 
-class CloudEventsSource(_SharedOrOidc):
+class CloudEventsSource(SharedOrOidcAuth):
     """CloudEvents 1.0 over HTTP: structured, binary or batched, with the handshake of its webhook specification."""
 
     kind: Literal["cloudevents"]
@@ -259,8 +259,8 @@ class GenericMapping(_Part):
     fields: Annotated[Mapping[str, str], Field(description="Names to route by, and where each is.")] = {}
 
 
-class GenericSource(_Shared):
-    """Any JSON, by a mapping: with a token, basic authentication, or HMAC-SHA256 of the body."""
+class GenericSource(SharedAuth):
+    """Any JSON, by a mapping: with a token, basic authentication, or, where secrets are given, HMAC-SHA256 alone."""
 
     kind: Literal["generic"]
     mapping: GenericMapping

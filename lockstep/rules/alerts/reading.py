@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final, NoReturn
 
 from lockstep.errors import RefusedError
@@ -79,9 +80,11 @@ def sequence(value: object, what: str, limit: int = MAX_ALERTS) -> Sequence[obje
 
 def required(document: Mapping[str, object], key: str, what: str) -> str:
     """A text that must be there and not empty, as long as an identifier may be; raises AlertFormatError."""
-    found = text(document.get(key), MAX_ID)
+    found = text(document.get(key), MAX_ID + 1)
     if not found:
         raise AlertFormatError(f"{what} has no {key}")
+    if len(found) > MAX_ID:
+        raise AlertFormatError(f"{what} has a {key} of more than {MAX_ID} characters")
     return found
 
 
@@ -143,8 +146,12 @@ def seconds(value: object, per_second: float = 1.0) -> float:
 
 
 def identity(*parts: str) -> str:
-    """Parts joined to an identifier that no other parts give."""
-    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)[:MAX_ID]
+    """Parts joined to an identifier that no other parts give; a long one ends in its SHA-256."""
+    whole = "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
+    if len(whole) <= MAX_ID:
+        return whole
+    digest = sha256(whole.encode()).hexdigest()
+    return f"{whole[: MAX_ID - len(digest) - 1]}~{digest}"
 
 
 def kind_of(value: object) -> str:

@@ -1,0 +1,90 @@
+"""Any JSON, by a mapping that says where each part of an alert is: JSON pointers (RFC 6901) or dotted paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lockstep.rules.alerts.alert import Alert, Status
+from lockstep.rules.alerts.reading import (
+    MAX_ID,
+    MAX_TEXT,
+    MAX_TITLE,
+    AlertFormatError,
+    identity,
+    moment,
+    seconds,
+    sequence,
+    text,
+)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Where each part is; "" for none. `alerts` is the array of alerts, the document itself when "".
+
+    `resolved` are values of the status, in any case, that say that the trouble is over; `fields` are names to route
+    by, and where each is.
+    """
+
+    id: str
+    title: str
+    alerts: str = ""
+    incident: str = ""
+    status: str = ""
+    resolved: tuple[str, ...] = ()
+    text: str = ""
+    severity: str = ""
+    at: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(document: object, source: str, where: Mapped) -> tuple[Alert, ...]:
+    """One Alert per entry; an entry without an id or a status, where one is mapped, raises AlertFormatError."""
+    if not where.alerts:
+        alone = document if isinstance(document, list) else [document]
+        return tuple(_alert(entry, source, where, "the body") for entry in sequence(alone, "the body"))
+    entries = at(document, where.alerts)
+    found = sequence(entries, where.alerts)
+    return tuple(_alert(entry, source, where, f"{where.alerts}[{place}]") for place, entry in enumerate(found))
+
+
+def at(document: object, path: str) -> object:
+    """What stands at a pointer `/a/0/b` or a dotted path `a.0.b`; None if nothing does."""
+    if path.startswith("/"):
+        steps = [step.replace("~1", "/").replace("~0", "~") for step in path[1:].split("/")]
+    else:
+        steps = path.split(".")
+    found = document
+    for step in steps:
+        if isinstance(found, dict):
+            found = found.get(step)
+        elif isinstance(found, list) and step.isascii() and step.isdigit() and len(step) < 7:
+            found = found[int(step)] if int(step) < len(found) else None
+        else:
+            return None
+    return found
+
+
+def _alert(entry: object, source: str, where: Mapped, what: str) -> Alert:
+    name = text(at(entry, where.id), MAX_ID)
+    if not name:
+        raise AlertFormatError(f"{what} has nothing at {where.id}, where its id should be")
+    told = text(at(entry, where.status)) if where.status else ""
+    if where.status and not told:
+        # Without its status it might be the end of a trouble, and that must never be taken for a trouble.
+        raise AlertFormatError(f"{what} has nothing at {where.status}, where its status should be")
+    over = told.lower() in {value.lower() for value in where.resolved}
+    began = at(entry, where.at) if where.at else None
+    status = Status.RESOLVED if told and over else Status.FIRING
+    return Alert(
+        source=source,
+        id=identity(name, status.value),
+        incident=(text(at(entry, where.incident), MAX_ID) if where.incident else "") or name,
+        status=status,
+        title=text(at(entry, where.title), MAX_TITLE) or name,
+        text=text(at(entry, where.text), MAX_TEXT) if where.text else "",
+        severity=text(at(entry, where.severity), 32) if where.severity else "",
+        at=moment(began) or seconds(began),
+        fields={key.lower(): value for key, path in where.fields.items() if (value := text(at(entry, path)))},
+    )
