@@ -30,5 +30,5 @@ class Seen:
         with self._lock:
             self._until[name] = now + self._keep
             self._until.move_to_end(name)
-            while len(self._until) > self._most or next(iter(self._until.values())) <= now:
+            while self._until and (len(self._until) > self._most or next(iter(self._until.values())) <= now):
                 self._until.popitem(last=False)

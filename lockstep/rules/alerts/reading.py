@@ -2,6 +2,9 @@
 
 Bodies are RFC 8259 JSON in UTF-8 without what parsers disagree about (RFC 7493): no key twice, no NaN or infinity, no
 half of a surrogate pair. Texts are cut and cleaned here, so that what is stored or shown is printable everywhere.
+
+What people named themselves (labels, tags, custom properties) are fields `labels.<name>` with every vendor, so that one
+rule fits several of them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ MAX_ALERTS: Final = 500
 MAX_FIELDS: Final = 128
 MAX_NAME: Final = 128
 MAX_ID: Final = 512
+MAX_SEVERITY: Final = 32
 MAX_TITLE: Final = 512
 MAX_FIELD: Final = 1024
 MAX_TEXT: Final = 4096
@@ -114,13 +118,14 @@ def labels(value: object, prefix: str = "") -> dict[str, str]:
 
 
 def joined(*parts: Mapping[str, str]) -> dict[str, str]:
-    """The parts together, an earlier one's word before a later one's, at most MAX_FIELDS."""
+    """The parts together without empty values, an earlier one's word before a later one's, at most MAX_FIELDS."""
     found: dict[str, str] = {}
     for part in parts:
         for name, value in part.items():
             if len(found) >= MAX_FIELDS:
                 return found
-            found.setdefault(name, value)
+            if value and len(name) <= MAX_NAME:
+                found.setdefault(name, value)
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
     MAX_FIELD,
+    MAX_SEVERITY,
     MAX_TEXT,
     MAX_TITLE,
     AlertFormatError,
@@ -25,7 +26,7 @@ from lockstep.rules.alerts.reading import (
 
 
 def read(document: object, source: str) -> tuple[Alert, ...]:
-    """One Alert per entry of `alerts`, with its labels and annotations as fields; raises AlertFormatError."""
+    """One Alert per entry of `alerts`, with `labels.<name>` and `annotations.<name>`; raises AlertFormatError."""
     body = mapping(document, "the body")
     if text(body.get("version")) != "4":
         raise AlertFormatError(f"the body is of version {text(body.get('version'), 16) or 'none'}, not 4")
@@ -42,9 +43,9 @@ def entry(found: Mapping[str, object], source: str, group: Mapping[str, str], wh
     The fingerprint is that of the labels, so the same for ever; `startsAt` tells one time of trouble from the next.
     """
     fingerprint = required(found, "fingerprint", what)
-    own, notes = labels(found.get("labels")), labels(found.get("annotations"), "annotations")
+    own, notes = labels(found.get("labels"), "labels"), labels(found.get("annotations"), "annotations")
     status = status_of(found.get("status"), what)
-    title = notes.get("annotations.summary") or own.get("alertname") or fingerprint
+    title = notes.get("annotations.summary") or own.get("labels.alertname") or fingerprint
     return Alert(
         source=source,
         id=identity(fingerprint, text(found.get("startsAt"), 64), status.value),
@@ -52,7 +53,7 @@ def entry(found: Mapping[str, object], source: str, group: Mapping[str, str], wh
         status=status,
         title=text(title, MAX_TITLE),
         text=text(_annotation(found, "description"), MAX_TEXT),
-        severity=own.get("severity", ""),
+        severity=own.get("labels.severity", "")[:MAX_SEVERITY],
         at=moment(found.get("startsAt")),
         fields=joined(own, group, {"generator": text(found.get("generatorURL"), MAX_FIELD)}, notes),
     )

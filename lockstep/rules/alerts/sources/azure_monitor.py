@@ -8,6 +8,7 @@ from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
     MAX_FIELDS,
     MAX_NAME,
+    MAX_SEVERITY,
     MAX_TEXT,
     MAX_TITLE,
     AlertFormatError,
@@ -24,7 +25,7 @@ from lockstep.rules.alerts.reading import (
 def read(document: object, source: str) -> tuple[Alert, ...]:
     """The alert that fired or was resolved.
 
-    Its custom properties are fields by their own names, what was measured `dimensions.<name>`, the essentials
+    Its custom properties are `labels.<name>`, what was measured `dimensions.<name>`, the essentials
     `essentials.<name>`, the rest `context.<name>`. Raises AlertFormatError.
     """
     body = mapping(document, "the body")
@@ -36,7 +37,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
     alert_id = required(essentials, "alertId", "data.essentials")
     fired = text(essentials.get("firedDateTime"), 64)
     context = data.get("alertContext")
-    own = labels(data.get("customProperties"))
+    own = labels(data.get("customProperties"), "labels")
     found = Alert(
         source=source,
         id=identity(alert_id, fired, status.value),
@@ -44,7 +45,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
         status=status,
         title=text(essentials.get("alertRule"), MAX_TITLE) or alert_id,
         text=text(essentials.get("description"), MAX_TEXT),
-        severity=text(essentials.get("severity"), 32),
+        severity=text(essentials.get("severity"), MAX_SEVERITY),
         at=moment(essentials.get("firedDateTime")),
         fields=joined(own, _dimensions(context), labels(essentials, "essentials"), labels(context, "context")),
     )

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
+    MAX_SEVERITY,
     MAX_TEXT,
     MAX_TITLE,
     AlertFormatError,
@@ -103,7 +104,7 @@ def _event(event: Mapping[str, object], kind: str, source: str, over: bool, what
         text=text(data, MAX_TEXT),
         severity=_field(data, "severity"),
         at=moment(event.get("time")),
-        fields=joined({key: value for key, value in told.items() if value}, labels(data, "data"), _extensions(event)),
+        fields=joined(told, labels(data, "data"), _extensions(event)),
     )
 
 
@@ -127,4 +128,4 @@ def _says_over(data: object) -> bool:
 
 
 def _field(data: object, name: str) -> str:
-    return text(data.get(name), 32) if isinstance(data, dict) else ""
+    return text(data.get(name), MAX_SEVERITY) if isinstance(data, dict) else ""

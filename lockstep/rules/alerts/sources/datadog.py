@@ -17,6 +17,7 @@ from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
     MAX_FIELDS,
     MAX_NAME,
+    MAX_SEVERITY,
     MAX_TEXT,
     MAX_TITLE,
     AlertFormatError,
@@ -36,7 +37,7 @@ _TOLD: Final = ("alert", "transition", "type", "priority", "metric", "scope", "l
 
 
 def read(document: object, source: str) -> tuple[Alert, ...]:
-    """The monitor's transition; tags and scope (`model:tumour`) are fields by their names; raises AlertFormatError."""
+    """The monitor's transition; tags and scope (`model:tumour`) are `labels.<name>`; raises AlertFormatError."""
     body = mapping(document, "the body")
     cycle = required(body, "cycle", "the body")
     transition = required(body, "transition", "the body").lower()
@@ -51,7 +52,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
         status=Status.RESOLVED if transition in _RESOLVED else Status.FIRING,
         title=text(body.get("title"), MAX_TITLE) or cycle,
         text=text(body.get("text"), MAX_TEXT),
-        severity="warning" if "warn" in transition else text(body.get("priority"), 32),
+        severity="warning" if "warn" in transition else text(body.get("priority"), MAX_SEVERITY),
         at=seconds(body.get("date"), per_second=1000.0),
         fields=joined(
             {name: text(body.get(name)) for name in _TOLD},
@@ -63,11 +64,11 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
 
 
 def tags(given: object) -> dict[str, str]:
-    """`key:value` tags, in an array or joined by commas, by lower-case key; a tag without a value is left out."""
+    """`key:value` tags, in an array or joined by commas, as `labels.<key>`; a tag without a value is left out."""
     listed = given if isinstance(given, list) else text(given, MAX_TEXT).split(",")
     found: dict[str, str] = {}
     for tag in listed[:MAX_FIELDS]:
         name, colon, value = text(tag).partition(":")
         if colon and name.strip() and value.strip():
-            found.setdefault(name.strip().lower()[:MAX_NAME], value.strip())
+            found.setdefault(f"labels.{name.strip().lower()}"[:MAX_NAME], value.strip())
     return found

@@ -66,7 +66,7 @@ def _endpoint(event: Mapping[str, object], detail: Mapping[str, object], source:
         title=text(f"endpoint {name} is {state}", MAX_TITLE),
         text=text(detail.get("FailureReason"), MAX_TEXT),
         at=_moment(event.get("time")),
-        fields=joined(told, labels(detail.get("Tags"), "tags"), labels(detail, "detail")),
+        fields=joined(told, labels(detail.get("Tags"), "labels"), labels(detail, "detail")),
     )
     return (alert,)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
     MAX_ID,
+    MAX_SEVERITY,
     MAX_TEXT,
     MAX_TITLE,
     AlertFormatError,
@@ -84,7 +85,7 @@ def _alert(entry: object, source: str, where: Mapped, what: str) -> Alert:
         status=status,
         title=text(at(entry, where.title), MAX_TITLE) or name,
         text=text(at(entry, where.text), MAX_TEXT) if where.text else "",
-        severity=text(at(entry, where.severity), 32) if where.severity else "",
+        severity=text(at(entry, where.severity), MAX_SEVERITY) if where.severity else "",
         at=moment(began) or seconds(began),
         fields={key.lower(): value for key, path in where.fields.items() if (value := text(at(entry, path)))},
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
+    MAX_SEVERITY,
     MAX_TEXT,
     MAX_TITLE,
     AlertFormatError,
@@ -23,7 +24,7 @@ from lockstep.rules.alerts.reading import (
 def read(document: object, source: str) -> tuple[Alert, ...]:
     """The incident that opened or closed; nothing for the console's test message; raises AlertFormatError.
 
-    The policy's user labels are fields by their own names; the rest of the incident under its dotted names.
+    The policy's user labels are `labels.<name>`; the rest of the incident under its dotted names.
     """
     body = mapping(document, "the body")
     version = text(body.get("version"), 16)
@@ -45,9 +46,9 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
         status=status,
         title=text(incident.get("policy_name"), MAX_TITLE) or text(incident.get("condition_name"), MAX_TITLE) or name,
         text=text(told, MAX_TEXT),
-        severity=text(incident.get("severity"), 32),
+        severity=text(incident.get("severity"), MAX_SEVERITY),
         at=seconds(incident.get("started_at")),
-        fields=joined(labels(incident.get("policy_user_labels")), labels(incident)),
+        fields=joined(labels(incident.get("policy_user_labels"), "labels"), labels(incident)),
     )
     return (alert,)
 

@@ -40,6 +40,6 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
         title=text(" ".join(filter(None, (entity, action, name, version, thing))), MAX_TITLE),
         text=text(data.get("description"), MAX_TEXT),
         at=moment(body.get("timestamp")),
-        fields=joined({key: value for key, value in told.items() if value}, labels(data)),
+        fields=joined(told, labels(data)),
     )
     return (alert,)

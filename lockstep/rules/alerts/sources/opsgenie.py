@@ -6,6 +6,7 @@ from typing import Final
 
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
+    MAX_SEVERITY,
     MAX_TEXT,
     MAX_TITLE,
     identity,
@@ -25,7 +26,7 @@ _MEANS: Final = {"Create": Status.FIRING, "Close": Status.RESOLVED, "Delete": St
 def read(document: object, source: str) -> tuple[Alert, ...]:
     """The alert that was created, closed or deleted; nothing for other actions; raises AlertFormatError.
 
-    Its details are fields by their names, its `key:value` tags as well.
+    Its details are `labels.<name>`, its `key:value` tags as well.
     """
     body = mapping(document, "the body")
     action = required(body, "action", "the body")
@@ -37,7 +38,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
     told = {
         "alias": text(given.get("alias")),
         "entity": text(given.get("entity")),
-        "priority": text(given.get("priority"), 32),
+        "priority": text(given.get("priority"), MAX_SEVERITY),
         "integration": text(body.get("integrationName")),
         "action": action,
     }
@@ -48,8 +49,8 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
         status=status,
         title=text(given.get("message"), MAX_TITLE) or name,
         text=text(given.get("description"), MAX_TEXT),
-        severity=text(given.get("priority"), 32),
+        severity=text(given.get("priority"), MAX_SEVERITY),
         at=seconds(given.get("createdAt"), per_second=1000.0),
-        fields=joined(labels(given.get("details")), tags(given.get("tags")), told),
+        fields=joined(labels(given.get("details"), "labels"), tags(given.get("tags")), told),
     )
     return (alert,)

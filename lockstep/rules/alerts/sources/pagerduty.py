@@ -6,6 +6,7 @@ from typing import Final
 
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
+    MAX_SEVERITY,
     MAX_TITLE,
     identity,
     joined,
@@ -36,7 +37,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
     told = {
         "service": service,
         "priority": priority,
-        "urgency": text(data.get("urgency"), 32),
+        "urgency": text(data.get("urgency"), MAX_SEVERITY),
         "key": text(data.get("incident_key")),
         "link": text(data.get("html_url")),
         "event": text(event.get("event_type")),
@@ -47,7 +48,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
         incident=incident,
         status=status,
         title=text(data.get("title"), MAX_TITLE) or incident,
-        severity=priority or text(data.get("urgency"), 32),
+        severity=text(priority, MAX_SEVERITY) or text(data.get("urgency"), MAX_SEVERITY),
         at=moment(data.get("created_at")),
         fields=joined(told, labels(data, "incident")),
     )
