@@ -97,7 +97,7 @@ def check(alert: Alert) -> None:
     assert len(alert.title) <= MAX_TITLE
     assert len(alert.text) <= MAX_TEXT
     assert len(alert.severity) <= MAX_SEVERITY
-    assert 0 <= alert.at < 1e15
+    assert 0 <= alert.at < 253402300800
     assert len(alert.fields) <= MAX_FIELDS
     for name, value in alert.fields.items():
         assert name == name.lower()

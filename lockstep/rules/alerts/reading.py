@@ -37,6 +37,8 @@ CUT: Final = "…"
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 #: More digits than any number of nanoseconds has; Python refuses to read thousands of them, and slowly reads less.
 _LONGEST_NUMBER: Final = 40
+#: No calendar goes on from here.
+_YEAR_10000: Final = 253402300800.0
 
 
 class AlertFormatError(RefusedError):
@@ -138,7 +140,7 @@ def moment(value: object) -> float:
         seconds = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return 0.0
-    return seconds if seconds > 0 else 0.0
+    return seconds if 0 < seconds < _YEAR_10000 else 0.0
 
 
 def seconds(value: object, per_second: float = 1.0) -> float:
@@ -147,7 +149,8 @@ def seconds(value: object, per_second: float = 1.0) -> float:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
     except (ValueError, OverflowError):
         return 0.0
-    return number / per_second if math.isfinite(number) and number > 0 else 0.0
+    told = number / per_second
+    return told if 0 < told < _YEAR_10000 else 0.0
 
 
 def identity(*parts: str) -> str:
