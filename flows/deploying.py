@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -16,7 +17,7 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
@@ -46,6 +47,9 @@ def deploy() -> None:
             if not _has_pool(client, pool):
                 template = ProcessWorker.get_default_base_job_template()
                 client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+        for pool, queue in sorted(_queues()):
+            with contextlib.suppress(ObjectAlreadyExists):  # a priority that a person gave it stays
+                client.create_work_queue(queue, priority=1, work_pool_name=pool)
         before = {entry["name"]: _schedules(client, entry) for entry in _entries()}
         _run_prefect_deploy()
         for entry in _entries():
@@ -81,6 +85,12 @@ def _run_prefect_deploy() -> None:
 
 def _entries() -> list[dict[str, Any]]:
     return list(yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"])
+
+
+def _queues() -> set[tuple[str, str]]:
+    """Pools and the queues in them that deployments name."""
+    pools = [entry["work_pool"] for entry in _entries()]
+    return {(pool["name"], pool["work_queue_name"]) for pool in pools if "work_queue_name" in pool}
 
 
 def _flow(entry: Mapping[str, Any]) -> Flow[Any, Any]:
@@ -123,6 +133,7 @@ def _wanted(entry: Mapping[str, Any]) -> dict[str, object]:
         "entrypoint": entry["entrypoint"],
         "folder": str(ROOT),
         "work_pool": entry["work_pool"]["name"],
+        "work_queue": entry["work_pool"].get("work_queue_name", "default"),
         "enforce_parameter_schema": entry["enforce_parameter_schema"],
         "concurrency_limit": (limit["limit"], limit["collision_strategy"]) if limit else None,
         "schedules": sorted((schedule["slug"], _rhythm(schedule)) for schedule in entry["schedules"]),
@@ -140,6 +151,7 @@ def _existing(deployed: DeploymentResponse) -> dict[str, object]:
         "entrypoint": deployed.entrypoint,
         "folder": pulled.get("directory") if isinstance(pulled, dict) else None,
         "work_pool": deployed.work_pool_name,
+        "work_queue": deployed.work_queue_name,
         "enforce_parameter_schema": deployed.enforce_parameter_schema,
         "concurrency_limit": (limit.limit, options.collision_strategy.value) if limit and options else None,
         "schedules": sorted(

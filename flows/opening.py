@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 import blocks
+from flows import connections
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError, NotFoundError
 from lockstep.operations.fleet import Fleet, default_actor, open_fleet
@@ -56,7 +57,7 @@ def open_in_flow(block: blocks.Fleet, model: str, operation: str, adapters: Mapp
     return open_fleet(
         config,
         model,
-        clouds=block.adapters() if adapters is None else adapters,
+        clouds=connections.adapters(block) if adapters is None else adapters,
         runner=runner_for(config),
         observer=FlowObserver(operation),
         actor=actor(),

@@ -1,0 +1,68 @@
+"""Runs that a warm runner claimed and whose process has ended: nobody else would ever say so in Prefect."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed, Scheduled
+
+from flows.due import DueQueue
+from flows.reconcile import DEPLOYMENT, FOLLOW
+from lockstep.rules.lease import Process
+from lockstep.stores.leases import is_gone, this_process
+
+LOG: Final = logging.getLogger("lockstep.warm")
+CLAIM: Final = "claimed by the warm runner "
+
+
+def claim_text() -> str:
+    """Message of the Pending state by which a run is claimed: it names this process."""
+    return CLAIM + json.dumps(asdict(this_process()))
+
+
+def claimant(states: Sequence[State]) -> Process | None:
+    """The process of the warm runner that claimed a run last; None when none did."""
+    for state in sorted(states, key=lambda one: one.timestamp, reverse=True):
+        if state.type is StateType.PENDING and (state.message or "").startswith(CLAIM):
+            return Process(**json.loads((state.message or "").removeprefix(CLAIM)))
+    return None
+
+
+async def mend_orphans(client: PrefectClient, queue: DueQueue) -> None:
+    """End or begin again what was claimed by a process that is certainly gone.
+
+    A run that had not begun is due again. One that had is Crashed; what it left half done is finished by reconcile, by
+    the ledger, not by a second run: an old rollback that is run again could go one version further.
+    """
+    for run in await queue.claimed(client):
+        process = claimant(await client.read_flow_run_states(run.id))
+        if process is None or not is_gone(process):
+            continue
+        if run.state_type is StateType.PENDING:
+            LOG.info("run %s was claimed by a process that ended before it began: it is due again", run.name)
+            await client.set_flow_run_state(run.id, Scheduled(message="its runner ended before it began"), force=True)
+            continue
+        LOG.warning("run %s ended with the process that carried it out", run.name)
+        told = f"process {process.pid} on {process.host}, which carried it out, has ended; reconcile finishes the rest"
+        await client.set_flow_run_state(run.id, Crashed(message=told), force=True)
+        await _reconcile(client, run)
+
+
+async def _reconcile(client: PrefectClient, run: FlowRun) -> None:
+    model = run.parameters.get("model")
+    try:
+        deployment = await client.read_deployment_by_name(DEPLOYMENT)
+    except ObjectNotFound:
+        LOG.warning("there is no deployment %s to finish what run %s began", DEPLOYMENT, run.name)
+        return
+    given = {"model": model, "fleet": run.parameters.get("fleet", "default"), "wait": FOLLOW}
+    await client.create_flow_run_from_deployment(
+        deployment.id, parameters=given, idempotency_key=f"lockstep-after-{run.id}"
+    )

@@ -1,0 +1,299 @@
+"""Runs of the urgent deployments, carried out in this process, where everything that they need is imported already.
+
+A process worker starts a Python for each run, which takes seconds before the first line of a flow. A warm runner asks
+Prefect once a second, and at once when Prefect tells of a new run, for due runs of the queue `urgent`; it claims each
+by setting it Pending, which Prefect grants once, and runs it in a thread. A process worker that polls the same queue is
+no danger, and a help where no warm runner lives: whoever claims a run first has it.
+
+A run in a thread cannot be ended from outside. Cancelled before it began, it does not begin; cancelled later it goes
+on to its end, as a rollback must. Heavy flows are left to a process worker, which ends what is cancelled.
+
+    python -m flows.warm
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import contextvars
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from prefect import Flow
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
+from prefect.client.schemas import OrchestrationResult
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.events import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.exceptions import Abort, PrefectException
+from prefect.flow_engine import run_flow
+from prefect.settings import get_current_settings
+from prefect.states import Cancelled, Crashed, Pending
+
+from flows.connections import warm_up
+from flows.due import DueQueue
+from flows.monitor import monitor
+from flows.orphans import claim_text, mend_orphans
+from flows.reconcile import reconcile
+from flows.rollback import rollback
+from lockstep import terminal
+from lockstep.config import load
+from lockstep.errors import ConfigError, LockstepError
+
+LOG: Final = logging.getLogger("lockstep.warm")
+POOL: Final = "lockstep"
+QUEUE: Final = "urgent"
+POLL: Final = 1.0  # seconds
+CALL: Final = 20.0  # seconds that one round of calls to Prefect's API may take
+#: Flows that are run, the most urgent first, and how many of one at a time; what waits longer stays due.
+URGENT: Final[tuple[tuple[Flow[Any, Any], int], ...]] = ((rollback, 64), (reconcile, 8), (monitor, 8))
+TROUBLE: Final = (httpx.HTTPError, PrefectException, OSError, TimeoutError)
+
+
+class WarmRunner:
+    """Takes runs until `stop`. The Prefect API may come and go: runs that are due wait for it, as it keeps them."""
+
+    def __init__(self, config_path: Path | None = None) -> None:
+        self._config_path = config_path
+        self._flows: dict[str, tuple[int, Flow[Any, Any], int]] = {
+            flow.name: (place, flow, most) for place, (flow, most) in enumerate(URGENT)
+        }
+        self._queue = DueQueue(POOL, QUEUE, list(self._flows))
+        self._running: dict[str, tuple[str, threading.Thread]] = {}  # run id -> flow's name
+        self._names: dict[str, str] = {}  # flow id -> flow's name
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._connected = threading.Event()
+        self._thread = threading.Thread(
+            # The address of the server may be set for the caller's context alone.
+            target=contextvars.copy_context().run,
+            args=(self._live,),
+            name="lockstep-warm",
+            daemon=True,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether Prefect's API answered the last time that it was asked."""
+        return self._connected.is_set()
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Ids of the runs that are carried out now."""
+        with self._lock:
+            return tuple(self._running)
+
+    def start(self) -> None:
+        """Begin to take runs; returns at once, whether Prefect's API is there or not."""
+        self._thread.start()
+        threading.Thread(target=warm_up, args=(self._config_path,), name="lockstep-warm-up", daemon=True).start()
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until Prefect's API has answered; False after `timeout` seconds without an answer."""
+        return self._connected.wait(timeout)
+
+    def stop(self, timeout: float = 60.0) -> bool:
+        """Take no more runs, wait `timeout` seconds at most for those that run; True when all have ended.
+
+        What runs on then ends with the process, and is told as Crashed by the next warm runner on this machine.
+        """
+        if not self._stopping and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._end)
+            self._thread.join(CALL + POLL)
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            threads = [thread for _, thread in self._running.values()]
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        with contextlib.closing(self._loop):
+            self._loop.run_until_complete(self._serve())
+
+    def _end(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def _serve(self) -> None:
+        listening = asyncio.ensure_future(self._listen())
+        mended = False
+        while not self._stopping:
+            try:
+                async with get_client() as client:
+                    while not self._stopping:
+                        async with asyncio.timeout(CALL):
+                            if not mended:
+                                await mend_orphans(client, self._queue)
+                                mended = True
+                            await self._take_due(client)
+                        self._told_connected(None)
+                        await self._rest()
+            except TROUBLE as error:
+                self._told_connected(error)
+            await self._rest()
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), POLL)
+        if not self._stopping:
+            self._wake.clear()
+
+    def _told_connected(self, error: BaseException | None) -> None:
+        if error is None:
+            if not self._connected.is_set():
+                LOG.info("runs of the queue %r are taken from %s", QUEUE, get_current_settings().api.url)
+            self._connected.set()
+            return
+        if self._connected.is_set():
+            LOG.warning("Prefect's API does not answer, runs wait for it: %r", error)
+        self._connected.clear()
+
+    async def _listen(self) -> None:
+        """Wake up when Prefect tells of a run that waits; polling finds it a second later where this fails."""
+        wanted = EventFilter(event=EventNameFilter(name=["prefect.flow-run.Scheduled"]))
+        while not self._stopping:
+            try:
+                async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as told:
+                    async for _ in told:
+                        self._wake.set()
+            except Exception as error:  # the subscriber raises bare ones, and nothing depends on it
+                LOG.debug("no events from Prefect: %r", error)
+            await asyncio.sleep(POLL)
+
+    # -- taking runs -------------------------------------------------------------------------------------------------
+
+    async def _take_due(self, client: PrefectClient) -> None:
+        due = await self._queue.due(client)
+        known = [(await self._name_of(client, one), one) for one in due]
+        ours = sorted(
+            ((self._flows[name][0], name, run) for name, run in known if name in self._flows), key=lambda one: one[:2]
+        )
+        for name, run in self._fitting(ours):  # one after the other: SQLite would keep them all waiting
+            await self._take(client, name, run)
+
+    def _fitting(self, ours: Sequence[tuple[int, str, FlowRun]]) -> list[tuple[str, FlowRun]]:
+        """Those that there is room for; nothing keeps a rollback waiting but other rollbacks."""
+        with self._lock:
+            busy = [name for name, _ in self._running.values()]
+            held = set(self._running)
+        fitting: list[tuple[str, FlowRun]] = []
+        for _, name, run in ours:
+            taken = busy.count(name) + sum(1 for other, _ in fitting if other == name)
+            if str(run.id) not in held and taken < self._flows[name][2]:
+                fitting.append((name, run))
+        return fitting
+
+    async def _name_of(self, client: PrefectClient, run: FlowRun) -> str:
+        key = str(run.flow_id)
+        if key not in self._names:
+            self._names[key] = (await client.read_flow(run.flow_id)).name
+        return self._names[key]
+
+    async def _take(self, client: PrefectClient, name: str, run: FlowRun) -> None:
+        claimed: OrchestrationResult[Any] = await client.set_flow_run_state(run.id, Pending(message=claim_text()))
+        if claimed.status is not SetStateStatus.ACCEPT:
+            return  # another runner was quicker, somebody cancelled it, or the deployment's limit is reached
+        run.state = claimed.state
+        thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._carry_out, self._flows[name][1], run),
+            name=f"run-{run.id}",
+            daemon=True,
+        )
+        with self._lock:
+            self._running[str(run.id)] = (name, thread)
+        thread.start()
+
+    def _carry_out(self, flow: Flow[Any, Any], run: FlowRun) -> None:
+        try:
+            with contextlib.suppress(Abort):  # cancelled before it began
+                run_flow(flow, flow_run=run, parameters=run.parameters, return_type="state")
+            self._settle(run, None)
+        except BaseException as error:  # a thread must not end without a word in Prefect
+            LOG.exception("run %s of %s crashed", run.id, flow.name)
+            self._settle(run, error)
+        finally:
+            with self._lock:
+                self._running.pop(str(run.id), None)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _settle(self, run: FlowRun, error: BaseException | None) -> None:
+        """End the run in Prefect where the engine could not: it broke, or the run was cancelled while it went on."""
+        try:
+            with get_client(sync_client=True) as client:
+                _settle(client, run, error)
+        except TROUBLE as trouble:
+            LOG.warning("how run %s ended could not be told to Prefect: %r", run.id, trouble)
+
+
+def _settle(client: SyncPrefectClient, run: FlowRun, error: BaseException | None) -> None:
+    state = client.read_flow_run(run.id).state
+    if state is None or state.is_final():
+        return
+    if error is not None:
+        client.set_flow_run_state(run.id, Crashed(message=f"{type(error).__name__}: {error}"), force=True)
+    elif state.is_cancelling():
+        told = "cancelled after it had begun: what it had begun was done to the end, see its log and the ledger"
+        client.set_flow_run_state(run.id, Cancelled(message=told), force=True)
+
+
+def start(config_path: Path | str | None = None) -> WarmRunner:
+    """A warm runner that takes runs from now on; raises ConfigError when no Prefect server is configured.
+
+    `config_path` is the lockstep.yaml whose clouds are connected beforehand; runs themselves go by their Fleet block.
+    """
+    if not get_current_settings().api.url:
+        raise ConfigError(
+            "no Prefect server is configured",
+            hint="start one (prefect server start) and export PREFECT_API_URL=http://127.0.0.1:4200/api",
+        )
+    runner = WarmRunner(Path(config_path) if config_path else None)
+    runner.start()
+    return runner
+
+
+def main(given: list[str] | None = None) -> int:
+    """Take runs until SIGTERM or Ctrl-C; what runs then is waited for, until the second signal."""
+    parser = argparse.ArgumentParser(prog="python -m flows.warm", description="Take runs of the urgent deployments.")
+    parser.add_argument("--config", type=Path, help="configuration file (default: $LOCKSTEP_CONFIG or lockstep.yaml)")
+    options = parser.parse_args(given)
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _ask_to_stop(asked))
+    try:
+        load(options.config)  # a mistake in the file is told at once
+        runner = start(options.config)
+    except LockstepError as error:
+        terminal.show_error(error, as_json=False)
+        return error.exit_status
+    asked.wait()
+    return 0 if runner.stop() else 1
+
+
+def _ask_to_stop(asked: threading.Event) -> None:
+    if asked.is_set():
+        raise KeyboardInterrupt
+    asked.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

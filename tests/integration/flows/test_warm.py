@@ -1,0 +1,183 @@
+"""The warm runner: runs of the urgent deployments, as the UI's Run button, a schedule and an alert start them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from blocks.saving import block_name, blocks_of, save
+from flows import deploying, warm
+from flows.orphans import CLAIM
+from lockstep.operations.monitor import monitor as look
+from lockstep.rules.lease import Process
+from lockstep.stores.leases import is_gone, this_process
+from tests.integration.deployed import Deployed
+from tests.integration.flows.gate import Gate
+from tests.integration.flows.prefect_server import PrefectServer
+from tests.integration.flows.test_deployments import ask, deployment, ended
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def server(prefect_server: PrefectServer) -> PrefectServer:
+    """With the deployments of prefect.yaml."""
+    if any(one.change != "unchanged" for one in deploying.differences()):
+        deploying.deploy()
+    return prefect_server
+
+
+def block_of(deployed: Deployed) -> str:
+    """A Fleet block of the shared fleet's, under the model's name."""
+    config = deployed.changed_config()
+    config = config.model_copy(update={"fleets": {deployed.model: config.fleets["default"]}})
+    model = config.models[deployed.model].model_copy(update={"fleet": deployed.model})
+    save(blocks_of(config.model_copy(update={"models": {deployed.model: model}}), deployed.folder))
+    return block_name(deployed.model)
+
+
+def press_run(server: PrefectServer, name: str, **parameters: object) -> str:
+    """Id of a run that the UI's button makes."""
+    path = f"/deployments/{deployment(server, name)['id']}/create_flow_run"
+    made = ask(server, "POST", path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})
+    return str(made["id"])
+
+
+def states(server: PrefectServer, run: str) -> list[str]:
+    found: list[dict[str, Any]] = ask(server, "GET", f"/flow_run_states/?flow_run_id={run}")
+    return [state["type"] for state in sorted(found, key=lambda state: str(state["timestamp"]))]
+
+
+def test_two_runners_carry_a_run_out_once_and_the_log_is_in_prefect(deployed: Deployed, server: PrefectServer) -> None:
+    block = block_of(deployed)
+    first, second = warm.start(deployed.config), warm.start(deployed.config)
+    try:
+        assert first.wait_connected(60)
+        assert second.wait_connected(60)
+        rollback = press_run(server, "rollback", model=deployed.model, fleet=block, reason="alert 4711")
+        looks = [press_run(server, "reconcile", model=deployed.model, fleet=block, dry_run=True) for _ in range(4)]
+        done = ended(server, rollback)
+        assert done["state_type"] == "COMPLETED", done["state"]["message"]
+        for run in looks:
+            ended(server, run)
+    finally:
+        assert first.stop()
+        assert second.stop()
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+    assert len(deployed.fleet.ledger.entries(deployed.model, "rollback.outcome", last=50)) >= 1
+    for run in (rollback, *looks):
+        kinds = states(server, run)
+        assert kinds.count("PENDING") == kinds.count("RUNNING") == 1, kinds
+    via = [str(entry.body.get("via")) for entry in deployed.fleet.ledger.entries(deployed.model, "rollback.intent")]
+    assert sum(rollback in told for told in via) == 1
+    logs = ask(server, "POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [rollback]}}})
+    assert any("rolling" in line["message"] for line in logs)
+    queue = ask(server, "GET", f"/work_pools/{warm.POOL}/queues/{warm.QUEUE}")
+    assert queue["priority"] == 1
+    assert queue["last_polled"]
+
+
+def test_prefect_goes_away_and_comes_back(deployed: Deployed, server: PrefectServer) -> None:
+    block = block_of(deployed)
+    port = urlsplit(server.api).port
+    assert port is not None
+    way = Gate(port)
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{way.port}/api"}):
+        way.shut()
+        runner = warm.start(deployed.config)
+        try:
+            waiting = press_run(server, "monitor", model=deployed.model, fleet=block)
+            assert not runner.wait_connected(2.0)
+            way.open()
+            assert ended(server, waiting)["state_type"] == "COMPLETED"
+            assert runner.connected
+            way.shut()
+            again = press_run(server, "monitor", model=deployed.model, fleet=block)
+            wait_until(lambda: not runner.connected)
+            way.open()
+            assert ended(server, again)["state_type"] == "COMPLETED"
+        finally:
+            assert runner.stop()
+
+
+def test_what_a_dead_runner_had_claimed_is_not_left_running(deployed: Deployed, server: PrefectServer) -> None:
+    block = block_of(deployed)
+    gone = dead_process()
+    begun = press_run(server, "rollback", model=deployed.model, fleet=block)
+    waiting, another = (
+        press_run(server, "reconcile", model=deployed.model, fleet=block, dry_run=True) for _ in range(2)
+    )
+    for run, process in ((begun, gone), (waiting, gone), (another, this_process())):
+        set_state(server, run, "PENDING", CLAIM + claim(process))
+    set_state(server, begun, "RUNNING", "")
+    before = deployed.answers()
+    runner = warm.start(deployed.config)
+    try:
+        crashed = ended(server, begun)
+        assert crashed["state_type"] == "CRASHED"
+        assert str(gone.pid) in crashed["state"]["message"]
+        assert ended(server, waiting)["state_type"] == "COMPLETED", "it had not begun, so it is run"
+        wanted = {"flow_runs": {"idempotency_key": {"any_": [f"lockstep-after-{begun}"]}}}
+        (mending,) = ask(server, "POST", "/flow_runs/filter", wanted)
+        assert mending["parameters"]["model"] == deployed.model
+        assert ended(server, mending["id"])["state_type"] == "COMPLETED"
+        assert states(server, another)[-1] == "PENDING", "its process lives"
+    finally:
+        assert runner.stop()
+    assert deployed.answers() == before
+
+
+def test_a_run_that_is_cancelled_does_not_begin_or_is_told_as_cancelled(
+    deployed: Deployed, server: PrefectServer
+) -> None:
+    block = block_of(deployed)
+    never = press_run(server, "rollback", model=deployed.model, fleet=block)
+    set_state(server, never, "CANCELLING", "by hand")
+    late = press_run(server, "monitor", model=deployed.model, fleet=block)
+    runner = warm.start(deployed.config)
+    try:
+        assert ended(server, never)["state_type"] == "CANCELLED"
+        ended(server, late)
+    finally:
+        assert runner.stop()
+    assert "RUNNING" not in states(server, never)
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
+    assert look(deployed.fleet, act=False).champion == deployed.v2
+
+
+def test_a_runner_without_a_server_says_so() -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(Exception, match="no Prefect server"):
+        warm.start()
+
+
+def set_state(server: PrefectServer, run: str, kind: str, message: str) -> None:
+    ask(server, "POST", f"/flow_runs/{run}/set_state", {"state": {"type": kind, "message": message}})
+
+
+def dead_process() -> Process:
+    """A process of this machine that has ended, as it described itself while it lived."""
+    code = "import json; from dataclasses import asdict; from lockstep.stores.leases import this_process; "
+    code += "print(json.dumps(asdict(this_process())))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    process = Process(**json.loads(told.stdout))
+    assert is_gone(process)
+    return process
+
+
+def claim(process: Process) -> str:
+    return json.dumps(asdict(process))
+
+
+def wait_until(true: Any, timeout: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
