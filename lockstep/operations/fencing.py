@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +22,9 @@ class Writer(Protocol):
 
     def check(self) -> None:
         """Raise OvertakenError when somebody else writes now; asks the database of leases, no cloud."""
+
+    def wait(self, seconds: float) -> None:
+        """Return after so long, or as soon as it is found out that somebody else writes."""
 
 
 _WRITERS: Final[ContextVar[tuple[Writer, ...]]] = ContextVar("lockstep_writers", default=())
@@ -50,6 +54,15 @@ def guard(model: str) -> Callable[[], None]:
     """`check` for jobs, which may run in other threads: called in each attempt of a job, right before it changes."""
     writer = current(model)
     return _nothing if writer is None else writer.check
+
+
+def pause(model: str, seconds: float) -> None:
+    """Let time pass for an operation on the model; ends when it is overtaken, so that `check` is asked."""
+    writer = current(model)
+    if writer is None:
+        time.sleep(seconds)  # nobody could end it
+    else:
+        writer.wait(seconds)
 
 
 def announced(model: str) -> Mapping[str, object]:

@@ -46,6 +46,7 @@ class Writer:
         self._without = ""
         self._told = ""
         self._stop = threading.Event()
+        self._overtaken = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -158,6 +159,10 @@ class Writer:
         if lost is not None:
             raise overtaken(self._fleet, self._operation, lost)
 
+    def wait(self, seconds: float) -> None:
+        """Return after so long, or about a second after another operation has taken the lease."""
+        self._overtaken.wait(seconds)
+
     def _look(self) -> None:
         """Compare with what stands there; the caller holds the lock."""
         if self._lost is not None or self._ours is None:
@@ -172,6 +177,7 @@ class Writer:
             return
         if found is Standing.LOST:
             self._lost = present
+            self._overtaken.set()
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):

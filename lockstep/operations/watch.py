@@ -7,8 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from lockstep.errors import RetryLaterError
+from lockstep.operations.fencing import pause
 from lockstep.operations.fleet import Fleet
 from lockstep.rules.judge import PERIOD_REQUESTS, Decision, Latency, Period, Verdict, judge
 from lockstep.rules.limits import Observed, judge_alone
@@ -44,8 +46,12 @@ class Watch:
         self._last: Counts = {}
         self._latencies: tuple[Latency, ...] = ()
 
-    def stage(self, stage: Stage, sleep: Callable[[float], None] = time.sleep) -> StageReport:
-        """Watch one stage to its end: a PASS after its time, a FAIL at once, or patience's end."""
+    def stage(self, stage: Stage, sleep: Callable[[float], None] | None = None) -> StageReport:
+        """Watch one stage to its end: a PASS after its time, a FAIL at once, or patience's end.
+
+        Between two looks it sleeps, and wakes when the rollout is overtaken.
+        """
+        sleep = sleep or partial(pause, self._fleet.model)
         settings = self._fleet.settings.rollout
         began = time.monotonic()
         self._look()  # what was counted before this stage began belongs to the stages before

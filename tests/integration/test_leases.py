@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lockstep.config import FleetSettings
 from lockstep.errors import BusyError, LockstepError, OvertakenError
-from lockstep.operations.fencing import check
+from lockstep.operations.fencing import check, pause
 from lockstep.operations.fleet import Event, Fleet
 from lockstep.operations.journal import record
 from lockstep.operations.lease import Writer, writing
@@ -92,6 +92,12 @@ def ask(process: subprocess.Popen[str]) -> str:
     process.stdin.write("check\n")
     process.stdin.flush()
     return process.stdout.readline().strip()
+
+
+def overtake(leases: Leases, model: str = "tumour") -> None:
+    """Take the lease as a rollback does, whatever its holder beats meanwhile."""
+    while leases.take(leases.read(model), model, "rollback", urgent=True) is None:
+        pass
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------
@@ -434,3 +440,14 @@ def _overtaken_within(fleet: Fleet, event: str) -> None:
     with record(fleet, "rollback", V3, event):
         _steal(fleet)
         check("tumour")
+
+
+def test_a_pause_ends_when_the_lease_is_lost(place: Place) -> None:
+    """An hour, if nobody told it."""
+    fleet = fleet_over(place.open())
+    with writing(fleet, "canary_deploy", V3) as writer:
+        writer.check()
+        overtake(Leases(fleet.ledger.database))
+        pause(fleet.model, 3600.0)
+        with pytest.raises(OvertakenError):
+            check(fleet.model)

@@ -51,7 +51,9 @@ def newest(deployed: Deployed, *operations: str) -> list[Deed]:
 
 def test_a_rollback_stops_a_running_canary(deployed: Deployed) -> None:
     began = threading.Event()
-    fleet = deployed.changed(fleets__default__rollout__step_seconds=60, fleets__default__rollout__patience=120)
+    """In the middle of the hour between two of its looks: it is told, and need not look."""
+    hours = {"step_seconds": 3600, "patience": 7200, "look_every": 3600}
+    fleet = deployed.changed(**{f"fleets__default__rollout__{name}": value for name, value in hours.items()})
     watched = replace(fleet, observer=lambda event: began.set() if "%" in event.text else None)
     ended: list[LockstepError] = []
 
