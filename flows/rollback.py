@@ -9,6 +9,7 @@ from flows.reconcile import follow_up
 from lockstep.errors import SplitError
 from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.lastly import told_first
 from lockstep.operations.rollback import Rollback
 from lockstep.operations.rollback import rollback as roll_back
 from lockstep.operations.rollback_plan import plan_rollback
@@ -56,27 +57,33 @@ def rollback(
     if dry_run:
         _show_plan(opened, to, accept_broken_seal)
         return None
-    try:
-        done = roll_back(
-            opened, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile
-        )
-    except SplitError:
-        now = traffic_table(opened, opened.observe())
-        publish("rollback traffic", model, f"# Not every cloud followed\n\n{now}\n{links(opened)}", "clouds are split")
-        follow_up(model, fleet)
-        raise
+    with told_first():
+        try:
+            done = roll_back(
+                opened, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile
+            )
+        except SplitError:
+            now = traffic_table(opened, opened.observe())
+            text = f"# Not every cloud followed\n\n{now}\n{links(opened)}"
+            publish("rollback traffic", model, text, "clouds are split")
+            follow_up(model, fleet)
+            raise
+        _show_done(opened, done, reason)
+    return done
+
+
+def _show_done(opened: Fleet, done: Rollback, reason: str) -> None:
     seconds = ", ".join(f"{cloud} {value:.1f} s" for cloud, value in done.result.seconds.items())
     left = ", ".join(map(str, done.left))
     owed = f" MLflow did not answer and is still to be told: {'; '.join(done.owed)}." if done.owed else ""
     publish(
         "rollback",
-        model,
+        opened.model,
         f"# {done.target} serves everywhere\n\nReason: {reason or 'none given'}. Left: {left or 'nothing'}. "
         f"Took {done.seconds:.1f} s ({seconds}).{owed}\n\n{traffic_table(opened, done.before, done.after)}\n"
         f"{links(opened, done.target, *done.left)}",
-        f"{left or model} -> {done.target} in {done.seconds:.1f} s",
+        f"{left or opened.model} -> {done.target} in {done.seconds:.1f} s",
     )
-    return done
 
 
 def _show_plan(opened: Fleet, to: str | None, accept_broken_seal: str) -> None:

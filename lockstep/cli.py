@@ -86,6 +86,7 @@ def main() -> None:
     import signal
 
     from lockstep import terminal
+    from lockstep.operations.lastly import told_first
 
     # A rollout that a scheduler or a pipeline ends takes its canary back, as after Ctrl-C.
     signal.signal(signal.SIGTERM, interrupt)
@@ -93,10 +94,12 @@ def main() -> None:
     # Azure's libraries print a line of their own for each error that is raised, and reported, anyway.
     logging.getLogger("azure").setLevel(logging.ERROR + 1)
     try:
-        command_line()()
-    except LockstepError as error:
-        terminal.show_error(error, as_json=options.json)
-        sys.exit(error.exit_status)
+        with told_first():
+            try:
+                command_line()()
+            except LockstepError as error:
+                terminal.show_error(error, as_json=options.json)
+                sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
 

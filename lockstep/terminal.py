@@ -148,6 +148,8 @@ def _say(colour: str, line: str) -> None:
 def emit(answer: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
+    with contextlib.suppress(BrokenPipeError):  # who waits for it need not wait for what comes after it
+        sys.stdout.flush()
 
 
 def show_error(error: LockstepError, *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 An operation leaves `<operation>.intent` and `<operation>.outcome`; one that was refused before it began leaves
 `<operation>.refused`. Entries of steps inside an operation (each shift of traffic, each verdict) name it in `within`.
-When an operation has ended the clouds' copies of the ledger are brought up to it.
+When an operation has ended the clouds' copies of the ledger are brought up to it, after its result was told.
 
 An operation whose intent cannot be written is refused before it changes anything. Not so what takes a bad version away,
 and nothing that has begun: there the entry waits in the ledger's spool, and the work goes on.
@@ -15,12 +15,14 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Final
 
 from lockstep.errors import LockstepError, OvertakenError
 from lockstep.operations.copies import copy_ledger
 from lockstep.operations.fencing import announced, fence
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.lastly import lastly
 from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
@@ -77,7 +79,8 @@ def record(
             entry = _append(fleet, f"{event}/outcome", f"{operation}.outcome", result)
         # Not within another operation, where the next step may be urgent; and not of what waits in the spool.
         if not _WITHIN.get() and entry.number >= 0:
-            keep_copies(fleet)
+            about = fleet.ledger.database.name, tuple(cloud.name for cloud in fleet.clouds)
+            lastly(about, partial(keep_copies, fleet))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import sys
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
+from typing import Any
 
 import jsonschema
 import obstore
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from lockstep import terminal
 from lockstep.commands.options import complete_model, options
+from lockstep.operations import journal
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK
 from tests.contract.clouds import eventually, open_store
 from tests.integration.deployed import Deployed, lockstep
@@ -210,6 +212,23 @@ def test_deploy_and_rollback_with_live_traffic(deployed: Deployed) -> None:
     assert back.document["digest"] == deployed.v2.digest
     assert "alert 4711" in deployed.fleet.registry.tags(deployed.v3)[CONDEMNED_TAG]
     assert deployed.answers() == deployed.everywhere(deployed.v2)
+
+
+def test_a_rollback_is_told_before_the_ledger_is_copied(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    copy = journal.copy_ledger
+
+    def copying(*asked: Any) -> Any:
+        told.append(getattr(sys.stdout, "getvalue", str)())
+        return copy(*asked)
+
+    monkeypatch.setattr(journal, "copy_ledger", copying)
+    with deployed.control.during("azure", "down"):
+        split = lockstep("rollback", deployed.model, "--json", config=deployed.config)
+    done = lockstep("rollback", deployed.model, "--json", config=deployed.config)
+    assert (split.status, done.status) == (6, 0)
+    assert told == [split.out, done.out]
+    assert (split.document["exit_status"], done.document["target"]) == (6, "1")
 
 
 def test_ctrl_c_during_a_canary_takes_it_back(deployed: Deployed, tmp_path: Path) -> None:

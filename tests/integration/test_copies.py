@@ -25,6 +25,7 @@ from lockstep.operations.comparison import CopyCheck, compare_copies
 from lockstep.operations.copies import copy_ledger
 from lockstep.operations.fleet import Event, Fleet, open_fleet
 from lockstep.operations.journal import record
+from lockstep.operations.lastly import told_first
 from lockstep.stores.keys import create_keys
 from lockstep.stores.ledger import Ledger
 from tests.integration.fleets import configure, unique
@@ -117,6 +118,13 @@ def test_an_operation_that_fails_is_copied_too_and_fails_as_it_did(scene: Scene)
     with pytest.raises(ForkError, match="for a test"), record(scene.fleet(), "rehearsal", None):
         raise ForkError("for a test")
     assert scene.sizes() == everywhere(scene, 2)
+
+
+def test_copies_are_made_after_the_result_was_told_with_all_that_came_until_then(scene: Scene) -> None:
+    with told_first():
+        scene.act(2)
+        assert scene.sizes() == everywhere(scene, None)
+    assert scene.sizes() == everywhere(scene, 4)
 
 
 def test_a_cloud_that_is_down_is_named_stops_nothing_and_is_caught_up(scene: Scene) -> None:
