@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from lockstep.errors import RefusedError
 from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.journal import record, refusals
+from lockstep.operations.journal import note, record, refusals
 from lockstep.operations.lease import writing
 from lockstep.operations.owed import settle
 from lockstep.operations.reasons import checked_reason
+from lockstep.operations.unfinished import LOOK_BACK
 from lockstep.rules.known_good import fallback_after_rollback
 from lockstep.rules.state import CONDEMNED_TAG, FALLBACK, FleetState, ModelRecord, Version
 
@@ -27,6 +28,7 @@ class Condemned:
 def condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
     """Mark the version as one that must not serve; done twice it is done once, with the newer reason.
 
+    One that was killed goes on, with the newer reason as well.
     Raises RefusedError for one that serves, or may: what serves is taken away by a rollback, which condemns it.
     """
     reason = checked_reason(reason, needed=True)
@@ -41,11 +43,13 @@ def _condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
         _refuse_serving(version, known, fleet.observe())
     old = known.desired.fallback
     fallback = old
-    with record(fleet, "condemn", version, reason=reason) as outcome:
+    with record(fleet, "condemn", version, _begun(fleet, "condemn", version), reason=reason) as outcome:
         fleet.registry.tag(version, CONDEMNED_TAG, reason)
         if old is not None and old.digest == version.digest:
             fallback = _next(fleet, known, version)
-        outcome.update(condemned={version.digest: reason}, fallback=fallback.digest if fallback else None)
+        outcome.update(
+            condemned={version.digest: reason}, reason=reason, fallback=fallback.digest if fallback else None
+        )
     return Condemned(version, known.of(version).condemned, fallback)
 
 
@@ -59,10 +63,32 @@ def lift(fleet: Fleet, version: Version, reason: str) -> str:
         with refusals(fleet, "lift", version, reason=reason):
             settle(fleet)
             before = fleet.registry.record(fleet.model).of(version).condemned
-        with record(fleet, "lift", version, reason=reason, was=before) as outcome:
+        with record(fleet, "lift", version, _begun(fleet, "lift", version), reason=reason, was=before) as outcome:
             fleet.registry.untag(version, CONDEMNED_TAG)
-            outcome.update(lifted=[version.digest])
+            outcome.update(lifted=[version.digest], reason=reason)
     return before
+
+
+def _begun(fleet: Fleet, operation: str, version: Version) -> str:
+    """Event of the same about this version that was announced and never ended, "" for none.
+
+    To be asked under the lease. Whatever else was begun and never ended about it is given up, and closed.
+    """
+    entries = fleet.ledger.entries(fleet.model, last=LOOK_BACK)
+    ended = {str(entry.body.get("intent")) for entry in entries if entry.kind.endswith(".outcome")}
+    left = {
+        entry.event_id.removesuffix("/intent"): entry.kind.removesuffix(".intent")
+        for entry in entries
+        if entry.kind in ("condemn.intent", "lift.intent") and entry.body.get("digest") == version.digest
+    }
+    left = {event: what for event, what in left.items() if event not in ended}
+    ours = [event for event, what in left.items() if what == operation][-1:]
+    for event, what in left.items():
+        if event not in ours:
+            told = f"given up: a {operation} of the version was asked for before this had ended"
+            body = {"version": version.label, "digest": version.digest, "intent": event, "error": told}
+            note(fleet, f"{what}.outcome", body, f"{event}/outcome")
+    return ours[0] if ours else ""
 
 
 def _next(fleet: Fleet, known: ModelRecord, version: Version) -> Version | None:

@@ -1,4 +1,4 @@
-"""What nobody should have to wait for: done at once, or after the result was told where the caller says when that is."""
+"""What nobody should have to wait for: done at once, or after the result where the caller says when that is told."""
 
 from __future__ import annotations
 

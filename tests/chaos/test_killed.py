@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.operations.condemn import condemn, lift
 from lockstep.operations.reconcile import reconcile
 from lockstep.operations.rollback import rollback
-from lockstep.rules.state import CHALLENGER, CONDEMNED_TAG, Version
+from lockstep.operations.status import status
+from lockstep.rules.deeds import text
+from lockstep.rules.state import CHALLENGER, CONDEMNED_TAG, FALLBACK, Version
 from lockstep.rules.traffic import TrafficSplit
 from tests.chaos.killing import NEVER, Ended, Killer
 from tests.chaos.seed import SEED, drawn
@@ -124,6 +127,43 @@ def test_a_reconcile(deployed: Deployed, killer: Killer, at: int, way: str) -> N
         assert ended.killed
         reconciled(deployed)
         check(deployed, deployed.v2, since)
+
+
+@pytest.mark.parametrize("way", ["rerun", "the other"])
+def test_condemning_and_lifting(deployed: Deployed, killer: Killer, way: str) -> None:
+    """At every boundary of each, in turn; the other decision settles it as well."""
+    fleet, v1 = deployed.fleet, deployed.v1
+    known, kills = size(deployed), 0
+    for operation, boundaries in (("condemn", 4), ("lift", 3)):
+        for at in range(1, boundaries + 1):
+            lift(fleet, v1, "from the beginning")
+            if operation == "condemn":
+                fleet.registry.set_alias(v1, FALLBACK)
+            else:
+                condemn(fleet, v1, "from the beginning")
+            ended = killer.run(deployed.config, deployed.model, operation, v1.label, at)
+            with told(ended):
+                assert (ended.killed, ended.boundaries) == (True, at)
+                kills += f"after ledger {operation}.intent" in ended.passed
+                assert unfinished(deployed) == [operation] * (at > 1)
+                condemned = (operation == "condemn") is (way == "rerun")
+                (condemn if condemned else lift)(fleet, v1, "once more")
+                assert unfinished(deployed) == []
+                assert fleet.registry.tags(v1).get(CONDEMNED_TAG, "") == ("once more" if condemned else "")
+                assert not condemned or fleet.registry.alias(deployed.model, FALLBACK) is None
+    assert not killer.run(deployed.config, deployed.model, "lift", v1.label).error
+    ends = [
+        entry.body for kind in ("condemn.", "lift.") for entry in of_kind(entries_since(deployed, known, kind), kind)
+    ]
+    events = [text(body, "intent") for body in ends if "intent" in body]
+    assert len(events) == len(set(events)), "each ends once"
+    assert sum(text(body, "error").startswith("given up") for body in ends) == (0 if way == "rerun" else kills)
+
+
+def unfinished(deployed: Deployed) -> list[str]:
+    """Operations that the status names so."""
+    warnings = status(deployed.fleet).warnings
+    return [one.split()[1] for one in warnings if one.startswith("unfinished: ")]
 
 
 def make_a_mess(deployed: Deployed) -> None:

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from lockstep import terminal
 from lockstep.commands.options import complete_model, options
-from lockstep.operations import journal
+from lockstep.operations.copies import copy_ledger
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK
 from tests.contract.clouds import eventually, open_store
 from tests.integration.deployed import Deployed, lockstep
@@ -216,13 +216,12 @@ def test_deploy_and_rollback_with_live_traffic(deployed: Deployed) -> None:
 
 def test_a_rollback_is_told_before_the_ledger_is_copied(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    copy = journal.copy_ledger
 
     def copying(*asked: Any) -> Any:
         told.append(getattr(sys.stdout, "getvalue", str)())
-        return copy(*asked)
+        return copy_ledger(*asked)
 
-    monkeypatch.setattr(journal, "copy_ledger", copying)
+    monkeypatch.setattr("lockstep.operations.journal.copy_ledger", copying)
     with deployed.control.during("azure", "down"):
         split = lockstep("rollback", deployed.model, "--json", config=deployed.config)
     done = lockstep("rollback", deployed.model, "--json", config=deployed.config)

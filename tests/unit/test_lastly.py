@@ -31,8 +31,12 @@ def test_an_error_is_told_first_and_stays_what_it_is(error: BaseException) -> No
         done.append("copied")
         raise KeyboardInterrupt
 
-    with pytest.raises(type(error)), told_first():
-        lastly("a", impatient)
-        done.append("told")
-        raise error
+    def end() -> None:
+        with told_first():
+            lastly("a", impatient)
+            done.append("told")
+            raise error
+
+    with pytest.raises(type(error)):
+        end()
     assert done == ["told", "copied"]
