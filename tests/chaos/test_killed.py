@@ -152,10 +152,8 @@ def test_condemning_and_lifting(deployed: Deployed, killer: Killer, way: str) ->
                 assert fleet.registry.tags(v1).get(CONDEMNED_TAG, "") == ("once more" if condemned else "")
                 assert not condemned or fleet.registry.alias(deployed.model, FALLBACK) is None
     assert not killer.run(deployed.config, deployed.model, "lift", v1.label).error
-    ends = [
-        entry.body for kind in ("condemn.", "lift.") for entry in of_kind(entries_since(deployed, known, kind), kind)
-    ]
-    events = [text(body, "intent") for body in ends if "intent" in body]
+    ends = [entry.body for entry in entries_since(deployed, known) if entry.kind in ("condemn.outcome", "lift.outcome")]
+    events = [text(body, "intent") for body in ends]
     assert len(events) == len(set(events)), "each ends once"
     assert sum(text(body, "error").startswith("given up") for body in ends) == (0 if way == "rerun" else kills)
 
