@@ -40,13 +40,13 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-#: Tests of such a folder share a server that is too dear to be started by several workers.
-ON_ONE_WORKER = "tests/integration/flows/"
+#: Tests of such a folder share what is too dear to be started by several workers: a server, an endpoint.
+ON_ONE_WORKER = ("tests/integration/flows/", "tests/contract/sandbox_aws/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, so that the workers end together."""
-    order = (ON_ONE_WORKER, "tests/chaos/", "tests/integration/", "tests/contract/", "tests/")
+    order = ("tests/integration/flows/", "tests/chaos/", "tests/integration/", "tests/contract/", "tests/")
     items.sort(key=lambda item: next(which for which, start in enumerate(order) if item.nodeid.startswith(start)))
 
 
@@ -61,7 +61,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            return ON_ONE_WORKER if nodeid.startswith(ON_ONE_WORKER) else nodeid.partition("::")[0]
+            shared = (folder for folder in ON_ONE_WORKER if nodeid.startswith(folder))
+            return next(shared, nodeid.partition("::")[0])
 
     config.option.loadscopereorder = False  # by the number of tests, which says nothing of their length
     return ByFile(config, log)
