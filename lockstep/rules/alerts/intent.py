@@ -47,7 +47,7 @@ class Intent:
     named it. `to` names the version to go to, "" for the newest that is known to be good. `cloud` is where the trouble
     was seen, "" for anywhere: all clouds are taken back together all the same. `alerts` counts those that were folded
     into it, duplicates left out. `began` and `ended` are Unix seconds, `ended` 0.0 while it is open. `told` is what
-    came of it, for people. `urgent` says that a person is called.
+    came of it, for people. `urgent` says that a person is called, `moved` that a rollback was carried out for it.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Intent:
     asked: str = ""
     to: str = ""
     urgent: bool = False
+    moved: bool = False
 
     @property
     def open(self) -> bool:

@@ -1,0 +1,160 @@
+"""One incident is one intent, however many alerts tell of it: whether a wish starts one, joins one, or nothing.
+
+- Alerts of one model and version within the incident window join one intent. They may raise what it does, never lower
+  it: notify < hold < rollback-if-confirmed < rollback.
+- RESOLVED starts nothing.
+- After a rollback a cool-down: no alert rolls the model back again before its end; people are called instead.
+- So many rollbacks of one model in the flapping window, and the next wish for one holds the model and calls a person.
+- A person's wish knows no pause: it only joins what is under way to the same end.
+
+No I/O and no clock: what happened before comes as intents, the newest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lockstep.rules.alerts.intent import Action, Intent, State
+
+#: Seconds after which an alert that still comes has something that failed, or found nothing, tried once more.
+AGAIN: Final = 60.0
+#: What ended without changing what serves: a stronger alert, or a later one, takes it up again.
+WITHOUT_CHANGE: Final = (State.NOTIFIED, State.HELD, State.NOT_CONFIRMED, State.FAILED)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a model may be rolled back by alerts; seconds, and a number of rollbacks. See AgentSettings."""
+
+    incident_window: float = 900.0
+    cool_down: float = 600.0
+    flapping_window: float = 6 * 3600.0
+    flapping_rollbacks: int = 2
+
+    @property
+    def memory(self) -> float:
+        """Seconds for which intents matter."""
+        return max(self.incident_window, self.cool_down, self.flapping_window)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one alert, or a person, asks. `version` is as they named it, "" for whatever serves."""
+
+    model: str
+    version: str
+    action: Action
+    resolved: bool = False
+    person: bool = False
+    to: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A new intent; `told` says why it does less than was asked."""
+
+    action: Action
+    urgent: bool = False
+    told: str = ""
+
+
+@dataclass(frozen=True)
+class Join:
+    """It belongs to an intent, whose action is `action` from now on; `again` has one that ended taken up again."""
+
+    intent: str
+    action: Action
+    again: bool = False
+    urgent: bool = False
+    told: str = ""
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Nothing is started; `intent` is the one that it tells of, "" for none."""
+
+    intent: str
+    told: str
+
+
+Decision = Start | Join | Nothing
+
+
+def decide(wish: Wish, past: Sequence[Intent], pace: Pace, now: float) -> Decision:
+    """What a wish comes to; `past` are the model's intents that are open or matter still, the newest first."""
+    mine = [one for one in past if one.model == wish.model and same_version(wish.version, one)]
+    if wish.resolved:
+        told = next((one.id for one in mine if one.open or now - _last(one) <= pace.incident_window), "")
+        return Nothing(told, "it is over, says its sender; that starts nothing")
+    if wish.person:
+        return _asked(wish, mine)
+    allowed = _allowed(wish, [one for one in past if one.model == wish.model], mine, pace, now)
+    for one in mine:
+        joined = _join(wish, one, allowed, pace, now)
+        if joined is not None:
+            return joined
+    return allowed
+
+
+def same_version(asked: str, intent: Intent) -> bool:
+    """Whether what was asked for may be the intent's version: who names none means what serves."""
+    if not asked or not (intent.version or intent.asked):
+        return True
+    text = asked.removeprefix("@")
+    return text in (intent.asked.removeprefix("@"), intent.version) or (
+        len(text) >= 8 and intent.version.startswith(text)
+    )
+
+
+def _last(one: Intent) -> float:
+    return max(one.began, one.ended)
+
+
+def _asked(wish: Wish, mine: Sequence[Intent]) -> Decision:
+    for one in mine:
+        # What confirms is told to go ahead; what holds or notifies is another matter.
+        if one.open and one.to == wish.to and one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength:
+            return Join(one.id, Action.ROLLBACK)
+    return Start(Action.ROLLBACK)
+
+
+def _allowed(wish: Wish, past: Sequence[Intent], mine: Sequence[Intent], pace: Pace, now: float) -> Start:
+    """What may be started now for the wish: flapping and cool-down make less of a rollback."""
+    if wish.action.strength < Action.ROLLBACK_IF_CONFIRMED.strength:
+        return Start(wish.action)
+    under_way = [one for one in past if one.open and one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength]
+    if under_way and under_way[0] in mine:
+        return Start(wish.action)  # it joins that one
+    moved = [one for one in past if one.moved]
+    counted = [one for one in moved if now - _last(one) < pace.flapping_window]
+    if len(counted) >= pace.flapping_rollbacks:
+        told = (
+            f"{wish.model} was rolled back {len(counted)} times within {pace.flapping_window / 3600:.3g} h: it is held, "
+            "and a person must look"
+        )
+        return Start(Action.HOLD, urgent=True, told=told)
+    newest = max((_last(one) for one in moved), default=None)
+    if under_way or (newest is not None and now - newest < pace.cool_down):
+        told = f"{wish.model} has just been rolled back: no alert does that again within {pace.cool_down:.0f} s"
+        return Start(Action.NOTIFY, urgent=True, told=told)
+    return Start(wish.action)
+
+
+def _join(wish: Wish, one: Intent, allowed: Start, pace: Pace, now: float) -> Join | None:
+    """How the wish joins that intent; None when it is another matter, or another incident by now."""
+    stronger = allowed.action.strength > one.action.strength
+    action = allowed.action if stronger else one.action
+    if one.open:
+        return Join(one.id, action, urgent=allowed.urgent, told=allowed.told)
+    since = now - _last(one)
+    if since > pace.incident_window:
+        return None
+    if one.state not in WITHOUT_CHANGE and one.moved:
+        cooling = since < pace.cool_down or (wish.version and same_version(wish.version, one))
+        return Join(one.id, one.action) if cooling else None
+    weaker = allowed.action.strength < one.action.strength
+    failed = one.state in (State.NOT_CONFIRMED, State.FAILED, State.DONE)
+    again = stronger or (failed and not weaker and since >= AGAIN)
+    return Join(one.id, action, again=again, urgent=allowed.urgent, told=allowed.told)
