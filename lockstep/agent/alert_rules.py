@@ -16,13 +16,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lockstep.agent.source_settings import SourceSettings
+from lockstep.agent.written_secrets import written_secrets
 from lockstep.config import parse_as
 from lockstep.errors import ConfigError
 from lockstep.rules.alerts.intent import Action
+from lockstep.rules.alerts.routing import PLACE, Rule
 
 HINT: Final = "`lockstep alerts test FILE` shows what a sample of an alert would do"
+
+
+def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 class RuleSettings(BaseModel):
@@ -41,14 +49,32 @@ class RuleSettings(BaseModel):
     cloud: Annotated[str, Field(description="Where the trouble was seen; anywhere when left out.")] = ""
     action: Annotated[Action, Field(description="What the alert starts.")] = Action.NOTIFY
 
+    @model_validator(mode="after")
+    def _has_a_target(self) -> RuleSettings:
+        if self.action is not Action.NOTIFY and not self.model:
+            raise ValueError(f"a rule whose action is {self.action.value} says which model: model: NAME")
+        for template in (self.model, self.version, self.cloud):
+            if "{" in PLACE.sub("", template) or "}" in PLACE.sub("", template):
+                raise ValueError(f"{template!r} is no template: {{labels.model}} stands for a field of the alert")
+        return self
+
+    def as_rule(self, name: str) -> Rule:
+        """The rule as it decides, called `name` if it has no name of its own."""
+        when = {key: _several(patterns) for key, patterns in self.when.items()}
+        return Rule(self.name or name, _several(self.source), when, self.model, self.version, self.cloud, self.action)
+
 
 class AlertRules(BaseModel):
     """The whole file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: Annotated[Mapping[str, Mapping[str, object]], Field(description="Who may send alerts, by name.")] = {}
+    sources: Annotated[Mapping[str, SourceSettings], Field(description="Who may send alerts, by name.")] = {}
     rules: Annotated[tuple[RuleSettings, ...], Field(description="What alerts start; the first that fits.")] = ()
+
+    def as_rules(self) -> tuple[Rule, ...]:
+        """The rules as they decide; one without a name is told of by its number, from 1."""
+        return tuple(one.as_rule(f"rule {number}") for number, one in enumerate(self.rules, 1))
 
 
 def load_alert_rules(path: Path, environment: Mapping[str, str] | None = None) -> AlertRules:
@@ -62,5 +88,13 @@ def load_alert_rules(path: Path, environment: Mapping[str, str] | None = None) -
 
 
 def parse_alert_rules(text: str, source: str, environment: Mapping[str, str]) -> AlertRules:
-    """The rules in `text`; `source` names it in errors."""
-    return parse_as(AlertRules, text, source, environment, HINT)
+    """The rules in `text`; `source` names it in errors. A secret that stands in the file itself is refused."""
+    rules = parse_as(AlertRules, text, source, environment, HINT)
+    raw = yaml.safe_load(text)
+    for path in written_secrets(raw.get("sources") or {}):
+        key = ".".join(map(str, ("sources", *path)))
+        raise ConfigError(
+            f"{source}: {key}: a secret stands in the file",
+            hint='write "${NAME}" in its place and put the secret into that environment variable',
+        )
+    return rules

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from lockstep.agent import inbox, outbox
 from lockstep.agent.alert_rules import AlertRules
+from lockstep.agent.fleets import WarmFleets
+from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.inbox import Received, key_of
+from lockstep.agent.notice import Notice, Receiver, of_intent
+from lockstep.agent.notices import receivers as configured_receivers
+from lockstep.agent.outbox import Outbox
+from lockstep.agent.scribe import Scribe
+from lockstep.agent.workers import Workers
 from lockstep.config import Config
+from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
-from lockstep.rules.alerts.alert import Alert
-from lockstep.rules.alerts.intent import Intent
+from lockstep.operations.reasons import LONGEST, checked_reason
+from lockstep.rules.alerts.alert import Alert, Status
+from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Pace, Start, Wish, decide
+from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.routing import Route, route
+from lockstep.rules.event_names import ALERT_RECEIVED
+from lockstep.stores.keys import load_keys
+from lockstep.stores.ledger import open_ledger
 
 
 @dataclass(frozen=True)
@@ -22,19 +42,70 @@ class Accepted:
 
 
 class Desk:
-    """Takes alerts, decides, and carries out; `fleets` opens a model's fleet (by default as configured)."""
+    """Takes alerts, decides, and carries out; `fleets` opens a model's fleet (by default as configured, kept warm).
 
-    def __init__(self, config: Config, rules: AlertRules, *, fleets: Callable[[str], Fleet] | None = None) -> None:
+    `receivers` are told of intents and their ends (by default as configured).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rules: AlertRules,
+        *,
+        fleets: Callable[[str], Fleet] | None = None,
+        receivers: Sequence[Receiver] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        settings = config.agent
         self.config = config
         self.rules = rules
-        self._fleets = fleets
+        self.pace = Pace(
+            settings.incident_window, settings.cool_down, settings.flapping_window, settings.flapping_rollbacks
+        )
+        self.fleet: Callable[[str], Fleet] = fleets or WarmFleets(config)
+        self._rules = rules.as_rules()
+        self._models = clouds_of(config)
+        self._clock = clock
+        self._receivers = tuple(configured_receivers(settings) if receivers is None else receivers)
+        self._database = GroupCommit(config.inbox, inbox.SCHEMA, self._committed)
+        self._outbox = Outbox(self._database, self._receivers, clock)
+        self._workers = Workers(
+            self._database,
+            self.fleet,
+            self._receivers,
+            self.pace,
+            window=settings.confirm_window,
+            patience=settings.confirm_patience,
+            leading=self._lead,
+            clock=clock,
+        )
+        ledger = open_ledger(config.ledger, load_keys(config.keys, config.ledger.origin))
+        self._scribe = Scribe(
+            self._database, ledger, settings.keep_days * 86400, urgent=lambda: bool(self._workers.running)
+        )
+
+    # -- taking in -------------------------------------------------------------------------------------------------
 
     def accept(self, source: str, alerts: Sequence[Alert], body: bytes, at: float) -> Accepted:
         """Keep the alerts of one authentic delivery, and what they start; durable on return, asks nothing of a network.
 
         Raises RetryLaterError, with nothing kept, while the inbox cannot be written or is behind: answer 503.
         """
-        raise NotImplementedError
+        digest = hashlib.sha256(body).hexdigest()
+        routed = [(alert, route(alert, self._rules, self._models)) for alert in alerts]
+
+        def keep(connection: sqlite3.Connection) -> Accepted:
+            intents: dict[str, None] = {}
+            duplicates = 0
+            for alert, way in routed:
+                known = inbox.known(connection, key_of(alert))
+                duplicates += known is not None
+                answer = self._take(connection, alert, way, digest, at) if known is None else known
+                if answer:
+                    intents[answer] = None
+            return Accepted(tuple(intents), len(routed) - duplicates, duplicates)
+
+        return self._database.write(keep)
 
     def ask_rollback(self, model: str, to: str | None, reason: str, actor: str, leaving: str = "") -> Intent:
         """A person's rollback: kept as an alert's is, and begun at once, whatever cool-down says.
@@ -42,20 +113,145 @@ class Desk:
         `leaving` is the digest that the person saw serving. Raises NotFoundError for a model that is not configured,
         RefusedError for a reason that is none, RetryLaterError as `accept`.
         """
-        raise NotImplementedError
+        self.config.model(model)
+        reason = checked_reason(reason, needed=True)
+        now = self._clock()
+        wish = Wish(model, leaving, Action.ROLLBACK, person=True, to=to or "")
+
+        def keep(connection: sqlite3.Connection) -> Intent:
+            past = inbox.past_intents(connection, model, now - self.pace.memory)
+            decision = decide(wish, past, self.pace, now)
+            new = Intent(
+                str(uuid.uuid4()), model, "", "", Action.ROLLBACK, State.ACCEPTED, reason, actor, 0, now,
+                asked=leaving, to=to or "",
+            )  # fmt: skip
+            found = self._settle(connection, decision, new, now)
+            assert found is not None
+            return found
+
+        return self._database.write(keep)
+
+    def tell(self, notice: Notice) -> None:
+        """Have everyone told who wants it: what the agent learns otherwise, such as an approval that is wanted."""
+        self._database.write(lambda connection: outbox.put(connection, notice, self._receivers))
+
+    # -- looking ---------------------------------------------------------------------------------------------------
 
     def intents(self, last: int = 50) -> tuple[Intent, ...]:
         """The newest intents, the newest first."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            return inbox.newest_intents(connection, last)
 
     def intent(self, intent_id: str) -> Intent | None:
         """The intent of that id."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            return inbox.find_intent(connection, intent_id)
+
+    def backlog(self) -> Mapping[str, int]:
+        """For metrics: `unrecorded_alerts`, `open_intents`, `waiting_notices`, `dead_letters`."""
+        with self._database.reading() as connection:
+            return inbox.backlog(connection)
+
+    def problems(self) -> tuple[str, ...]:
+        """Why the agent is not ready, in sentences; none when it is. Writes to the inbox, to see that it can."""
+        found = [self._scribe.problem] if self._scribe.problem else []
+        try:
+            self._database.write(lambda connection: None, patience=2.0)
+        except LockstepError as error:
+            found.append(error.reason)
+        return tuple(found)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process carries out what is accepted; another one on the same inbox may."""
+        return self._workers.leads
+
+    # -- running ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to carry out, with what was accepted before a kill; returns at once."""
-        raise NotImplementedError
+        self._workers.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Take up nothing more, and wait for what runs; what does not end in time goes on after the next start."""
-        raise NotImplementedError
+        deadline = time.monotonic() + timeout
+        self._workers.stop(timeout)
+        self._scribe.stop(max(0.5, deadline - time.monotonic()))
+        self._outbox.stop(max(0.5, deadline - time.monotonic()))
+        self._database.close()
+
+    def _lead(self) -> None:
+        """One process records and tells: the one that carries out."""
+        self._scribe.start()
+        self._outbox.start()
+
+    def _committed(self) -> None:
+        self._workers.wake()
+        self._scribe.wake()
+        self._outbox.wake()
+
+    # -- inside a transaction --------------------------------------------------------------------------------------
+
+    def _take(self, connection: sqlite3.Connection, alert: Alert, way: Route, digest: str, at: float) -> str:
+        """Keep one new alert and what follows from it; the intent's id, "" for none."""
+        # What is about no model is told once for each thing that it says.
+        about = way.version if way.model else f"{alert.source}: {alert.title}"[: inbox.KEPT]
+        wish = Wish(way.model, about, way.action, resolved=alert.status is Status.RESOLVED)
+        past = inbox.past_intents(connection, way.model, at - self.pace.memory)
+        decision = decide(wish, past, self.pace, at)
+        reason = " ".join(f"{alert.source}: {alert.title or alert.id}".split())[:LONGEST]
+        new = Intent(
+            str(uuid.uuid4()), way.model, "", way.cloud, way.action, State.ACCEPTED, reason, f"alert:{alert.source}",
+            1, at, told=way.told, asked=about,
+        )  # fmt: skip
+        settled = self._settle(connection, decision, new, at)
+        answer = settled.id if settled is not None else decision.intent if isinstance(decision, Nothing) else ""
+        told = "; ".join(one for one in (way.told, decision.told) if one)
+        kept = Received(
+            key=key_of(alert),
+            source=alert.source,
+            id=alert.id,
+            incident=alert.incident,
+            status=alert.status.value,
+            title=alert.title,
+            severity=alert.severity,
+            model=way.model,
+            rule=way.rule,
+            told=told,
+            body=digest,
+            intent=answer,
+            since=alert.at,
+            at=at,
+        )
+        inbox.keep_alert(connection, kept)
+        data = {"intent": answer, "model": way.model, "source": alert.source, "status": alert.status.value}
+        outbox.put(connection, Notice(ALERT_RECEIVED, reason, told, way.model, at, data=data), self._receivers)
+        return answer
+
+    def _settle(self, connection: sqlite3.Connection, decision: Decision, new: Intent, at: float) -> Intent | None:
+        """Carry a decision into the inbox; the intent as it is now."""
+        match decision:
+            case Nothing():
+                return None
+            case Start(action, urgent, told):
+                intent = replace(new, action=action, urgent=urgent, told=told or new.told)
+                inbox.add_intent(connection, intent)
+            case Join(joined, action, again, urgent, told):
+                before = inbox.find_intent(connection, joined)
+                assert before is not None
+                intent = inbox.folded(before, action, urgent=urgent)
+                if again:
+                    intent = replace(intent, state=State.ACCEPTED, began=at, ended=0.0, told=told)
+                if not again and intent.action is before.action and intent.urgent == before.urgent:
+                    inbox.put_intent(connection, intent)
+                    return intent
+        if intent.action is Action.NOTIFY and intent.open:
+            intent = replace(intent, state=State.NOTIFIED, ended=at)
+        inbox.put_intent(connection, intent)
+        outbox.put(connection, of_intent(intent, at), self._receivers)
+        return intent
+
+
+def clouds_of(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """Every configured model with the clouds of its fleet."""
+    return {name: config.fleets[model.fleet].clouds for name, model in config.models.items()}

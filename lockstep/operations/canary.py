@@ -16,6 +16,7 @@ from lockstep.errors import (
 from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.hold import refuse_held
 from lockstep.operations.intact import accept_or_refuse, record_problems, seal_problems
 from lockstep.operations.journal import record, refusals, slots, traffic
 from lockstep.operations.late import follow, follow_when_ended
@@ -68,6 +69,7 @@ def canary_deploy(
 
 def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_broken_seal: str) -> Rollout:
     with refusals(fleet, "canary_deploy", version):
+        refuse_held(fleet)
         settle(fleet)
         accepted = check_deployable(fleet, version, accept_broken_seal)
         fleet = with_probe(fleet, version)

@@ -56,7 +56,7 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
     measured = fleet.look_at_each("measure", lambda cloud: cloud.measure(fleet.model, since, until))
     metrics = tuple(slot for outcome in measured for slot in outcome.value or ())
     outcomes, silent = _read_outcomes(fleet, since, until)
-    verdict = judge_alone(_observed(champion, metrics, outcomes), settings.limits())
+    verdict = judge_alone(observed_of(champion, metrics, outcomes), settings.limits())
     warnings = [
         f"{outcome.cloud}: no metrics: {outcome.error.reason}" for outcome in measured if outcome.error is not None
     ]
@@ -95,13 +95,14 @@ def _read_outcomes(fleet: Fleet, since: datetime, until: datetime) -> tuple[tupl
         return (), [f"no outcomes: {error}"]
 
 
-def _observed(champion: Version, metrics: Sequence[SlotMetrics], outcomes: Sequence[OutcomeCount]) -> list[Observed]:
+def observed_of(version: Version, metrics: Sequence[SlotMetrics], outcomes: Sequence[OutcomeCount]) -> list[Observed]:
+    """What was counted of one version, by cloud, as its judge takes it."""
     counted: dict[str, tuple[int, int]] = {}
     for count in outcomes:  # a source may name one version in two ways: by its label and by its digest
-        if count.is_of(champion):
+        if count.is_of(version):
             total, bad = counted.get(count.cloud, (0, 0))
             counted[count.cloud] = (total + count.total, bad + count.bad)
-    served = {slot.cloud: slot for slot in metrics if slot.slot == champion.slot}
+    served = {slot.cloud: slot for slot in metrics if slot.slot == version.slot}
     observed = []
     for cloud in sorted({*counted, *served}):
         slot = served.get(cloud)

@@ -20,6 +20,7 @@ from lockstep.errors import (
 from lockstep.operations.aliases import delete_alias, set_alias
 from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.hold import raise_if_held
 from lockstep.operations.journal import note, record, slots
 from lockstep.operations.known_good import grant_if_earned
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic
@@ -112,7 +113,7 @@ class Promotion:
     @cached_property
     def _watch(self) -> Watch:
         """Sees everything from the first shift on."""
-        return Watch(self._fleet, self._stable, self._canary, self.guard)
+        return Watch(self._fleet, self._stable, self._canary, self._go_on)
 
     def _flip(self, clouds: tuple[str, ...], tell: Tell) -> None:
         *steps, last = self._stages
@@ -127,15 +128,20 @@ class Promotion:
 
     def _commit(self) -> None:
         self._judge(self._watch, self._stages[-1])
-        self.guard()
+        self._go_on()
         self._promote()
 
     def _shift(self, stage: Stage) -> SwitchResult:
-        self.guard()
+        self._go_on()
         self._fleet.say(f"canary {self._canary}: {stage.title}")
         target = Target((self._stable, self._canary), stage.splits(self._stable.slot, self._canary.slot))
         shifts = plan_changes(target, self._fleet.observe()).shifts
         return shift_traffic(self._fleet, shifts, [self._stable, self._canary], f"canary: {stage.title}")
+
+    def _go_on(self) -> None:
+        """Raise when the rollout must not go on: it was overtaken, or the model is held."""
+        self.guard()
+        raise_if_held(self._fleet)
 
     def _judge(self, watch: Watch, stage: Stage) -> None:
         report = watch.stage(stage)

@@ -32,7 +32,8 @@ class Rollback:
     """What a rollback did. `seconds` runs from the call to the last cloud verified; `left` are condemned now.
 
     `first` is the rollback that was running already and that did all of it; this one waited and verified.
-    `owed` is what MLflow could not be told, and will be when it answers.
+    `owed` is what MLflow could not be told, and will be when it answers. `needless` says why nothing was done: what
+    was to be left serves no more.
     """
 
     target: Version
@@ -44,6 +45,7 @@ class Rollback:
     seconds: float
     first: First | None = None
     owed: tuple[str, ...] = ()
+    needless: str = ""
 
 
 def rollback(
@@ -53,33 +55,56 @@ def rollback(
     reason: str = "",
     accept_broken_seal: str = "",
     meanwhile: Meanwhile = Meanwhile.KEEP,
+    leaving: str = "",
+    asked: float = 0.0,
 ) -> Rollback:
     """Put every cloud on the target, read back and probed; condemns the versions that are left behind.
 
     `to` is a version, or a text that names one. Already there: verifies, and says so. One that was begun and killed is
-    finished. `meanwhile` says what serves where the target must be deployed first. Raises SplitError when a cloud could
-    not follow, after the others did, and DeploymentFailedError, with nothing changed, when no cloud could make the
-    target ready.
+    finished. `meanwhile` says what serves where the target must be deployed first.
+
+    `leaving` names the version to get away from, and `asked` is when that was asked for (Unix seconds). Where it serves
+    no more, or without a name another version has become the champion since, nothing is rolled back: what is asked
+    twice goes back once.
+
+    Raises SplitError when a cloud could not follow, after the others did, and DeploymentFailedError, with nothing
+    changed, when no cloud could make the target ready.
     """
     began = time.monotonic()
     reason = checked_reason(reason)
     accept_broken_seal = checked_reason(accept_broken_seal, "the reason to accept a broken seal")
     named = None if isinstance(to, str) else to
-    asked = {"reason": reason, "to": to} if isinstance(to, str) else {"reason": reason}
+    told = {"reason": reason, "to": to} if isinstance(to, str) else {"reason": reason}
 
     def plan() -> tuple[RollbackPlan, Begun | None]:
         begun = unfinished(fleet)
-        with refusals(fleet, "rollback", named, **asked):
-            return plan_rollback(fleet, to or (begun.target if begun else None), accept_broken_seal), begun
+        with refusals(fleet, "rollback", named, **told):
+            # What it leaves was decided when it began.
+            if begun is not None and leaving not in (begun.target.label, begun.target.digest):
+                return plan_rollback(fleet, to or begun.target, accept_broken_seal), begun
+            return plan_rollback(fleet, to, accept_broken_seal, leaving=leaving, asked=asked), begun
 
     with writing(fleet, "rollback", named, urgent=True) as writer:
         planned, begun = plan()
+        if planned.needless:
+            return _needless(fleet, planned, began)
         if writer.take(planned.way.target):  # a rollout wrote until now
             planned, begun = plan()
+            if planned.needless:
+                return _needless(fleet, planned, began)
         if begun is not None and not go_on(fleet, begun, planned.way.target):
             begun = None
         first = _join(fleet, writer, planned, reason, began) if begun is None else None
         return first or _carry_out(fleet, planned, begun, reason, began, meanwhile)
+
+
+def _needless(fleet: Fleet, planned: RollbackPlan, began: float) -> Rollback:
+    fleet.say(f"nothing is rolled back: {planned.needless}")
+    result = SwitchResult({}, {})
+    seconds = time.monotonic() - began
+    return Rollback(
+        planned.way.target, (), planned.plan, planned.before, planned.before, result, seconds, needless=planned.needless
+    )
 
 
 def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, began: float) -> Rollback | None:

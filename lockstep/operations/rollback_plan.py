@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,10 +15,12 @@ from lockstep.operations.intact import accept_or_refuse, seal_problems
 from lockstep.rules.naming import find_version
 from lockstep.rules.plan import Plan, Target, plan_changes
 from lockstep.rules.state import FleetState, Version
-from lockstep.rules.target import Way, choose_way
+from lockstep.rules.target import Way, choose_way, nothing_to_leave
 from lockstep.rules.traffic import TrafficSplit
+from lockstep.stores.ledger import Entry
 
-MOVES: Final = ("rollback", "canary_deploy")  # operations that decide what serves
+PROMOTION: Final = "promote"
+MOVES: Final = ("rollback", "canary_deploy", PROMOTION)  # operations that decide what serves
 JUST_NOW: Final = 900.0  # seconds in which further alerts tell of the incident that was just dealt with
 
 
@@ -27,7 +29,8 @@ class RollbackPlan:
     """Where a rollback would go and what it would change on the clouds that answer; a dry run shows this.
 
     `known` is what it was decided by, to which its commit and its end are written.
-    `accepted` is what the ledger must know of a broken seal of the target that was accepted.
+    `accepted` is what the ledger must know of a broken seal of the target that was accepted. `needless` says why there
+    is nothing to leave: then nothing is to be carried out.
     """
 
     way: Way
@@ -35,15 +38,25 @@ class RollbackPlan:
     before: FleetState
     plan: Plan
     accepted: Mapping[str, object] = field(default_factory=dict)
+    needless: str = ""
 
 
-def plan_rollback(fleet: Fleet, to: Version | str | None = None, accept_broken_seal: str = "") -> RollbackPlan:
+def plan_rollback(
+    fleet: Fleet,
+    to: Version | str | None = None,
+    accept_broken_seal: str = "",
+    *,
+    leaving: str = "",
+    asked: float = 0.0,
+) -> RollbackPlan:
     """Look at MLflow, the clouds and the ledger, and plan; changes nothing.
 
-    `to` is a version, or a text that names one as in `find_version`. Raises NotFoundError when it names none, and
-    RefusedError when there is no known-good version, when the target is condemned or was never replicated, or when its
-    seal does not hold; `accept_broken_seal` is the reason to go on then, if no other version that was known to be good
-    is intact.
+    `to` is a version, or a text that names one as in `find_version`, and so is `leaving`, the one to get away from.
+    Without it what served at the time `asked` (Unix seconds) is, if that is told: what came since is left alone.
+
+    Raises NotFoundError when one of them names none, and RefusedError when there is no known-good version, when the
+    target is condemned or was never replicated, or when its seal does not hold; `accept_broken_seal` is the reason to
+    go on then, if no other version that was known to be good is intact.
     """
     if not fleet.clouds:
         raise RefusedError(
@@ -53,8 +66,13 @@ def plan_rollback(fleet: Fleet, to: Version | str | None = None, accept_broken_s
     known = read_known(fleet)
     fleet = without_mlflow(fleet, known)
     named = find_version(known.record, to) if isinstance(to, str) else to
+    bad = find_version(known.record, leaving) if leaving else None
     before = fleet.observe(urgent=True)
-    way = choose_way(known.record, named, before, _arrived(fleet))
+    moves = _moves(fleet)
+    way = choose_way(known.record, named, before, _arrived(moves), bad)
+    needless = nothing_to_leave(known.record, bad, before) if bad else _moved(moves, asked) if asked else ""
+    if needless:
+        return RollbackPlan(way, known, before, Plan(fleet.model, ()), needless=needless)
     splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
     plan = plan_changes(Target((way.target,), splits), before)
     _refuse_unreplicated(fleet, way.target, plan, before)
@@ -86,14 +104,33 @@ def _refuse_unreplicated(fleet: Fleet, target: Version, plan: Plan, before: Flee
         )
 
 
-def _arrived(fleet: Fleet) -> str:
-    """Digest that the newest move of traffic, if it is a rollback of the last minutes, leads or led to."""
+def _moves(fleet: Fleet) -> Sequence[Entry]:
+    """The newest entries of operations that decide what serves, the oldest first."""
     try:
         newest = fleet.ledger.entries(fleet.model, last=200)  # a rollout leaves several entries a step
     except LockstepError as error:  # a ledger that cannot be read holds no rollback up
         fleet.say(f"whether a rollback has just arrived is not known: {error.reason}")
+        return ()
+    return [one for one in newest if one.kind.removesuffix(".outcome").removesuffix(".intent") in MOVES]
+
+
+def _arrived(moves: Sequence[Entry]) -> str:
+    """Digest that the newest move of traffic, if it is a rollback of the last minutes, leads or led to."""
+    decided = [one for one in moves if not one.kind.startswith(PROMOTION)]
+    if not decided or not decided[-1].kind.startswith("rollback.") or decided[-1].at < time.time() - JUST_NOW:
         return ""
-    moves = [one for one in newest if one.kind.removesuffix(".outcome").removesuffix(".intent") in MOVES]
-    if not moves or not moves[-1].kind.startswith("rollback.") or moves[-1].at < time.time() - JUST_NOW:
-        return ""
-    return str(moves[-1].body.get("digest", ""))
+    return str(decided[-1].body.get("digest", ""))
+
+
+def _moved(moves: Sequence[Entry], asked: float) -> str:
+    """Which rollback or promotion came after that time and made another version the champion; "" for none."""
+    for one in reversed(moves):
+        if one.at <= asked:
+            break
+        arrived = one.kind == f"{PROMOTION}.outcome" or (
+            one.kind == "rollback.outcome" and bool(one.body.get("seconds"))
+        )
+        if arrived and (one.kind.startswith("rollback.") or not one.body.get("error")):
+            what = one.kind.partition(".")[0]
+            return f"since it was asked for, a {what} has led to version {one.body.get('version')}"
+    return ""

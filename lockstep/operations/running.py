@@ -103,11 +103,12 @@ def attempt(job: Job[T]) -> Outcome[T]:
     raise AssertionError("unreachable")
 
 
-def look(jobs: Sequence[Job[T]]) -> tuple[Outcome[T], ...]:
+def look(jobs: Sequence[Job[T]], patience: float = math.inf) -> tuple[Outcome[T], ...]:
     """The same for looks that the urgent must not wait for: one that hangs while others have answered is left behind.
 
     Once one has answered, the others have GRACE seconds more, or twice what it took if that is longer: a process that
-    has just begun and a machine that is loaded are slow for all of them. Who does not answer is UnreachableError.
+    has just begun and a machine that is loaded are slow for all of them. Who does not answer is UnreachableError, and
+    so is everyone once `patience` seconds have gone by.
     """
     answers: SimpleQueue[tuple[int, Outcome[T] | BaseException]] = SimpleQueue()
 
@@ -120,7 +121,8 @@ def look(jobs: Sequence[Job[T]]) -> tuple[Outcome[T], ...]:
     for place, job in enumerate(jobs):  # not of a pool: those are waited for when the process ends
         threading.Thread(target=copy_context().run, args=(answer, place, job), daemon=True).start()
     began = time.monotonic()
-    deadline = math.inf
+    deadline = began + patience
+    answered = False
     found: dict[int, Outcome[T]] = {}
     while len(found) < len(jobs):
         try:
@@ -131,9 +133,10 @@ def look(jobs: Sequence[Job[T]]) -> tuple[Outcome[T], ...]:
         if isinstance(outcome, BaseException):
             raise outcome
         found[place] = outcome
-        if outcome.done and math.isinf(deadline):
+        if outcome.done and not answered:
+            answered = True
             now = time.monotonic()
-            deadline = now + max(GRACE, 2 * (now - began))
+            deadline = min(deadline, now + max(GRACE, 2 * (now - began)))
     waited = time.monotonic() - began
     return tuple(found.get(place) or _silent(job, waited) for place, job in enumerate(jobs))
 

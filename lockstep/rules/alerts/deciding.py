@@ -131,8 +131,8 @@ def _allowed(wish: Wish, past: Sequence[Intent], mine: Sequence[Intent], pace: P
     counted = [one for one in moved if now - _last(one) < pace.flapping_window]
     if len(counted) >= pace.flapping_rollbacks:
         told = (
-            f"{wish.model} was rolled back {len(counted)} times within {pace.flapping_window / 3600:.3g} h: it is held, "
-            "and a person must look"
+            f"{wish.model} was rolled back {len(counted)} times within {pace.flapping_window / 3600:.3g} h: "
+            "it is held, and a person must look"
         )
         return Start(Action.HOLD, urgent=True, told=told)
     newest = max((_last(one) for one in moved), default=None)

@@ -69,7 +69,9 @@ def mismatch(alert: Alert, rule: Rule) -> str:
     return ""
 
 
-def _target(alert: Alert, rule: Rule, models: Mapping[str, Collection[str]], missed: tuple[tuple[str, str], ...]) -> Route:
+def _target(
+    alert: Alert, rule: Rule, models: Mapping[str, Collection[str]], missed: tuple[tuple[str, str], ...]
+) -> Route:
     model, lacking = filled(rule.model, alert)
     if not model or model not in models:
         told = "the rule names no model"

@@ -1,0 +1,113 @@
+"""One intent carried out on a fleet: the rollback, or what became of it before the process that began it was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from lockstep.errors import LockstepError, RetryLaterError, SplitError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.rollback import Rollback, rollback
+from lockstep.rules.alerts.intent import Intent, State
+from lockstep.rules.deeds import Deed, Ending, mapping, read_deeds, text, texts
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an intent ended; `fields` are for whoever is told: see lockstep.rules.event_names."""
+
+    state: State
+    told: str
+    version: str = ""
+    moved: bool = False
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+def fleet_for(fleet: Fleet, intent: Intent) -> Fleet:
+    """The fleet with the intent in everything that it writes to the ledger: that ties the deed to it."""
+    at = datetime.fromtimestamp(intent.began, UTC).isoformat()
+    return replace(fleet, actor=intent.actor, via="agent", alert={"id": intent.id, "at": at})
+
+
+def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
+    """Roll back for the intent, once: with `begun` the ledger is asked first how far it got.
+
+    Raises RetryLaterError for what may succeed later.
+    """
+    fleet = fleet_for(fleet, intent)
+    if begun:
+        deed = find_deed(fleet, intent.id)
+        if deed is not None and deed.ended is not None:
+            return _from_ledger(deed)
+    try:
+        done = rollback(
+            fleet,
+            to=intent.to or None,
+            reason=intent.reason,
+            leaving=intent.version or intent.asked,
+            asked=intent.began,
+        )
+    except SplitError as error:
+        deed = find_deed_if_readable(fleet, intent.id)
+        found = _from_ledger(deed) if deed is not None else Outcome(State.SPLIT, error.reason)
+        return replace(found, state=State.SPLIT, told=error.reason, moved=True)
+    except RetryLaterError:
+        raise
+    except LockstepError as error:
+        return Outcome(State.FAILED, error.reason, intent.version)
+    return _done(done)
+
+
+def find_deed(fleet: Fleet, intent_id: str) -> Deed | None:
+    """The newest rollback that was begun for the intent; raises LockstepError for a ledger that cannot be read."""
+    deeds = read_deeds(fleet.ledger.entries(fleet.model, "rollback.", last=200))
+    mine = [deed for deed in deeds if mapping(deed.body, "alert").get("id") == intent_id]
+    return mine[-1] if mine else None
+
+
+def find_deed_if_readable(fleet: Fleet, intent_id: str) -> Deed | None:
+    """The same; None as well for a ledger that cannot be read."""
+    try:
+        return find_deed(fleet, intent_id)
+    except LockstepError:
+        return None
+
+
+def _done(done: Rollback) -> Outcome:
+    if done.needless:
+        return Outcome(State.DONE, done.needless)
+    moved = bool(done.left) or done.first is not None
+    left = ", ".join(version.label for version in done.left)
+    told = f"{done.target} serves on every cloud after {done.seconds:.1f} s"
+    if done.first is not None:
+        told += f": {done.first} was quicker"
+    elif not moved:
+        told += ", as it did before"
+    if done.owed:
+        told += f"; MLflow will be told later: {'; '.join(done.owed)}"
+    version = done.left[0].digest if done.left else ""
+    fields = {
+        **{"target": done.target.label, "target_digest": done.target.digest, "left": left},
+        **{"seconds": round(done.seconds, 3), "split": {}},
+    }
+    return Outcome(State.DONE, told, version, moved, fields)
+
+
+def _from_ledger(deed: Deed) -> Outcome:
+    """What the ledger says of a rollback that has ended."""
+    leaves = deed.body.get("leaves")
+    first = leaves[0] if isinstance(leaves, list) and leaves and isinstance(leaves[0], Mapping) else {}
+    split, seconds = mapping(deed.body, "split"), mapping(deed.body, "seconds")
+    fields: dict[str, object] = {
+        **{"target": deed.version, "target_digest": deed.digest, "left": ", ".join(texts(deed.body, "left"))},
+        **{"seconds": max((one for one in seconds.values() if isinstance(one, float | int)), default=0.0)},
+        "split": dict(split),
+    }
+    digest = str(first.get("digest", ""))
+    if split and seconds:
+        return Outcome(State.SPLIT, deed.error or "some clouds could not follow", digest, True, fields)
+    if deed.ending is Ending.DONE:
+        told = f"version {deed.version} serves on every cloud (so the ledger says)"
+        return Outcome(State.DONE, told, digest, bool(first), fields)
+    return Outcome(State.FAILED, deed.error or text(deed.body, "ending") or "it did not end", digest, False, fields)

@@ -1,0 +1,193 @@
+"""What the agent accepted, kept in one SQLite file: alerts, intents, and what others are still to be told.
+
+Everything here works on a connection inside a transaction of `GroupCommit`, so that an alert, the intent that it starts
+and the notices of it are there together or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lockstep.rules.alerts.alert import Alert
+from lockstep.rules.alerts.intent import Action, Intent, State
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS alert (
+    key TEXT PRIMARY KEY, source TEXT NOT NULL, id TEXT NOT NULL, incident TEXT NOT NULL, status TEXT NOT NULL,
+    title TEXT NOT NULL, severity TEXT NOT NULL, model TEXT NOT NULL, rule TEXT NOT NULL, told TEXT NOT NULL,
+    body TEXT NOT NULL, intent TEXT NOT NULL, since REAL NOT NULL, at REAL NOT NULL, recorded INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS alert_by_time ON alert (at);
+CREATE INDEX IF NOT EXISTS alert_unrecorded ON alert (at) WHERE recorded = 0;
+CREATE TABLE IF NOT EXISTS intent (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL, version TEXT NOT NULL,
+    cloud TEXT NOT NULL, action TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, actor TEXT NOT NULL,
+    alerts INTEGER NOT NULL, began REAL NOT NULL, ended REAL NOT NULL, told TEXT NOT NULL, asked TEXT NOT NULL,
+    going_to TEXT NOT NULL, urgent INTEGER NOT NULL, moved INTEGER NOT NULL, recorded REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS intent_by_model ON intent (model, number);
+CREATE INDEX IF NOT EXISTS intent_open ON intent (number) WHERE ended = 0;
+CREATE INDEX IF NOT EXISTS intent_unrecorded ON intent (number) WHERE ended != 0 AND recorded != ended;
+CREATE TABLE IF NOT EXISTS notice (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT NOT NULL, id TEXT NOT NULL, event TEXT NOT NULL,
+    body TEXT NOT NULL, made REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL,
+    dead INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '', UNIQUE (receiver, id)
+);
+CREATE INDEX IF NOT EXISTS notice_due ON notice (receiver, dead, due);
+"""
+COLUMNS: Final = (
+    *("id", "model", "version", "cloud", "action", "state", "reason", "actor", "alerts"),
+    *("began", "ended", "told", "asked", "going_to", "urgent", "moved"),
+)
+#: Characters of an alert's own texts that are kept; the digest of the whole body is.
+KEPT: Final = 300
+
+
+@dataclass(frozen=True)
+class Received:
+    """An alert as it was kept. `body` is the digest of the delivery, `at` when it came, `intent` "" for none."""
+
+    key: str
+    source: str
+    id: str
+    incident: str
+    status: str
+    title: str
+    severity: str
+    model: str
+    rule: str
+    told: str
+    body: str
+    intent: str
+    since: float
+    at: float
+
+
+def key_of(alert: Alert) -> str:
+    """By which a delivery that comes again is known."""
+    parts = (alert.source, alert.id, alert.status.value)
+    return hashlib.sha256("\0".join(str(len(part)) + ":" + part for part in parts).encode()).hexdigest()
+
+
+def known(connection: sqlite3.Connection, key: str) -> str | None:
+    """The intent of an alert that is there already; None for one that is new."""
+    found = connection.execute("SELECT intent FROM alert WHERE key = ?", (key,)).fetchone()
+    return None if found is None else str(found["intent"])
+
+
+def keep_alert(connection: sqlite3.Connection, one: Received) -> None:
+    """Add an alert that is new."""
+    connection.execute(
+        "INSERT INTO alert (key, source, id, incident, status, title, severity, model, rule, told, body, intent, since,"
+        " at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(one.key, one.source, one.id[:KEPT], one.incident[:KEPT], one.status, one.title[:KEPT]),
+            *(one.severity[:KEPT], one.model, one.rule, one.told, one.body, one.intent, one.since, one.at),
+        ),
+    )
+
+
+def unrecorded(connection: sqlite3.Connection, most: int) -> tuple[Received, ...]:
+    """Alerts that are not in the ledger yet, the oldest first."""
+    rows = connection.execute("SELECT * FROM alert WHERE recorded = 0 ORDER BY at LIMIT ?", (most,)).fetchall()
+    return tuple(Received(**{name: row[name] for name in row.keys() if name != "recorded"}) for row in rows)  # noqa: SIM118
+
+
+def mark_recorded(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
+    """They stand in the ledger."""
+    connection.executemany("UPDATE alert SET recorded = 1 WHERE key = ?", [(key,) for key in keys])
+
+
+def unrecorded_intents(connection: sqlite3.Connection, most: int) -> tuple[Intent, ...]:
+    """Intents whose end is not in the ledger yet, the oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM intent WHERE ended != 0 AND recorded != ended ORDER BY number LIMIT ?", (most,)
+    ).fetchall()
+    return tuple(_intent(row) for row in rows)
+
+
+def mark_answered(connection: sqlite3.Connection, intents: Sequence[Intent]) -> None:
+    """That end of theirs stands in the ledger; one that was taken up again ends once more."""
+    connection.executemany("UPDATE intent SET recorded = ? WHERE id = ?", [(one.ended, one.id) for one in intents])
+
+
+def add_intent(connection: sqlite3.Connection, intent: Intent) -> None:
+    """A new intent."""
+    marks = ", ".join("?" for _ in COLUMNS)
+    connection.execute(f"INSERT INTO intent ({', '.join(COLUMNS)}) VALUES ({marks})", _row(intent))  # noqa: S608 - constants
+
+
+def put_intent(connection: sqlite3.Connection, intent: Intent) -> None:
+    """An intent as it is now."""
+    changes = ", ".join(f"{name} = ?" for name in COLUMNS)
+    connection.execute(f"UPDATE intent SET {changes} WHERE id = ?", (*_row(intent), intent.id))  # noqa: S608 - constants
+
+
+def find_intent(connection: sqlite3.Connection, intent_id: str) -> Intent | None:
+    """The intent of that id."""
+    row = connection.execute("SELECT * FROM intent WHERE id = ?", (intent_id,)).fetchone()
+    return None if row is None else _intent(row)
+
+
+def newest_intents(connection: sqlite3.Connection, last: int) -> tuple[Intent, ...]:
+    """The newest, the newest first."""
+    rows = connection.execute("SELECT * FROM intent ORDER BY number DESC LIMIT ?", (last,)).fetchall()
+    return tuple(_intent(row) for row in rows)
+
+
+def past_intents(connection: sqlite3.Connection, model: str, since: float) -> tuple[Intent, ...]:
+    """Those of a model that are open, or began or ended at `since` or later; the newest first."""
+    rows = connection.execute(
+        "SELECT * FROM intent WHERE model = ? AND (ended = 0 OR ended >= ?) ORDER BY number DESC LIMIT 200",
+        (model, since),
+    ).fetchall()
+    return tuple(_intent(row) for row in rows)
+
+
+def open_intents(connection: sqlite3.Connection) -> tuple[Intent, ...]:
+    """Those that are still to be carried out, the oldest first."""
+    rows = connection.execute("SELECT * FROM intent WHERE ended = 0 ORDER BY number").fetchall()
+    return tuple(_intent(row) for row in rows)
+
+
+def prune(connection: sqlite3.Connection, before: float) -> None:
+    """Forget what was done before that time; what the ledger or a receiver still waits for stays."""
+    connection.execute("DELETE FROM alert WHERE at < ? AND recorded = 1", (before,))
+    connection.execute("DELETE FROM intent WHERE ended != 0 AND ended < ? AND recorded = ended", (before,))
+    connection.execute("DELETE FROM notice WHERE made < ?", (before,))
+
+
+def backlog(connection: sqlite3.Connection) -> Mapping[str, int]:
+    """How many alerts wait for the ledger, intents for their end, notices for receivers; how many of those are dead."""
+    asked = {
+        "unrecorded_alerts": "SELECT count(*) FROM alert WHERE recorded = 0",
+        "open_intents": "SELECT count(*) FROM intent WHERE ended = 0",
+        "waiting_notices": "SELECT count(*) FROM notice WHERE dead = 0",
+        "dead_letters": "SELECT count(*) FROM notice WHERE dead = 1",
+    }
+    return {name: int(connection.execute(query).fetchone()[0]) for name, query in asked.items()}
+
+
+def folded(intent: Intent, action: Action, *, urgent: bool = False) -> Intent:
+    """The intent with one more alert."""
+    return replace(intent, alerts=intent.alerts + 1, action=action, urgent=intent.urgent or urgent)
+
+
+def _row(intent: Intent) -> tuple[object, ...]:
+    return (
+        *(intent.id, intent.model, intent.version, intent.cloud, intent.action.value, intent.state.value),
+        *(intent.reason, intent.actor, intent.alerts, intent.began, intent.ended, intent.told, intent.asked),
+        *(intent.to, int(intent.urgent), int(intent.moved)),
+    )
+
+
+def _intent(row: sqlite3.Row) -> Intent:
+    return Intent(
+        *(row["id"], row["model"], row["version"], row["cloud"], Action(row["action"]), State(row["state"])),
+        *(row["reason"], row["actor"], row["alerts"], row["began"], row["ended"], row["told"], row["asked"]),
+        *(row["going_to"], bool(row["urgent"]), bool(row["moved"])),
+    )

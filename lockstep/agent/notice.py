@@ -1,0 +1,97 @@
+"""What others are told: one event with a sentence for people and fields for machines."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.event_names import (
+    INTENT_ACCEPTED,
+    ROLLBACK_COMPLETED,
+    ROLLBACK_FAILED,
+    ROLLBACK_SPLIT,
+)
+
+#: An intent that ended without a rollback: told, held, or not confirmed.
+INTENT_ENDED = "lockstep.intent.ended"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One event. `urgent` says that a person must come; `at` is in Unix seconds; `data` holds plain JSON values."""
+
+    event: str
+    title: str
+    text: str
+    model: str
+    at: float
+    urgent: bool = False
+    data: Mapping[str, object] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def as_json(self) -> str:
+        """As the outbox keeps it."""
+        return json.dumps(
+            {
+                **{"event": self.event, "title": self.title, "text": self.text, "model": self.model, "at": self.at},
+                **{"urgent": self.urgent, "data": dict(self.data), "id": self.id},
+            },
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Notice:
+        """What `as_json` wrote."""
+        return cls(**json.loads(text))
+
+
+class Receiver(Protocol):
+    """Who is told: people by apprise, a webhook, Prefect."""
+
+    @property
+    def name(self) -> str:
+        """By which its notices wait in the outbox; the same after a restart, and no secret."""
+
+    def wants(self, notice: Notice) -> bool:
+        """Whether it is told of this one."""
+
+    def send(self, notice: Notice) -> None:
+        """Tell it; raises LockstepError: RetryLaterError for what may succeed later."""
+
+
+def of_intent(intent: Intent, at: float, fields: Mapping[str, object] | None = None) -> Notice:
+    """The notice of an intent as it is now; `fields` are what else is known: `target`, `left`, `seconds`, `split`."""
+    event, title = _event(intent)
+    what = f"{intent.model} {intent.asked}".strip() or "an alert"
+    data: dict[str, object] = {
+        **{"intent": intent.id, "model": intent.model, "action": intent.action.value, "state": intent.state.value},
+        **{"reason": intent.reason, "actor": intent.actor, "cloud": intent.cloud, "alerts": intent.alerts},
+        **{"version": intent.asked, "digest": intent.version, "told": intent.told},
+        **(fields or {}),
+    }
+    text = "\n".join(line for line in (intent.told, f"why: {intent.reason}" if intent.reason else "") if line)
+    return Notice(event, f"{what}: {title}", text, intent.model, at, intent.urgent, data)
+
+
+def _event(intent: Intent) -> tuple[str, str]:
+    match intent.state:
+        case State.DONE if intent.action is not Action.HOLD:
+            return ROLLBACK_COMPLETED if intent.moved else INTENT_ENDED, (
+                "rolled back" if intent.moved else "nothing was left to roll back"
+            )
+        case State.SPLIT:
+            return ROLLBACK_SPLIT, "SPLIT: not every cloud could follow the rollback"
+        case State.FAILED:
+            return ROLLBACK_FAILED, "the rollback failed"
+        case State.NOT_CONFIRMED:
+            return INTENT_ENDED, "an alert was not confirmed, nothing was changed"
+        case State.HELD:
+            return INTENT_ENDED, "rollouts are held"
+        case State.NOTIFIED:
+            return INTENT_ENDED, "an alert"
+        case _:
+            return INTENT_ACCEPTED, f"an alert asks for {intent.action.value}"

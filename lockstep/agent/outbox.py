@@ -1,0 +1,173 @@
+"""Notices that wait for their receivers: durable, tried again with growing pauses, and put aside when nothing helps.
+
+A receiver has a thread of its own, so one that is dead keeps neither the others waiting nor a rollback, which waits for
+none of them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.inbox import SCHEMA
+from lockstep.agent.notice import Notice, Receiver
+from lockstep.agent.notices import receivers
+from lockstep.config import Config
+from lockstep.errors import LockstepError, RetryLaterError
+from lockstep.rules.event_names import ALERT_RECEIVED
+
+#: Seconds before the second, third … attempt; a notice is dead after the last.
+BACKOFF: Final = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0)
+#: Notices that may wait for one receiver; beyond it the alerts themselves are left out, which the ledger holds.
+MOST: Final = 2000
+IDLE: Final = 30.0  # seconds until a lane looks again although nobody woke it: another process may have put one in
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A notice that could not be delivered; `number` is its place in the outbox."""
+
+    number: int
+    receiver: str
+    event: str
+    attempts: int
+    error: str
+    notice: Notice
+
+
+def put(connection: sqlite3.Connection, notice: Notice, receivers: Sequence[Receiver]) -> None:
+    """Keep a notice for everyone who wants it, once each."""
+    for receiver in receivers:
+        if not receiver.wants(notice) or (
+            notice.event == ALERT_RECEIVED and _waiting(connection, receiver.name) > MOST
+        ):
+            continue
+        connection.execute(
+            "INSERT OR IGNORE INTO notice (receiver, id, event, body, made, due) VALUES (?, ?, ?, ?, ?, ?)",
+            (receiver.name, notice.id, notice.event, notice.as_json(), notice.at, notice.at),
+        )
+
+
+def dead_letters(connection: sqlite3.Connection, last: int = 200) -> tuple[DeadLetter, ...]:
+    """What could not be delivered, the newest first."""
+    rows = connection.execute("SELECT * FROM notice WHERE dead = 1 ORDER BY number DESC LIMIT ?", (last,)).fetchall()
+    return tuple(
+        DeadLetter(
+            row["number"], row["receiver"], row["event"], row["attempts"], row["error"], Notice.from_json(row["body"])
+        )
+        for row in rows
+    )
+
+
+def send_again(connection: sqlite3.Connection, now: float) -> int:
+    """Have every dead letter tried from the beginning; how many there were."""
+    return connection.execute(
+        "UPDATE notice SET dead = 0, attempts = 0, due = ?, error = '' WHERE dead = 1", (now,)
+    ).rowcount
+
+
+def _waiting(connection: sqlite3.Connection, receiver: str) -> int:
+    counted = connection.execute("SELECT count(*) FROM notice WHERE receiver = ? AND dead = 0", (receiver,)).fetchone()
+    return int(counted[0])
+
+
+def announce(config: Config, notice: Notice) -> None:
+    """Have the agent tell of something that another process knows, a flow say; durable on return.
+
+    Raises RetryLaterError when the inbox cannot be written.
+    """
+    database = GroupCommit(config.inbox, SCHEMA)
+    try:
+        database.write(lambda connection: put(connection, notice, receivers(config.agent)))
+    finally:
+        database.close()
+
+
+class Outbox:
+    """Delivers what waits in `database`, one thread a receiver."""
+
+    def __init__(
+        self,
+        database: GroupCommit,
+        receivers: Sequence[Receiver],
+        clock: Callable[[], float] = time.time,
+        backoff: Sequence[float] = BACKOFF,
+    ) -> None:
+        self.receivers = tuple(receivers)
+        self._database = database
+        self._clock = clock
+        self._backoff = tuple(backoff)
+        self._stopped = threading.Event()
+        self._wakes = {receiver.name: threading.Event() for receiver in self.receivers}
+        self._lanes: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Begin to deliver, with what was left by the process before."""
+        for receiver in self.receivers:
+            lane = threading.Thread(
+                target=self._deliver, args=(receiver,), name=f"outbox: {receiver.name}", daemon=True
+            )
+            self._lanes.append(lane)
+            lane.start()
+
+    def wake(self) -> None:
+        """Something may have been put in."""
+        for wake in self._wakes.values():
+            wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """Stop; what is being sent is waited for that long, and else sent again after the next start."""
+        self._stopped.set()
+        self.wake()
+        deadline = time.monotonic() + timeout
+        for lane in self._lanes:
+            lane.join(max(0.0, deadline - time.monotonic()))
+
+    def _deliver(self, receiver: Receiver) -> None:
+        wake = self._wakes[receiver.name]
+        while not self._stopped.is_set():
+            wake.clear()
+            try:
+                pause = self._next(receiver)
+            except LockstepError:  # the inbox is locked or its disk is full: whoever accepts alerts tells of that
+                pause = 5.0
+            if pause > 0:
+                wake.wait(pause)
+
+    def _next(self, receiver: Receiver) -> float:
+        """Deliver what is due first; seconds until the next one is."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT number, body, attempts, due FROM notice WHERE receiver = ? AND dead = 0 "
+                "ORDER BY due, number LIMIT 1",
+                (receiver.name,),
+            ).fetchone()
+        if row is None:
+            return IDLE
+        now = self._clock()
+        if row["due"] > now:
+            return min(IDLE, float(row["due"]) - now)
+        number, attempts = int(row["number"]), int(row["attempts"]) + 1
+        try:
+            receiver.send(Notice.from_json(row["body"]))
+        except Exception as error:  # a receiver's library may raise anything, and the lane goes on
+            later = isinstance(error, RetryLaterError) or not isinstance(error, LockstepError)
+            dead = not later or attempts > len(self._backoff)
+            due = self._clock() + (0.0 if dead else self._backoff[attempts - 1])
+            told = error.reason if isinstance(error, LockstepError) else f"{type(error).__name__}: {error}"
+            self._database.write(
+                lambda connection: connection.execute(
+                    "UPDATE notice SET attempts = ?, due = ?, dead = ?, error = ? WHERE number = ?",
+                    (attempts, due, int(dead), told[:500], number),
+                )
+            )
+        else:
+            self._database.write(
+                lambda connection: connection.execute("DELETE FROM notice WHERE number = ?", (number,))
+            )
+        return 0.0

@@ -1,0 +1,305 @@
+"""Carries out what the inbox holds: one urgent thread a model, and whatever happens ends in the intent's state.
+
+Of several agents on one inbox one carries out; the others accept, and take over when it is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from lockstep.agent import inbox, outbox
+from lockstep.agent.carrying import Outcome, fleet_for, roll_back
+from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.notice import Receiver, of_intent
+from lockstep.errors import LockstepError, RetryLaterError
+from lockstep.operations.confirm import Confirmation, confirm
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.hold import hold
+from lockstep.rules.alerts.deciding import Pace
+from lockstep.rules.alerts.intent import Action, Intent, State
+
+LOG: Final = logging.getLogger("lockstep.agent")
+MOST: Final = 16  # models that are worked on at once
+LOOK: Final = 1.0  # seconds until the inbox is looked at although nobody said that something came
+AGAIN: Final = (2.0, 10.0, 30.0)  # seconds before what may succeed later is tried again
+LONGEST: Final = 2000  # characters of what is told of an intent
+URGENT: Final = (State.SPLIT, State.FAILED)
+
+
+class Workers:
+    """`fleets` gives a model's warm fleet. `window` and `patience` are of the look before `rollback-if-confirmed`."""
+
+    def __init__(
+        self,
+        database: GroupCommit,
+        fleets: Callable[[str], Fleet],
+        receivers: Sequence[Receiver],
+        pace: Pace,
+        *,
+        window: float,
+        patience: float,
+        leading: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.leads = False
+        self._database = database
+        self._fleets = fleets
+        self._receivers = receivers
+        self._pace = pace
+        self._window, self._patience = window, patience
+        self._leading = leading
+        self._clock = clock
+        self._came = threading.Event()
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._busy: dict[str, threading.Thread] = {}
+        self._raised: dict[str, queue.SimpleQueue[Confirmation | LockstepError | None]] = {}
+        self._lead: int | None = None
+        self._dispatcher = threading.Thread(target=self._dispatch, name="desk", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with what was accepted before."""
+        self._dispatcher.start()
+
+    def wake(self) -> None:
+        """Something may have come."""
+        self._came.set()
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Models that are worked on."""
+        with self._lock:
+            return tuple(self._busy)
+
+    def stop(self, timeout: float) -> None:
+        """Take nothing more up; what runs is waited for, and goes on after the next start if it does not end."""
+        self._stopped.set()
+        self._came.set()
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            threads = list(self._busy.values())
+        for thread in [self._dispatcher, *threads]:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        if self._lead is not None and not self.running:
+            os.close(self._lead)
+            self._lead = None
+
+    # -- which intents, in which threads ---------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        while not self._stopped.is_set() and not self._take_lead():
+            self._stopped.wait(LOOK)  # a lock of the file system, which tells nobody when it is free
+        if self._stopped.is_set():
+            return
+        self.leads = True
+        self._leading()
+        while not self._stopped.is_set():
+            self._came.clear()
+            try:
+                with self._database.reading() as connection:
+                    waiting = inbox.open_intents(connection)
+            except LockstepError as error:
+                LOG.warning("what was accepted cannot be read: %s", error.reason)
+                waiting = ()
+            for intent in waiting:
+                self._give(intent)
+            self._came.wait(LOOK)
+
+    def _give(self, intent: Intent) -> None:
+        with self._lock:
+            if intent.state is State.CONFIRMING and intent.action is Action.ROLLBACK and intent.id in self._raised:
+                self._raised[intent.id].put(None)
+            if intent.model in self._busy or len(self._busy) >= MOST:
+                return
+            name = f"desk: {intent.model}"
+            thread = threading.Thread(target=self._work, args=(intent.model,), name=name, daemon=True)
+            self._busy[intent.model] = thread
+        thread.start()
+
+    def _take_lead(self) -> bool:
+        path = Path(f"{self._database.path}.lead")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            LOG.warning("%s cannot be opened: %s", path, error)
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._lead = descriptor
+        return True
+
+    def _work(self, model: str) -> None:
+        try:
+            while not self._stopped.is_set():
+                with self._database.reading() as connection:
+                    mine = [one for one in inbox.open_intents(connection) if one.model == model]
+                if not mine:
+                    break
+                self._carry_out(mine[0])
+        except LockstepError as error:  # the inbox: what was done is found in the ledger when it can be written again
+            LOG.warning("%s: what came of an intent cannot be kept: %s", model, error.reason)
+            self._stopped.wait(LOOK)
+        finally:
+            with self._lock:
+                del self._busy[model]
+            self._came.set()
+
+    # -- one intent ------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, intent: Intent) -> None:
+        """Bring the intent to its end; raises LockstepError only when that cannot be kept."""
+        try:
+            outcome = self._outcome(intent)
+        except Exception as error:  # whatever it is, the intent must not stay open for ever, and somebody must look
+            LOG.exception("intent %s", intent.id)
+            outcome = Outcome(State.FAILED, f"{type(error).__name__}: {error}", intent.version)
+        if outcome is None:  # stopped, or a stronger alert came: it is taken up again as it is then
+            return
+        self._end(intent, outcome)
+
+    def _outcome(self, intent: Intent) -> Outcome | None:
+        begun = intent.state is State.RUNNING  # by a process that was killed
+        if intent.action is Action.NOTIFY:
+            return Outcome(State.NOTIFIED, intent.told)
+        try:
+            fleet = self._fleets(intent.model)
+        except LockstepError as error:
+            return Outcome(State.FAILED, error.reason)
+        if intent.action is Action.HOLD:
+            hold(fleet_for(fleet, intent), intent.reason or "an alert", f"{intent.id}/hold/{intent.began:.3f}")
+            return Outcome(State.HELD, intent.told or f"no rollout of {intent.model} begins until it is released")
+        if intent.action is Action.ROLLBACK_IF_CONFIRMED and not begun:
+            found = self._confirmed(fleet, intent)
+            if isinstance(found, Outcome):
+                return found
+        now = self._change(intent.id, lambda one: replace(one, state=State.RUNNING))
+        return self._roll_back(fleet, now, begun=begun) if now is not None else None
+
+    def _confirmed(self, fleet: Fleet, intent: Intent) -> Outcome | None:
+        """What ends the intent without a rollback; None when it must be rolled back."""
+        answers: queue.SimpleQueue[Confirmation | LockstepError | None] = queue.SimpleQueue()
+        with self._lock:
+            self._raised[intent.id] = answers
+        try:
+            now = self._change(intent.id, lambda one: replace(one, state=State.CONFIRMING))
+            if now is None or now.action is Action.ROLLBACK:
+                return None
+
+            def look() -> None:
+                try:
+                    answers.put(
+                        confirm(
+                            fleet_for(fleet, intent),
+                            version=intent.version or intent.asked,
+                            window=self._window,
+                            patience=self._patience,
+                        )
+                    )
+                except LockstepError as error:
+                    answers.put(error)
+                except Exception as error:
+                    answers.put(LockstepError(f"{type(error).__name__}: {error}"))
+
+            threading.Thread(target=look, name=f"confirm: {intent.model}", daemon=True).start()
+            try:
+                found = answers.get(timeout=3 * self._patience + 10.0)
+            except queue.Empty:
+                found = LockstepError("the look took too long")
+        finally:
+            with self._lock:
+                del self._raised[intent.id]
+        if found is None:
+            return None
+        if isinstance(found, Confirmation):
+            told, version, bad = str(found), found.version.digest, found.confirmed
+        else:
+            told, version, bad = f"it could not be looked at: {found.reason}", intent.version, False
+        LOG.info("%s: %s: %s", intent.model, "confirmed" if bad else "not confirmed", told)
+        now = self._change(intent.id, lambda one: replace(one, told=told[:LONGEST], version=version))
+        if bad or now is None or now.action is Action.ROLLBACK:
+            return None
+        return Outcome(State.NOT_CONFIRMED, told, version)
+
+    def _roll_back(self, fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome | None:
+        for pause in (*AGAIN, None):
+            try:
+                return roll_back(fleet, intent, begun=begun)
+            except RetryLaterError as error:
+                if pause is None:
+                    return Outcome(State.FAILED, error.reason, intent.version)
+                LOG.warning("%s: trying again in %.0f s: %s", intent.model, pause, error.reason)
+                if self._stopped.wait(pause):
+                    return None
+                begun = True
+        raise AssertionError("unreachable")
+
+    def _end(self, intent: Intent, outcome: Outcome) -> None:
+        flapping = self._flapping(intent, outcome)
+
+        def change(connection: sqlite3.Connection) -> None:
+            one = inbox.find_intent(connection, intent.id)
+            if one is None or not one.open:
+                return
+            if outcome.state in (State.NOT_CONFIRMED, State.HELD, State.NOTIFIED) and one.action is not intent.action:
+                return  # a stronger alert came at the last moment
+            now = self._clock()
+            ended = replace(
+                one,
+                state=outcome.state,
+                told=f"{outcome.told}{flapping}"[:LONGEST],
+                version=outcome.version or one.version,
+                moved=outcome.moved,
+                urgent=one.urgent or bool(flapping) or outcome.state in URGENT,
+                ended=max(now, one.began),
+            )
+            inbox.put_intent(connection, ended)
+            outbox.put(connection, of_intent(ended, now, outcome.fields), self._receivers)
+
+        self._database.write(change)
+        LOG.info("%s: intent %s: %s: %s", intent.model, intent.id, outcome.state.value, outcome.told)
+
+    def _flapping(self, intent: Intent, outcome: Outcome) -> str:
+        """Hold the model after so many rollbacks in a while; what to tell of that, "" when it is not so."""
+        if not outcome.moved:
+            return ""
+        since = self._clock() - self._pace.flapping_window
+        with self._database.reading() as connection:
+            past = inbox.past_intents(connection, intent.model, since)
+        moved = [one for one in past if one.moved and one.id != intent.id]
+        if len(moved) + 1 < self._pace.flapping_rollbacks:
+            return ""
+        hours = f"{self._pace.flapping_window / 3600:.3g} h"
+        told = f"rolled back {len(moved) + 1} times within {hours}"
+        try:
+            hold(fleet_for(self._fleets(intent.model), intent), told, f"{intent.id}/flapping")
+        except LockstepError as error:
+            return f"; {told}, and it could not be held: {error.reason}"
+        return f"; {told}: it is held until a person has looked: lockstep release {intent.model} --reason REASON"
+
+    def _change(self, intent_id: str, how: Callable[[Intent], Intent]) -> Intent | None:
+        """Change an open intent as it stands now; None for one that is not open any more."""
+
+        def change(connection: sqlite3.Connection) -> Intent | None:
+            one = inbox.find_intent(connection, intent_id)
+            if one is None or not one.open:
+                return None
+            changed = how(one)
+            inbox.put_intent(connection, changed)
+            return changed
+
+        return self._database.write(change)

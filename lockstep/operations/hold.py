@@ -1,0 +1,82 @@
+"""Hold a model: no rollout begins, and one that runs is taken back at its next look, until somebody releases it.
+
+A hold stands in the ledger alone. It stops rollouts and nothing else: rollbacks and reconciling go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lockstep.errors import LockstepError, RefusedError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.journal import note
+from lockstep.operations.reasons import checked_reason
+from lockstep.rules.deeds import text
+from lockstep.stores.ledger import Entry
+
+PLACED, RELEASED = "hold.placed", "hold.released"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A hold that is in force: why, by whom, since when (Unix seconds)."""
+
+    reason: str
+    actor: str
+    since: float
+
+    def __str__(self) -> str:
+        return f"held since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M} UTC by {self.actor}: {self.reason}"
+
+
+def find_hold(fleet: Fleet) -> Hold | None:
+    """The hold in force, None without one; raises LockstepError for a ledger that cannot be read."""
+    newest = next(iter(fleet.ledger.entries(fleet.model, "hold.", last=1)), None)
+    return None if newest is None or newest.kind != PLACED else _hold(newest)
+
+
+def hold(fleet: Fleet, reason: str, event: str = "") -> Hold:
+    """Hold the model; one that is held already stays so, with the newer reason. With an `event` it is done once."""
+    reason = checked_reason(reason, needed=True)
+    return _hold(note(fleet, PLACED, {"reason": reason, **_asked(fleet)}, event))
+
+
+def release(fleet: Fleet, reason: str) -> Hold | None:
+    """Let rollouts begin again; returns the hold that was in force, None if there was none."""
+    reason = checked_reason(reason, needed=True)
+    before = find_hold(fleet)
+    if before is not None:
+        note(fleet, RELEASED, {"reason": reason, **_asked(fleet)})
+    return before
+
+
+def refuse_held(fleet: Fleet) -> None:
+    """Raise RefusedError while the model is held."""
+    found = find_hold(fleet)
+    if found is not None:
+        raise held_error(fleet.model, found)
+
+
+def raise_if_held(fleet: Fleet) -> None:
+    """The same for a rollout that runs: a ledger that cannot be read tells nothing."""
+    try:
+        found = find_hold(fleet)
+    except LockstepError as error:
+        fleet.say(f"whether {fleet.model} is held is not known: {error.problem}")
+        return
+    if found is not None:
+        raise held_error(fleet.model, found)
+
+
+def held_error(model: str, found: Hold) -> RefusedError:
+    """Why no rollout goes on."""
+    return RefusedError(f"{model} is {found}", hint=f"when that is settled: lockstep release {model} --reason REASON")
+
+
+def _asked(fleet: Fleet) -> dict[str, object]:
+    return {**({"via": fleet.via} if fleet.via else {}), **({"alert": dict(fleet.alert)} if fleet.alert else {})}
+
+
+def _hold(entry: Entry) -> Hold:
+    return Hold(text(entry.body, "reason"), entry.actor, entry.at)
