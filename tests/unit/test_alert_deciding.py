@@ -1,0 +1,176 @@
+"""One incident is one intent; nothing that alerts can say makes a model go back and forth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep.rules.alerts.deciding import AGAIN, Decision, Join, Nothing, Pace, Start, Wish, decide, same_version
+from lockstep.rules.alerts.intent import Action, Intent, State
+
+PACE = Pace(incident_window=900.0, cool_down=600.0, flapping_window=7200.0, flapping_rollbacks=2)
+WISH = Wish("churn", "8", Action.ROLLBACK)
+INTENT = Intent(
+    *("i", "churn", "", "", Action.ROLLBACK, State.ACCEPTED, "why", "alert:am", 1, 1000.0),
+    asked="8",
+)
+DONE = replace(INTENT, state=State.DONE, ended=1010.0, version="d8" * 32, moved=True)
+
+
+def test_the_first_alert_starts_an_intent() -> None:
+    assert decide(WISH, [], PACE, 1000.0) == Start(Action.ROLLBACK)
+
+
+@pytest.mark.parametrize("version", ["", "8", "@8"])
+def test_further_alerts_of_the_version_join_it(version: str) -> None:
+    assert decide(replace(WISH, version=version), [INTENT], PACE, 1001.0) == Join("i", Action.ROLLBACK)
+
+
+def test_another_version_is_another_incident() -> None:
+    found = decide(replace(WISH, version="7", action=Action.NOTIFY), [INTENT], PACE, 1001.0)
+    assert found == Start(Action.NOTIFY)
+
+
+def test_another_model_is_another_incident() -> None:
+    assert decide(replace(WISH, model="fraud"), [INTENT, DONE], PACE, 1001.0) == Start(Action.ROLLBACK)
+
+
+def test_a_version_is_the_same_by_label_digest_and_its_beginning() -> None:
+    assert same_version("8", DONE)
+    assert same_version("d8" * 32, DONE)
+    assert same_version("d8d8d8d8", DONE)
+    assert not same_version("d8d8", DONE)
+    assert not same_version("7", DONE)
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.CONFIRMING])
+def test_a_stronger_alert_raises_what_is_done(state: State) -> None:
+    open_one = replace(INTENT, action=Action.ROLLBACK_IF_CONFIRMED, state=state)
+    assert decide(WISH, [open_one], PACE, 1001.0) == Join("i", Action.ROLLBACK)
+    milder = replace(WISH, action=Action.NOTIFY)
+    assert decide(milder, [open_one], PACE, 1001.0) == Join("i", Action.ROLLBACK_IF_CONFIRMED)
+
+
+@pytest.mark.parametrize(
+    ("state", "action"),
+    [(State.NOTIFIED, Action.NOTIFY), (State.HELD, Action.HOLD), (State.NOT_CONFIRMED, Action.ROLLBACK_IF_CONFIRMED)],
+)
+def test_a_stronger_alert_takes_up_again_what_ended_without_a_change(state: State, action: Action) -> None:
+    ended = replace(INTENT, state=state, action=action, ended=1005.0)
+    assert decide(WISH, [ended], PACE, 1006.0) == Join("i", Action.ROLLBACK, again=True)
+
+
+def test_what_was_not_confirmed_is_looked_at_again_only_after_a_while() -> None:
+    ended = replace(INTENT, state=State.NOT_CONFIRMED, action=Action.ROLLBACK_IF_CONFIRMED, ended=1005.0)
+    wish = replace(WISH, action=Action.ROLLBACK_IF_CONFIRMED)
+    assert decide(wish, [ended], PACE, 1006.0) == Join("i", Action.ROLLBACK_IF_CONFIRMED)
+    assert decide(wish, [ended], PACE, 1005.0 + AGAIN) == Join("i", Action.ROLLBACK_IF_CONFIRMED, again=True)
+
+
+def test_late_alerts_of_what_was_rolled_back_join_it() -> None:
+    assert decide(WISH, [DONE], PACE, 1300.0) == Join("i", Action.ROLLBACK)
+    assert decide(replace(WISH, version=""), [DONE], PACE, 1300.0) == Join("i", Action.ROLLBACK)
+    # Past the cool-down whoever names no version means what serves now.
+    assert decide(replace(WISH, version=""), [DONE], PACE, 1700.0) == Start(Action.ROLLBACK)
+
+
+def test_in_the_cool_down_an_alert_of_the_other_version_calls_a_person() -> None:
+    found = decide(replace(WISH, version="7"), [DONE], PACE, 1300.0)
+    assert isinstance(found, Start)
+    assert (found.action, found.urgent) == (Action.NOTIFY, True)
+    assert decide(replace(WISH, version="7"), [DONE], PACE, 1700.0) == Start(Action.ROLLBACK)
+
+
+def test_after_so_many_rollbacks_the_next_wish_holds_and_calls_a_person() -> None:
+    second = replace(DONE, id="j", asked="7", version="d7" * 32, began=2000.0, ended=2010.0)
+    found = decide(replace(WISH, version="6"), [second, DONE], PACE, 4000.0)
+    assert isinstance(found, Start)
+    assert (found.action, found.urgent) == (Action.HOLD, True)
+    assert "2 times within 2 h" in found.told
+    assert decide(replace(WISH, version="6"), [second, DONE], PACE, 9000.0) == Start(Action.ROLLBACK)
+
+
+def test_a_person_waits_for_no_pause_and_joins_only_what_leads_to_the_same_end() -> None:
+    wish = replace(WISH, version="", person=True)
+    assert decide(wish, [DONE], PACE, 1011.0) == Start(Action.ROLLBACK)
+    confirming = replace(INTENT, action=Action.ROLLBACK_IF_CONFIRMED, state=State.CONFIRMING)
+    assert decide(wish, [confirming], PACE, 1001.0) == Join("i", Action.ROLLBACK)
+    assert decide(replace(wish, to="5"), [confirming], PACE, 1001.0) == Start(Action.ROLLBACK)
+
+
+def test_resolved_starts_nothing_and_is_told_with_its_intent() -> None:
+    wish = replace(WISH, resolved=True)
+    assert isinstance(decide(wish, [], PACE, 1000.0), Nothing)
+    found = decide(wish, [DONE], PACE, 1100.0)
+    assert isinstance(found, Nothing)
+    assert found.intent == "i"
+
+
+# -- any story ---------------------------------------------------------------------------------------------------------
+
+wishes = st.builds(
+    Wish,
+    model=st.just("churn"),
+    version=st.sampled_from(["", "7", "8"]),
+    action=st.sampled_from(Action),
+    resolved=st.booleans(),
+)
+steps = st.lists(
+    st.tuples(st.sampled_from([1.0, 30.0, 400.0, 1000.0, 5000.0]), wishes, st.sampled_from(State)), max_size=25
+)
+
+
+def applied(decision: Decision, past: list[Intent], wish: Wish, now: float) -> list[Intent]:
+    """The intents, the newest first, once the decision is kept."""
+    match decision:
+        case Start(action):
+            new = replace(INTENT, id=f"i{len(past)}", action=action, asked=wish.version, began=now, alerts=1)
+            return [new, *past]
+        case Join(intent, action, again):
+            return [
+                replace(
+                    one, action=action, alerts=one.alerts + 1,
+                    **({"state": State.ACCEPTED, "began": now, "ended": 0.0} if again else {}),
+                ) if one.id == intent else one
+                for one in past
+            ]  # fmt: skip
+    return past
+
+
+def ended(one: Intent, state: State, now: float) -> Intent:
+    """An open intent as it may have ended by then."""
+    if not one.open or state in (State.ACCEPTED, State.CONFIRMING, State.RUNNING):
+        return one
+    rolled = one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength
+    if not rolled:
+        state = State.HELD if one.action is Action.HOLD else State.NOTIFIED
+    return replace(one, state=state, ended=now, moved=rolled and state in (State.DONE, State.SPLIT))
+
+
+@given(steps)
+def test_whatever_comes_the_rules_hold(story: list[tuple[float, Wish, State]]) -> None:
+    now, past = 1000.0, list[Intent]()
+    for pause, wish, state in story:
+        now += pause
+        before = {one.id: one for one in past}
+        decision = decide(wish, past, PACE, now)
+        past = applied(decision, past, wish, now)
+        started = [one for one in past if one.id not in before]
+        assert not (wish.resolved and (started or past != list(before.values())))
+        for one in past:
+            if one.id in before:
+                assert one.action.strength >= before[one.id].action.strength
+                assert one.alerts >= before[one.id].alerts
+        if started and wish.version:
+            same = [one for one in before.values() if same_version(wish.version, one)]
+            assert not any(one.open for one in same)
+        rolling = [one for one in past if one.open and one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength]
+        assert len(rolling) <= 1
+        past = [ended(one, state, now + 0.5) for one in past]
+        moved = [one for one in past if one.moved and now - one.ended < PACE.flapping_window]
+        assert len(moved) <= PACE.flapping_rollbacks
+        for later in moved:
+            assert all(later.ended - one.ended >= PACE.cool_down for one in moved if one.ended < later.ended)
