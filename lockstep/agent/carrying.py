@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from lockstep.errors import LockstepError, RetryLaterError, SplitError
-from lockstep.operations.fleet import Fleet
+from lockstep.operations.fleet import Event, Fleet
 from lockstep.operations.rollback import Rollback, rollback
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.deeds import Deed, Ending, mapping, read_deeds, text, texts
+
+LOG: Final = logging.getLogger("lockstep.agent")
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,12 @@ class Outcome:
 
 def fleet_for(fleet: Fleet, intent: Intent) -> Fleet:
     """The fleet with the intent in everything that it writes to the ledger: that ties the deed to it."""
+
+    def say(event: Event) -> None:
+        LOG.info("%s: %s%s", intent.model, f"{event.cloud}: " if event.cloud else "", event.text)
+
     at = datetime.fromtimestamp(intent.began, UTC).isoformat()
-    return replace(fleet, actor=intent.actor, via="agent", alert={"id": intent.id, "at": at})
+    return replace(fleet, actor=intent.actor, via="agent", alert={"id": intent.id, "at": at}, observer=say)
 
 
 def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:

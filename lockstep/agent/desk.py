@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.alert_rules import AlertRules
-from lockstep.agent.fleets import WarmFleets
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.inbox import Received, key_of
 from lockstep.agent.notice import Notice, Receiver, of_intent
 from lockstep.agent.notices import receivers as configured_receivers
 from lockstep.agent.outbox import Outbox
 from lockstep.agent.scribe import Scribe
+from lockstep.agent.shared_fleets import Fleets
 from lockstep.agent.workers import Workers
 from lockstep.config import Config
 from lockstep.errors import LockstepError
@@ -42,7 +42,7 @@ class Accepted:
 
 
 class Desk:
-    """Takes alerts, decides, and carries out; `fleets` opens a model's fleet (by default as configured, kept warm).
+    """Takes alerts, decides, and carries out; `fleets` gives a model's fleet, opened before (by default as configured).
 
     `receivers` are told of intents and their ends (by default as configured).
     """
@@ -62,7 +62,7 @@ class Desk:
         self.pace = Pace(
             settings.incident_window, settings.cool_down, settings.flapping_window, settings.flapping_rollbacks
         )
-        self.fleet: Callable[[str], Fleet] = fleets or WarmFleets(config)
+        self.fleet: Callable[[str], Fleet] = fleets or Fleets(config)
         self._rules = rules.as_rules()
         self._models = clouds_of(config)
         self._clock = clock

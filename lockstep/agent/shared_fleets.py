@@ -40,7 +40,11 @@ class Fleets:
         with self._lock:
             fleet = self._fleets.get(model)
             if fleet is None:
-                fleet = self._fleets[model] = open_fleet(self.config, model, clouds=self.clouds, alert={})
+                fleet = open_fleet(self.config, model, clouds=self.clouds, alert={})
+                if self._fleets:  # one pool of connections to MLflow, and one to the ledger's database
+                    first = next(iter(self._fleets.values()))
+                    fleet = replace(fleet, registry=first.registry, ledger=first.ledger)
+                self._fleets[model] = fleet
         return replace(
             fleet,
             actor=actor or fleet.actor,

@@ -130,13 +130,11 @@ def applied(decision: Decision, past: list[Intent], wish: Wish, now: float) -> l
             new = replace(INTENT, id=f"i{len(past)}", action=action, asked=wish.version, began=now, alerts=1)
             return [new, *past]
         case Join(intent, action, again):
-            return [
-                replace(
-                    one, action=action, alerts=one.alerts + 1,
-                    **({"state": State.ACCEPTED, "began": now, "ended": 0.0} if again else {}),
-                ) if one.id == intent else one
-                for one in past
-            ]  # fmt: skip
+            found = next(one for one in past if one.id == intent)
+            joined = replace(found, action=action, alerts=found.alerts + 1)
+            if again:
+                joined = replace(joined, state=State.ACCEPTED, began=now, ended=0.0)
+            return [joined if one is found else one for one in past]
     return past
 
 
