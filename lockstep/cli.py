@@ -17,9 +17,11 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from lockstep.commands.agent import agent
+from lockstep.commands.alerts import alerts
 from lockstep.commands.audit import audit
 from lockstep.commands.condemning import condemn, lift
 from lockstep.commands.history import at, decision, log
+from lockstep.commands.holding import hold, release
 from lockstep.commands.integrity import verify
 from lockstep.commands.keys import keys
 from lockstep.commands.ledger import ledger
@@ -59,12 +61,13 @@ def common(
 
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(register, versions, replicate, deploy, status, monitor, rollback, reconcile, condemn, lift),
+    *(register, versions, replicate, deploy, status, monitor, rollback, reconcile, condemn, lift, hold, release),
     *(verify, log, at, decision, audit),
     *(lock, image, check, schema, init, demo, agent),
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(alerts, name="alerts")
 app.add_typer(keys, name="keys")
 app.add_typer(ledger, name="ledger")
 

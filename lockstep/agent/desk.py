@@ -5,29 +5,27 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.alert_rules import AlertRules
 from lockstep.agent.group_commit import GroupCommit
-from lockstep.agent.inbox import Received, key_of
-from lockstep.agent.notice import Notice, Receiver, of_intent
+from lockstep.agent.notice import Notice, Receiver
 from lockstep.agent.notices import receivers as configured_receivers
 from lockstep.agent.outbox import Outbox
 from lockstep.agent.scribe import Scribe
 from lockstep.agent.shared_fleets import Fleets
+from lockstep.agent.taking import Taking, clouds_of, pace_of
 from lockstep.agent.workers import Workers
 from lockstep.config import Config
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.reasons import LONGEST, checked_reason
-from lockstep.rules.alerts.alert import Alert, Status
-from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Pace, Start, Wish, decide
-from lockstep.rules.alerts.intent import Action, Intent, State
-from lockstep.rules.alerts.routing import Route, route
-from lockstep.rules.event_names import ALERT_RECEIVED
+from lockstep.operations.reasons import checked_reason
+from lockstep.rules.alerts.alert import Alert
+from lockstep.rules.alerts.deciding import Wish
+from lockstep.rules.alerts.intent import Action, Intent
+from lockstep.rules.alerts.routing import route
 from lockstep.stores.keys import load_keys
 from lockstep.stores.ledger import open_ledger
 
@@ -59,14 +57,13 @@ class Desk:
         settings = config.agent
         self.config = config
         self.rules = rules
-        self.pace = Pace(
-            settings.incident_window, settings.cool_down, settings.flapping_window, settings.flapping_rollbacks
-        )
+        self.pace = pace_of(config)
         self.fleet: Callable[[str], Fleet] = fleets or Fleets(config)
         self._rules = rules.as_rules()
         self._models = clouds_of(config)
         self._clock = clock
         self._receivers = tuple(configured_receivers(settings) if receivers is None else receivers)
+        self._taking = Taking(self.pace, self._receivers)
         self._database = GroupCommit(config.inbox, inbox.SCHEMA, self._committed)
         self._outbox = Outbox(self._database, self._receivers, clock)
         self._workers = Workers(
@@ -95,15 +92,10 @@ class Desk:
         routed = [(alert, route(alert, self._rules, self._models)) for alert in alerts]
 
         def keep(connection: sqlite3.Connection) -> Accepted:
-            intents: dict[str, None] = {}
-            duplicates = 0
-            for alert, way in routed:
-                known = inbox.known(connection, key_of(alert))
-                duplicates += known is not None
-                answer = self._take(connection, alert, way, digest, at) if known is None else known
-                if answer:
-                    intents[answer] = None
-            return Accepted(tuple(intents), len(routed) - duplicates, duplicates)
+            taken = [self._taking.alert(connection, alert, way, digest, at) for alert, way in routed]
+            duplicates = sum(one.decision is None for one in taken)
+            intents = dict.fromkeys(one.answer for one in taken if one.answer)
+            return Accepted(tuple(intents), len(taken) - duplicates, duplicates)
 
         return self._database.write(keep)
 
@@ -118,18 +110,7 @@ class Desk:
         now = self._clock()
         wish = Wish(model, leaving, Action.ROLLBACK, person=True, to=to or "")
 
-        def keep(connection: sqlite3.Connection) -> Intent:
-            past = inbox.past_intents(connection, model, now - self.pace.memory)
-            decision = decide(wish, past, self.pace, now)
-            new = Intent(
-                str(uuid.uuid4()), model, "", "", Action.ROLLBACK, State.ACCEPTED, reason, actor, 0, now,
-                asked=leaving, to=to or "",
-            )  # fmt: skip
-            found = self._settle(connection, decision, new, now)
-            assert found is not None
-            return found
-
-        return self._database.write(keep)
+        return self._database.write(lambda connection: self._taking.asked(connection, wish, reason, actor, now))
 
     def tell(self, notice: Notice) -> None:
         """Have everyone told who wants it: what the agent learns otherwise, such as an approval that is wanted."""
@@ -189,69 +170,3 @@ class Desk:
         self._workers.wake()
         self._scribe.wake()
         self._outbox.wake()
-
-    # -- inside a transaction --------------------------------------------------------------------------------------
-
-    def _take(self, connection: sqlite3.Connection, alert: Alert, way: Route, digest: str, at: float) -> str:
-        """Keep one new alert and what follows from it; the intent's id, "" for none."""
-        # What is about no model is told once for each thing that it says.
-        about = way.version if way.model else f"{alert.source}: {alert.title}"[: inbox.KEPT]
-        wish = Wish(way.model, about, way.action, resolved=alert.status is Status.RESOLVED)
-        past = inbox.past_intents(connection, way.model, at - self.pace.memory)
-        decision = decide(wish, past, self.pace, at)
-        reason = " ".join(f"{alert.source}: {alert.title or alert.id}".split())[:LONGEST]
-        new = Intent(
-            str(uuid.uuid4()), way.model, "", way.cloud, way.action, State.ACCEPTED, reason, f"alert:{alert.source}",
-            1, at, told=way.told, asked=about,
-        )  # fmt: skip
-        settled = self._settle(connection, decision, new, at)
-        answer = settled.id if settled is not None else decision.intent if isinstance(decision, Nothing) else ""
-        told = "; ".join(one for one in (way.told, decision.told) if one)
-        kept = Received(
-            key=key_of(alert),
-            source=alert.source,
-            id=alert.id,
-            incident=alert.incident,
-            status=alert.status.value,
-            title=alert.title,
-            severity=alert.severity,
-            model=way.model,
-            rule=way.rule,
-            told=told,
-            body=digest,
-            intent=answer,
-            since=alert.at,
-            at=at,
-        )
-        inbox.keep_alert(connection, kept)
-        data = {"intent": answer, "model": way.model, "source": alert.source, "status": alert.status.value}
-        outbox.put(connection, Notice(ALERT_RECEIVED, reason, told, way.model, at, data=data), self._receivers)
-        return answer
-
-    def _settle(self, connection: sqlite3.Connection, decision: Decision, new: Intent, at: float) -> Intent | None:
-        """Carry a decision into the inbox; the intent as it is now."""
-        match decision:
-            case Nothing():
-                return None
-            case Start(action, urgent, told):
-                intent = replace(new, action=action, urgent=urgent, told=told or new.told)
-                inbox.add_intent(connection, intent)
-            case Join(joined, action, again, urgent, told):
-                before = inbox.find_intent(connection, joined)
-                assert before is not None
-                intent = inbox.folded(before, action, urgent=urgent)
-                if again:
-                    intent = replace(intent, state=State.ACCEPTED, began=at, ended=0.0, told=told)
-                if not again and intent.action is before.action and intent.urgent == before.urgent:
-                    inbox.put_intent(connection, intent)
-                    return intent
-        if intent.action is Action.NOTIFY and intent.open:
-            intent = replace(intent, state=State.NOTIFIED, ended=at)
-        inbox.put_intent(connection, intent)
-        outbox.put(connection, of_intent(intent, at), self._receivers)
-        return intent
-
-
-def clouds_of(config: Config) -> Mapping[str, tuple[str, ...]]:
-    """Every configured model with the clouds of its fleet."""
-    return {name: config.fleets[model.fleet].clouds for name, model in config.models.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from lockstep.rules.alerts.alert import Alert
@@ -170,11 +170,6 @@ def backlog(connection: sqlite3.Connection) -> Mapping[str, int]:
         "dead_letters": "SELECT count(*) FROM notice WHERE dead = 1",
     }
     return {name: int(connection.execute(query).fetchone()[0]) for name, query in asked.items()}
-
-
-def folded(intent: Intent, action: Action, *, urgent: bool = False) -> Intent:
-    """The intent with one more alert."""
-    return replace(intent, alerts=intent.alerts + 1, action=action, urgent=intent.urgent or urgent)
 
 
 def _row(intent: Intent) -> tuple[object, ...]:

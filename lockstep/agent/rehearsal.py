@@ -1,0 +1,144 @@
+"""What a sample of an alert would come to now: read without proof of who sent it, decided on a copy, nothing done."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lockstep.agent import inbox
+from lockstep.agent.alert_rules import AlertRules
+from lockstep.agent.delivery import Delivery
+from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.sources import SourceSettings, read_unproved
+from lockstep.agent.taking import Taking, clouds_of, pace_of
+from lockstep.config import Config
+from lockstep.errors import NotFoundError, RefusedError
+from lockstep.rules.alerts.alert import Alert
+from lockstep.rules.alerts.deciding import Decision, Join, Start
+from lockstep.rules.alerts.intent import Action, Intent
+from lockstep.rules.alerts.routing import Route, route
+
+
+class Unset(Mapping[str, str]):
+    """The environment, with something in the place of what is not set: a rehearsal proves nothing by secrets."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def __getitem__(self, name: str) -> str:
+        return self._environment.get(name) or "0" * 32
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environment)
+
+    def __len__(self) -> int:
+        return len(self._environment)
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """One alert of the sample: where it leads, what would be decided, and the intent that it would start or join."""
+
+    alert: Alert
+    route: Route
+    decision: Decision | None
+    intent: Intent | None
+
+    @property
+    def told(self) -> str:
+        """What would be done, in a sentence."""
+        intent = self.intent
+        if self.decision is None:
+            return "nothing: the same alert stands in this sample before"
+        if intent is None or not isinstance(self.decision, Start | Join):
+            return f"nothing: {self.decision.told}"
+        what = f"{intent.action.value} {intent.model}".strip()
+        if intent.action is not Action.NOTIFY:
+            what += f", version {intent.asked}" if intent.asked else ", whatever serves"
+        how = "a new intent"
+        if isinstance(self.decision, Join):
+            how = "taken up again in" if self.decision.again else f"joined to ({intent.state.value})"
+            how = f"{how} intent {intent.id}"
+        why = self.decision.told or self.route.told
+        return f"{what}: {how}{f'; {why}' if why else ''}{' (a person is called)' if intent.urgent else ''}"
+
+
+def rehearse(config: Config, rules: AlertRules, alerts: tuple[Alert, ...], now: float) -> tuple[Rehearsed, ...]:
+    """What the alerts would come to if they came now; the inbox is looked at, where there is one, and not touched."""
+    taking, models, given = Taking(pace_of(config)), clouds_of(config), rules.as_rules()
+    found: list[Rehearsed] = []
+    connection = _copy(config, now)
+    try:
+        for alert in alerts:
+            way = route(alert, given, models)
+            taken = taking.alert(connection, alert, way, "", now)
+            found.append(Rehearsed(alert, way, taken.decision, inbox.find_intent(connection, taken.answer)))
+    finally:
+        connection.close()
+    return tuple(found)
+
+
+def read_sample(rules: AlertRules, source: str, body: bytes) -> tuple[Alert, ...]:
+    """The alerts in a body as `source` sends it, "" for the one source that can read it.
+
+    Raises NotFoundError for a source that there is not, and RefusedError when none, or several, can read it.
+    """
+    if source and source not in rules.sources:
+        known = ", ".join(sorted(rules.sources)) or "none"
+        raise NotFoundError(f"there is no source {source!r} (there: {known})", hint="see sources: in alerts.yaml")
+    delivery = Delivery(_headers(body), body, {}, "", time.time())
+    if source:
+        return read_unproved(source, _ageless(rules, source), delivery).alerts
+    told: dict[str, str] = {}
+    read: dict[str, tuple[Alert, ...]] = {}
+    for name in rules.sources:
+        try:
+            read[name] = read_unproved(name, _ageless(rules, name), delivery).alerts
+        except RefusedError as error:
+            told[name] = error.problem
+    with_alerts = {name: alerts for name, alerts in read.items() if alerts} or read
+    if len(with_alerts) != 1:
+        why = f"{', '.join(with_alerts)} can read it" if with_alerts else "; ".join(told.values()) or "there is none"
+        raise RefusedError(f"which source would send this is not clear: {why}", hint="name it: --source NAME")
+    return next(iter(with_alerts.values()))
+
+
+def _ageless(rules: AlertRules, name: str) -> SourceSettings:
+    settings = rules.sources[name]
+    return settings.model_copy(update={"window": math.inf}) if "window" in type(settings).model_fields else settings
+
+
+def _headers(body: bytes) -> Mapping[str, str]:
+    """As a CloudEvent's mode of delivery is told by its content type."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {"content-type": "application/json"}
+    if isinstance(document, list):
+        return {"content-type": "application/cloudevents-batch+json"}
+    return {"content-type": "application/cloudevents+json" if "specversion" in document else "application/json"}
+
+
+def _copy(config: Config, now: float) -> sqlite3.Connection:
+    """A database in memory with the intents that matter still."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.executescript(inbox.SCHEMA)
+    if config.inbox.exists():
+        real = GroupCommit(config.inbox, inbox.SCHEMA)
+        try:
+            with real.reading() as reader:
+                intents = [
+                    one
+                    for model in ("", *config.models)
+                    for one in inbox.past_intents(reader, model, now - pace_of(config).memory)
+                ]
+        finally:
+            real.close()
+        for one in reversed(intents):
+            inbox.add_intent(connection, one)
+    return connection

@@ -1,0 +1,140 @@
+"""What one alert comes to, inside a transaction of the inbox: it is kept with the intent that it starts or joins."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lockstep.agent import inbox, outbox
+from lockstep.agent.inbox import Received, key_of
+from lockstep.agent.notice import Notice, Receiver, of_intent
+from lockstep.config import Config
+from lockstep.operations.reasons import LONGEST
+from lockstep.rules.alerts.alert import Alert, Status
+from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Pace, Start, Wish, decide
+from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.routing import Route
+from lockstep.rules.event_names import ALERT_RECEIVED
+
+
+@dataclass(frozen=True)
+class Taken:
+    """`decision` is None for an alert that had been kept before; `answer` is the intent's id, "" for none."""
+
+    answer: str
+    decision: Decision | None
+
+
+class Taking:
+    """`receivers` are told of new intents and of those that change."""
+
+    def __init__(self, pace: Pace, receivers: Sequence[Receiver] = ()) -> None:
+        self._pace = pace
+        self._receivers = receivers
+
+    def alert(self, connection: sqlite3.Connection, alert: Alert, way: Route, digest: str, at: float) -> Taken:
+        """Keep an alert and what follows from it; `digest` is of the whole delivery, `at` when it came."""
+        known = inbox.known(connection, key_of(alert))
+        if known is not None:
+            return Taken(known, None)
+        # What is about no model is told once for each thing that it says.
+        about = way.version if way.model else f"{alert.source}: {alert.title}"[: inbox.KEPT]
+        wish = Wish(way.model, about, way.action, resolved=alert.status is Status.RESOLVED)
+        decision = decide(wish, inbox.past_intents(connection, way.model, at - self._pace.memory), self._pace, at)
+        reason = " ".join(f"{alert.source}: {alert.title or alert.id}".split())[:LONGEST]
+        new = Intent(
+            id=str(uuid.uuid4()),
+            model=way.model,
+            version="",
+            cloud=way.cloud,
+            action=way.action,
+            state=State.ACCEPTED,
+            reason=reason,
+            actor=f"alert:{alert.source}",
+            alerts=1,
+            began=at,
+            told=way.told,
+            asked=about,
+        )
+        settled = self._settle(connection, decision, new, at)
+        answer = settled.id if settled is not None else decision.intent if isinstance(decision, Nothing) else ""
+        told = "; ".join(one for one in (way.told, decision.told) if one)
+        kept = Received(
+            key=key_of(alert),
+            source=alert.source,
+            id=alert.id,
+            incident=alert.incident,
+            status=alert.status.value,
+            title=alert.title,
+            severity=alert.severity,
+            model=way.model,
+            rule=way.rule,
+            told=told,
+            body=digest,
+            intent=answer,
+            since=alert.at,
+            at=at,
+        )
+        inbox.keep_alert(connection, kept)
+        data = {"intent": answer, "model": way.model, "source": alert.source, "status": alert.status.value}
+        outbox.put(connection, Notice(ALERT_RECEIVED, reason, told, way.model, at, data=data), self._receivers)
+        return Taken(answer, decision)
+
+    def asked(self, connection: sqlite3.Connection, wish: Wish, reason: str, actor: str, at: float) -> Intent:
+        """Keep what a person asks for."""
+        decision = decide(wish, inbox.past_intents(connection, wish.model, at - self._pace.memory), self._pace, at)
+        new = Intent(
+            id=str(uuid.uuid4()),
+            model=wish.model,
+            version="",
+            cloud="",
+            action=wish.action,
+            state=State.ACCEPTED,
+            reason=reason,
+            actor=actor,
+            alerts=0,
+            began=at,
+            asked=wish.version,
+            to=wish.to,
+        )
+        settled = self._settle(connection, decision, new, at)
+        assert settled is not None
+        return settled
+
+    def _settle(self, connection: sqlite3.Connection, decision: Decision, new: Intent, at: float) -> Intent | None:
+        """Carry a decision into the inbox; the intent as it is now, None where nothing is started or joined."""
+        match decision:
+            case Nothing():
+                return None
+            case Start(action, urgent, told):
+                intent = replace(new, action=action, urgent=urgent, told=told or new.told)
+                inbox.add_intent(connection, intent)
+            case Join(joined, action, again, urgent, told):
+                before = inbox.find_intent(connection, joined)
+                assert before is not None
+                intent = replace(
+                    before, action=action, alerts=before.alerts + new.alerts, urgent=before.urgent or urgent
+                )
+                if again:
+                    intent = replace(intent, state=State.ACCEPTED, began=at, ended=0.0, told=told)
+                inbox.put_intent(connection, intent)
+                if not again and intent.action is before.action and intent.urgent == before.urgent:
+                    return intent
+        if intent.action is Action.NOTIFY and intent.open:
+            intent = replace(intent, state=State.NOTIFIED, ended=at)
+            inbox.put_intent(connection, intent)
+        outbox.put(connection, of_intent(intent, at), self._receivers)
+        return intent
+
+
+def clouds_of(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """Every configured model with the clouds of its fleet."""
+    return {name: config.fleets[model.fleet].clouds for name, model in config.models.items()}
+
+
+def pace_of(config: Config) -> Pace:
+    """How often a model may be rolled back by alerts, as configured."""
+    given = config.agent
+    return Pace(given.incident_window, given.cool_down, given.flapping_window, given.flapping_rollbacks)
