@@ -99,9 +99,15 @@ def claims(**more: object) -> dict[str, object]:
     return {name: value for name, value in own.items() if value is not None}
 
 
-def token(signer: str = "one", kid: object = "one", header: Mapping[str, object] | None = None, **more: object) -> str:
+def token(
+    own: Mapping[str, object] | None = None,
+    *,
+    signer: str = "one",
+    kid: object = "one",
+    header: Mapping[str, object] | None = None,
+) -> str:
     headers = {**({"kid": kid} if kid is not None else {}), **(header or {})}
-    return jwt.encode(claims(**more), private(signer), algorithm="RS256", headers=headers)
+    return jwt.encode(claims(**(own or {})), private(signer), algorithm="RS256", headers=headers)
 
 
 def pushed(bearer: str, body: bytes | None = None) -> Sent:
@@ -179,7 +185,7 @@ def test_another_subscription_and_data_that_is_none_are_unreadable(keys: Keys) -
     ids=str,
 )
 def test_every_claim_counts(keys: Keys, wrong: dict[str, object]) -> None:
-    refused(keys, token(**wrong))
+    refused(keys, token(wrong))
 
 
 def test_a_token_of_another_key_is_forged(keys: Keys) -> None:
@@ -276,20 +282,20 @@ def replace_keys_for(seconds: float) -> OidcSettings:
 
 def test_entras_token_for_a_secure_webhook(keys: Keys) -> None:
     settings = {"kind": "azure-monitor", "oidc": ENTRA, "tokens": [TOKEN]}
-    right = {
+    right: dict[str, object] = {
         "iss": "https://sts.windows.net/00000000-0000-0000-0000-000000000001/",
         "aud": "api://lockstep",
         "appid": "461e8683-5575-4561-ac7f-899cc907d62a",
         "roles": ["Other", "ActionGroupsSecureWebhook"],
     }
     body = vector("azure-monitor/metric.json")
-    sent = Sent(settings, body, {"Authorization": f"Bearer {token(**right)}"})
+    sent = Sent(settings, body, {"Authorization": f"Bearer {token(right)}"})
     opened = source(keys, settings)
     assert opened.receive(sent.delivery()).alerts
     # Where both are configured the shared token will do as well; a wrong one is no better than none.
     assert opened.receive(replace(sent, headers={}, query=f"token={TOKEN}").delivery()).alerts
     for wrong in ({"roles": ["Other"]}, {"appid": "another"}, {"aud": "api://other"}):
-        bad = replace(sent, headers={"Authorization": f"Bearer {token(**{**right, **wrong})}"})
+        bad = replace(sent, headers={"Authorization": f"Bearer {token({**right, **wrong})}"})
         with pytest.raises(ForgedError):
             opened.receive(bad.delivery())
     with pytest.raises(ForgedError):

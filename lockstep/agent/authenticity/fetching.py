@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 import requests
+import urllib3
 from requests.auth import AuthBase
 
 from lockstep.errors import UnreachableError
@@ -55,12 +56,13 @@ def over_tls(ca_file: str | None) -> Fetch:
                 if answer.status_code != 200:
                     raise UnreachableError(f"{_place(address)} answered {answer.status_code}")
                 body = b""
-                for part in answer.iter_content(16 * 1024):
+                # What has come, not what was waited for: else a server that trickles would hold us for long.
+                while part := answer.raw.read1(16 * 1024, decode_content=True):
                     body += part
                     if len(body) > _MOST_BYTES or time.monotonic() > ends:
                         raise UnreachableError(f"{_place(address)} answered too much, or too slowly")
                 return body
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise UnreachableError(
                 f"{_place(address)} cannot be reached: {type(error).__name__}",
                 hint="see that this machine may open connections to it, and that its certificate is trusted (ca_file)",

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from lockstep.agent.authenticity.fetching import Fetch, Kept, NotThereError
 from lockstep.agent.authenticity.signed import refuse_old
@@ -37,6 +37,8 @@ _CERTIFICATE: Final = re.compile(r"/SimpleNotificationService-[0-9A-Za-z]{1,64}\
 #: A certificate's address holds its digest, so what is there does not change; its own dates are looked at each time.
 _KEEP: Final = 30 * 86400.0
 _SMALLEST_KEY: Final = 2048
+#: It signs messages and serves no page: what browsers ask of its extensions does not matter, its name does.
+_LEAF: Final = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 
 
 class SnsMessage:
@@ -122,6 +124,7 @@ class SnsMessage:
             raise self._forged("the certificate is made out to another name")
         if self._roots is not None:
             policy = PolicyBuilder().store(Store(self._roots)).time(now)
+            policy = policy.extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=_LEAF)
             try:
                 policy.build_server_verifier(x509.DNSName(self._settings.signer)).verify(leaf, chain[1:])
             except VerificationError:
