@@ -11,6 +11,7 @@ from lockstep.operations.journal import note, record, refusals
 from lockstep.operations.lease import writing
 from lockstep.operations.owed import settle
 from lockstep.operations.reasons import checked_reason
+from lockstep.operations.remembering import earned_only
 from lockstep.operations.unfinished import LOOK_BACK
 from lockstep.rules.known_good import fallback_after_rollback
 from lockstep.rules.state import CONDEMNED_TAG, FALLBACK, FleetState, ModelRecord, Version
@@ -39,7 +40,7 @@ def condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
 def _condemn(fleet: Fleet, version: Version, reason: str) -> Condemned:
     with refusals(fleet, "condemn", version, reason=reason):
         settle(fleet)
-        known = fleet.registry.record(fleet.model)
+        known, _ = earned_only(fleet, fleet.registry.record(fleet.model))
         _refuse_serving(version, known, fleet.observe())
     old = known.desired.fallback
     fallback = old

@@ -18,7 +18,14 @@ from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import note
 from lockstep.operations.owed import settle, write
-from lockstep.operations.remembering import newest_entry, owed_if_known, recall, remember, still_condemned
+from lockstep.operations.remembering import (
+    earned_only,
+    newest_entry,
+    owed_if_known,
+    recall,
+    remember,
+    still_condemned,
+)
 from lockstep.rules.known_good import fallback_after_rollback
 from lockstep.rules.owed import Debt, OwedAlias, OwedTag, amended, as_body
 from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, ModelRecord, Version
@@ -32,14 +39,17 @@ class Known:
     """What one rollback knows: the record as it stands after all that was decided so far.
 
     `silent` says why MLflow is not asked, or not any more, "" while it answers; `owed` is what this rollback could not
-    tell it; `condemned` are reasons by digest of what it left.
+    tell it; `condemned` are reasons by digest of what it left. `doubts` says what of MLflow is not believed.
     """
 
-    def __init__(self, record: ModelRecord, silent: str = "", before: Sequence[Debt] = ()) -> None:
+    def __init__(
+        self, record: ModelRecord, silent: str = "", before: Sequence[Debt] = (), doubts: Sequence[str] = ()
+    ) -> None:
         self.record = record
         self.silent = silent
         self.owed: list[Debt] = []
         self.condemned: dict[str, str] = {}
+        self.doubts = tuple(doubts)
         self._before = tuple(before)
 
     @property
@@ -70,11 +80,13 @@ def read_known(fleet: Fleet) -> Known:
         if champion is None:
             raise
         fleet.say(f"MLflow cannot be asked; as was last known, {champion} should serve: {error.problem}")
-        return Known(record, error.problem)
+        record, doubts = earned_only(fleet, record)
+        return Known(record, error.problem, doubts=doubts)
     debts = owed_if_known(fleet)
     record = amended(record, debts)
     remember(fleet, record, upto)
-    return Known(still_condemned(fleet, record), before=debts)
+    record, doubts = earned_only(fleet, still_condemned(fleet, record))
+    return Known(record, before=debts, doubts=doubts)
 
 
 def without_mlflow(fleet: Fleet, known: Known) -> Fleet:

@@ -23,6 +23,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import raise_if_held
 from lockstep.operations.journal import note, record, slots
 from lockstep.operations.known_good import grant_if_earned
+from lockstep.operations.remembering import earned_only
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic
 from lockstep.operations.walk import Hands, Tell, walk
 from lockstep.operations.watch import StageReport, Watch, describe
@@ -163,7 +164,7 @@ class Promotion:
         fleet, stable, version = self._fleet, self._stable, self._canary
         fleet.say(f"promoting {version}")
         with record(fleet, "promote", version, champion=stable.digest) as outcome:
-            known = fleet.registry.record(fleet.model)
+            known, _ = earned_only(fleet, fleet.registry.record(fleet.model))
             soaked = grant_if_earned(fleet, known, stable)
             fallback = fallback_after_promotion(known, stable, version, earned=soaked.earned)
             if fallback is not None and not soaked.earned:

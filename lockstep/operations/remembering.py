@@ -10,9 +10,10 @@ from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.owed import owed
 from lockstep.rules.amending import tagged
+from lockstep.rules.deeds import text
 from lockstep.rules.owed import Debt, amended
 from lockstep.rules.replay import empty, replay
-from lockstep.rules.state import CONDEMNED_TAG, ModelRecord, Version
+from lockstep.rules.state import CONDEMNED_TAG, KNOWN_GOOD_TAG, ModelRecord, Version
 
 RECALLED: Final = 20_000  # entries that are read at most to recall a model
 #: Entries that say which versions are condemned.
@@ -53,6 +54,42 @@ def still_condemned(fleet: Fleet, record: ModelRecord) -> ModelRecord:
             told = f"{reason} (so the ledger says; its tag {CONDEMNED_TAG} in MLflow was taken away)"
             record = tagged(record, one.version, CONDEMNED_TAG, told)
     return record
+
+
+def earned_only(fleet: Fleet, record: ModelRecord) -> tuple[ModelRecord, tuple[str, ...]]:
+    """The record with known-good as the ledger granted it, and a sentence for each tag in MLflow that it does not know.
+
+    Whoever may edit tags in MLflow could have all clouds led to a version of theirs. A ledger that cannot be read, or
+    that tells of no promotion of the model and so is not the one that it was earned under, contradicts nothing.
+    """
+    claimed = [one for one in record.versions if one.known_good]
+    if not claimed:
+        return record, ()
+    try:
+        entries = fleet.ledger.entries(fleet.model, "known_good.outcome", RECALLED)
+        knows = bool(entries) or bool(fleet.ledger.entries(fleet.model, "promote.outcome", last=1))
+    except LockstepError as error:
+        fleet.say(f"whether known-good was earned is not known: {error.problem}")
+        return record, ()
+    granted: dict[str, list[str]] = {}
+    for entry in entries:
+        if not entry.unvouched and not entry.body.get("error"):
+            granted.setdefault(text(entry.body, "digest"), []).append(text(entry.body, "at"))
+    doubts = []
+    for one in claimed if knows else ():
+        earned = granted.get(one.version.digest, [])
+        if one.known_good in earned:
+            continue
+        instead = (
+            f"earned it at {earned[-1]}" if earned else "never earned it: no rollback goes there unless it is named"
+        )
+        doubts.append(
+            f"the tag {KNOWN_GOOD_TAG} of {one.version} in MLflow says {one.known_good}; by the ledger it {instead}"
+        )
+        record = tagged(record, one.version, KNOWN_GOOD_TAG, earned[-1] if earned else "")
+    for doubt in doubts:
+        fleet.say(doubt)
+    return record, tuple(doubts)
 
 
 def recall(fleet: Fleet) -> ModelRecord:

@@ -88,6 +88,7 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     writer = holder(fleet)
     warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer)]
     warnings += [f"MLflow is still to be told: {debt}" for debt in owed_if_known(fleet)]
+    warnings += known.doubts
     if desired.champion is not None and desired.challenger is None:
         warnings += cold_fallback(state, desired.fallback, fleet.least)
     proofs: tuple[CloudProof, ...] = ()

@@ -185,6 +185,17 @@ def test_verbs_ask_little(bench: Bench, pair: tuple[Version, Version]) -> None:
     assert bench.calls(began) == {"OnlineEndpoints_Get": 2}
 
 
+def test_without_the_right_to_list_the_group_each_endpoint_is_read(bench: Bench, pair: tuple[Version, Version]) -> None:
+    model = pair[0].model
+    closely = bench.cloud.observe(model)
+    began = time.time()
+    with bench.control.during("azure", "fail", operation="Resources_ListByResourceGroup", status=403):
+        found = bench.cloud.observe_many([model, "nobody"])
+    assert (found[model], found["nobody"].exists) == (closely, False)
+    lists = {"OnlineEndpoints_List": 1, "Resources_ListByResourceGroup": 1}
+    assert bench.calls(began) == {**lists, "OnlineEndpoints_Get": 1, "OnlineDeployments_List": 1}
+
+
 def test_threads_share_clients_and_token(bench: Bench, pair: tuple[Version, Version]) -> None:
     first, _ = pair
     cloud = bench.adapter()

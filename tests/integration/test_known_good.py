@@ -5,16 +5,18 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lockstep.operations.fleet import Fleet
 from lockstep.operations.known_good import grant_if_earned
 from lockstep.operations.owed import owed, settle
 from lockstep.operations.remembering import read_record, recall
 from lockstep.operations.rollback_plan import plan_rollback
 from lockstep.operations.status import status
-from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, KNOWN_GOOD_TAG
+from lockstep.rules.state import CHALLENGER, CHAMPION, CONDEMNED_TAG, FALLBACK, KNOWN_GOOD_TAG, Version
 from lockstep.rules.target import Why
 from lockstep.rules.traffic import TrafficSplit
 from tests.integration.deployed import Deployed, lockstep
@@ -28,8 +30,8 @@ def test_the_newest_known_good_version_goes_before_the_fallback(deployed: Deploy
     registry = deployed.fleet.registry
     first = plan_rollback(deployed.fleet).way
     assert (first.target, first.why) == (deployed.v1, Why.FALLBACK)
-    registry.tag(deployed.v3, KNOWN_GOOD_TAG, LATE)
-    registry.tag(deployed.v1, KNOWN_GOOD_TAG, EARLY)
+    earn(deployed.fleet, deployed.v3, LATE)
+    earn(deployed.fleet, deployed.v1, EARLY)
     found = lockstep("rollback", deployed.model, "--dry-run", "--json", config=deployed.config).document
     assert (found["target"], found["why"]) == ("3", Why.KNOWN_GOOD.value)
     registry.tag(deployed.v3, CONDEMNED_TAG, "slow")
@@ -37,6 +39,41 @@ def test_the_newest_known_good_version_goes_before_the_fallback(deployed: Deploy
     listed = lockstep("versions", deployed.model, "--json", config=deployed.config).document
     found = {row["version"]: (row["known_good"], row["condemned"]) for row in listed}
     assert [found[label] for label in "123"] == [(EARLY, ""), ("", ""), (LATE, "slow")]
+
+
+def earn(fleet: Fleet, version: Version, at: str) -> None:
+    """As it is granted: the ledger first, then the tag."""
+    body = {"version": version.label, "digest": version.digest, "at": at}
+    fleet.ledger.append(f"{version.digest}/{at}", "known_good.outcome", fleet.model, "x", body)
+    fleet.registry.tag(version, KNOWN_GOOD_TAG, at)
+
+
+def test_a_forged_tag_leads_nobody(deployed: Deployed, tmp_path: Path) -> None:
+    """Only what the ledger granted counts, and when it did; by name a version can be gone to all the same."""
+    elsewhere = str(tmp_path / "ledger.db")
+    said: list[str] = []
+    fleet = replace(deployed.changed(ledger=elsewhere), observer=lambda event: said.append(event.text))
+    fleet.registry.tag(deployed.v3, KNOWN_GOOD_TAG, LATE)
+    assert plan_rollback(fleet).way.target == deployed.v3, "a ledger that knows nothing contradicts nothing"
+    assert said == []
+
+    promoted = {"version": deployed.v2.label, "digest": deployed.v2.digest, "error": ""}
+    fleet.ledger.append("promoted", "promote.outcome", fleet.model, "x", promoted)
+    way = plan_rollback(fleet).way
+    assert (way.target, way.why) == (deployed.v1, Why.FALLBACK)
+    (doubt,) = said
+    assert f"{deployed.v3} in MLflow says {LATE}; by the ledger it never earned it" in doubt
+    assert doubt in status(fleet).warnings
+    assert plan_rollback(fleet, deployed.v3).way.target == deployed.v3
+    down = deployed.changed(ledger=elsewhere, mlflow__tracking_uri=NOWHERE)
+    assert plan_rollback(down).way.target == deployed.v1, "what is remembered of MLflow is believed no more"
+
+    earn(fleet, deployed.v3, EARLY)
+    earn(fleet, deployed.v1, "2026-11-20T11:00:00Z")
+    fleet.registry.tag(deployed.v3, KNOWN_GOOD_TAG, LATE)
+    planned = plan_rollback(fleet)
+    assert planned.way.target == deployed.v1, "it is the newest by the ledger's times"
+    assert f"by the ledger it earned it at {EARLY}" in planned.known.doubts[0]
 
 
 def test_a_champion_that_the_ledger_does_not_know_earns_nothing(deployed: Deployed) -> None:

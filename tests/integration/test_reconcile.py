@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lockstep.operations.canary import canary_deploy
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import writing
 from lockstep.operations.reconcile import Reconciled, reconcile
+from lockstep.operations.replicate import replicate
 from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.state import CHALLENGER
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.tampering import tamperer
 from tests.integration.deployed import Deployed, lockstep
-from tests.integration.fleets import opened
+from tests.integration.fleets import opened, registered
 from tests.integration.tampered import subject_on
 
 pytestmark = pytest.mark.timeout(180)
@@ -38,6 +42,35 @@ def test_a_fleet_in_step_is_only_looked_at(deployed: Deployed) -> None:
         done = once(deployed.fleet)
     assert done.in_step, told(done)
     assert len(deployed.fleet.ledger.entries(deployed.model)) == entries
+
+
+def test_calls_do_not_grow_with_the_models(deployed: Deployed) -> None:
+    """Three further models of the same bytes: nothing that is unchanged is asked about by itself."""
+
+    def deploy(fleet: Fleet) -> None:
+        version = registered(fleet, str(deployed.folder / "v1"))
+        replicate(fleet, version)
+        canary_deploy(fleet, version)
+
+    fleets = [deployed.fleet, *(deployed.other_model() for _ in range(3))]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(deploy, fleets[1:]))
+    calls_of_reconcile(deployed, fleets)  # which looks at everything once
+    few = calls_of_reconcile(deployed, fleets[:1])
+    assert calls_of_reconcile(deployed, fleets) == few
+    assert set(few) == set(deployed.clouds)
+    assert max(few.values()) <= 3, few
+
+
+def calls_of_reconcile(deployed: Deployed, fleets: list[Fleet]) -> Counter[str]:
+    """By cloud, of a reconcile that finds everything in step."""
+    began = time.time()
+    done = reconcile(fleets)
+    assert [told(one) for one in done if not one.in_step] == []
+    asked = [(str(call["cloud"]), str(call["operation"])) for call in deployed.control.calls(since=began)]
+    return Counter(
+        cloud for cloud, operation in asked if "oken" not in operation and not operation.startswith("event:")
+    )
 
 
 def test_what_was_changed_by_hand_is_named_and_mended(deployed: Deployed) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,17 @@ from typing import Any
 import pytest
 import requests
 from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import State
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
 
 from blocks.saving import block_name, blocks_of, save
+from flows.reconcile import DEPLOYMENT, FOLLOW
 from flows.reconcile import reconcile as reconcile_flow
+from flows.rollback import rollback as rollback_flow
 from flows.scrub import scrub as scrub_flow
 from lockstep.config import ModelSettings
 from lockstep.rules.traffic import TrafficSplit
@@ -67,6 +76,48 @@ def test_reconcile_mends_every_model_of_its_fleet(deployed: Deployed, prefect_se
     report = artifacts(state)
     assert "brought in step" in report
     assert f"traffic {deployed.v1.slot} 100 % -> {deployed.v2.slot} 100 %" in report
+
+
+def test_a_rollback_that_splits_has_a_run_bring_the_cloud_over(
+    deployed: Deployed, prefect_server: PrefectServer
+) -> None:
+    """The run of the rollback starts one of the deployment `lockstep-reconcile/reconcile`, which goes on until then."""
+    config = deployed.changed_config()
+    config = config.model_copy(
+        update={
+            "fleets": {deployed.model: config.fleets["default"]},
+            "models": {deployed.model: config.models[deployed.model].model_copy(update={"fleet": deployed.model})},
+        }
+    )
+    save(blocks_of(config, deployed.folder))
+    block = block_name(deployed.model)
+    with reconcile_deployed() as client:
+        with deployed.control.during("azure", "down"):
+            state = rollback_flow(deployed.model, reason="an alert", fleet=block, return_state=True)
+        assert state.is_failed()
+        assert deployed.answers() == {**deployed.everywhere(deployed.v1), "azure": deployed.v2.digest}
+        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["lockstep-reconcile"])))
+        (run,) = [run for run in runs if run.parameters.get("model") == deployed.model and run.deployment_id]
+        assert run.parameters == {"model": deployed.model, "fleet": block, "wait": FOLLOW}
+        asyncio.run(Runner().execute_flow_run(run.id))
+        ended = client.read_flow_run(run.id)
+    assert ended.state is not None
+    assert ended.state.is_completed(), ended.state.message
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+
+
+@contextlib.contextmanager
+def reconcile_deployed() -> Iterator[SyncPrefectClient]:
+    """The deployment that a rollback starts, as `lockstep init` left it here, else made for as long as this lasts."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(DEPLOYMENT)
+        except ObjectNotFound:
+            RunnerDeployment.from_flow(reconcile_flow, name=DEPLOYMENT.rpartition("/")[2]).apply()
+            yield client
+            client.delete_deployment(client.read_deployment_by_name(DEPLOYMENT).id)
+        else:
+            yield client
 
 
 def test_the_alert_reaches_prefect_by_the_line_of_curl(prefect_server: PrefectServer, tmp_path: Path) -> None:
