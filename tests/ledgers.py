@@ -54,6 +54,9 @@ class MemoryLedger:
     def checkpoint(self) -> bytes | None:
         return self.note
 
+    def signed_sizes(self) -> frozenset[int]:
+        return frozenset(range(self.size + 1))
+
     def append(self, *entries: bytes, sign: bool = True) -> MemoryLedger:
         for entry in entries:
             for level, index, value in completed_nodes(self.size, leaf_hash(entry), self.read_node):

@@ -61,6 +61,7 @@ class _Tree:
     size: int
     entries: tuple[bytes, ...]
     read: NodeReader
+    signed: frozenset[int]
 
     @property
     def hashes(self) -> Sequence[bytes]:
@@ -71,7 +72,7 @@ def compare_copies(clouds: Sequence[Keeper], ledger: CopiedLedger) -> tuple[Copy
     """Compare every cloud's copy, all at the same time; what cannot be reached is named in its `error`."""
     entries = _entries(ledger)
     size, read = recompute(leaf_hash(entry) for entry in entries)
-    tree = _Tree(size, entries, read)
+    tree = _Tree(size, entries, read, ledger.signed_sizes())
     jobs = [_job(cloud, ledger, tree) for cloud in clouds]
     return tuple(outcome.value or CopyCheck(outcome.cloud, error=outcome.error) for outcome in ThreadRunner().run(jobs))
 
@@ -155,10 +156,14 @@ class _Comparison:
     def _fits(self, checkpoint: Checkpoint) -> bool:
         """Whether the ledger's first entries are those under the checkpoint; else what differs is noted."""
         tree = self._tree
+        said = f"the copy holds {show(checkpoint)}"
         if checkpoint.size <= tree.size and root(checkpoint.size, tree.read) == checkpoint.root:
+            if checkpoint.size not in tree.signed:
+                self._problems.append(
+                    f"{said}, a checkpoint that was taken from the database here; the entries are as they were"
+                )
             return True
         theirs = self._hashes_under(checkpoint)
-        said = f"the copy holds {show(checkpoint)}"
         if theirs is None:
             self._problems.append(f"{said}; the ledger here does not have them, and the copy lacks its tiles")
             return False

@@ -62,6 +62,9 @@ class CopiedLedger(Protocol):
     def checkpoint(self) -> bytes | None:
         """The newest signed checkpoint; None as long as nothing is signed."""
 
+    def signed_sizes(self) -> frozenset[int]:
+        """Numbers of entries of which it holds a signed checkpoint."""
+
 
 class Keeper(Protocol):
     """What a copy needs of a cloud."""

@@ -179,6 +179,20 @@ def test_a_rolled_back_database_is_noticed(scene: Scene) -> None:
     assert {check.first_bad for check in scene.checks().values()} == {2}
 
 
+def test_a_checkpoint_that_was_taken_from_the_database_is_missed(scene: Scene) -> None:
+    """The ledger by itself cannot know of it; each copy does."""
+    scene.act()
+    scene.act()
+    assert scene.sizes() == everywhere(scene, 4)
+    with closing(sqlite3.connect(scene.config.ledger.database)) as connection:
+        assert connection.execute("DELETE FROM checkpoint WHERE size = 2").rowcount == 1
+        connection.commit()
+    for check in scene.checks().values():
+        (problem,) = check.problems
+        assert "2 entries" in problem
+        assert "was taken from the database here" in problem
+
+
 @pytest.mark.parametrize("cloud", sorted(WRITE))
 def test_history_rewritten_with_the_real_key_is_exposed_by_one_copy_alone(scene: Scene, cloud: str) -> None:
     if cloud not in scene.config.clouds:

@@ -252,6 +252,11 @@ class Ledger:
             note = connection.execute(select(CHECKPOINT.c.note).where(CHECKPOINT.c.size == size)).scalar()
             return None if note is None else blob(note)
 
+    def signed_sizes(self) -> frozenset[int]:
+        """Numbers of entries of which a signed checkpoint is there."""
+        with self._database.reading() as connection:
+            return frozenset(connection.execute(select(CHECKPOINT.c.size)).scalars())
+
     def proof(self, index: int) -> bytes:
         """The proof file (C2SP tlog-proof) that entry `index` stands in the ledger, under the newest checkpoint.
 
