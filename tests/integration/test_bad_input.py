@@ -327,6 +327,28 @@ def test_a_rollback_without_a_fallback_says_what_to_do(deployed: Deployed) -> No
         says(ended, 3, deployed.model, "no known-good version", "fallback", f"rollback {deployed.model} --to VERSION")
 
 
+def test_a_rollback_to_a_condemned_version_says_why_and_how_that_is_lifted(deployed: Deployed) -> None:
+    deployed.fleet.registry.tag(deployed.v1, CONDEMNED_TAG, "wrong labels")
+    with deployed.unchanged(), deployed.only_reads():
+        for options in ((), ("--dry-run",)):
+            ended = lockstep("rollback", deployed.model, "--to", "1", *options, config=deployed.config)
+            says(ended, 3, str(deployed.v1), "condemned: wrong labels", f"lockstep lift {deployed.model} 1 --reason")
+
+
+def test_a_rollback_of_a_model_without_a_history_says_what_to_do(deployed: Deployed, tmp_path: Path) -> None:
+    """First nothing is registered, then one version that never served."""
+    fleet = deployed.other_model()
+    model = fleet.model
+    config = deployed.configured(tmp_path / "c.yaml", models={model: {}})
+    with deployed.unchanged(), deployed.only_reads():
+        for options in ((), ("--dry-run",), ("--to", "1")):
+            says(lockstep("rollback", model, *options, config=config), 4, model, "lockstep register")
+        registered(fleet, str(deployed.folder / "v1"))
+        for options in ((), ("--dry-run",)):
+            ended = lockstep("rollback", model, *options, config=config)
+            says(ended, 3, f"{model} has no known-good version", "no other version", "--to VERSION")
+
+
 LIES = ("ignore", "revert", "stale")
 
 

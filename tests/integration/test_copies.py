@@ -185,6 +185,9 @@ def test_a_checkpoint_that_was_taken_from_the_database_is_missed(scene: Scene) -
     scene.act()
     assert scene.sizes() == everywhere(scene, 4)
     with closing(sqlite3.connect(scene.config.ledger.database)) as connection:
+        wards = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'checkpoint'")
+        for (ward,) in wards.fetchall():
+            connection.execute(f'DROP TRIGGER "{ward}"')
         assert connection.execute("DELETE FROM checkpoint WHERE size = 2").rowcount == 1
         connection.commit()
     for check in scene.checks().values():
