@@ -224,7 +224,8 @@ def test_a_replay_comes_to_nothing_and_an_old_message_is_refused(web: Web) -> No
 
 @pytest.mark.parametrize("name", ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type", "Signature"])
 def test_every_signed_part_counts(web: Web, name: str) -> None:
-    for value in ("changed", "", None, 5, [], {"a": 1}):
+    values: tuple[object, ...] = ("changed", "", None, 5, [], {"a": 1})
+    for value in values:
         refused(web, {**message(), name: value})
     document = message()
     del document[name]
