@@ -48,11 +48,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Datapoint:
-    """One period's statistic; `at` is when the period began (Unix seconds), `samples` how many values it is of."""
+    """One period's value; `at` is when the period began (Unix seconds).
+
+    `samples` is how many values it is a statistic of, None for an expression's.
+    """
 
     at: float
     value: float
-    samples: float
+    samples: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sandbox.aws.alarm_evaluation import ALARM, COMPARISONS, UNKNOWN, Datapoint, Judged, Rule
+from sandbox.aws.alarm_math import watched
 from sandbox.aws.state import ACCOUNT
 
 REGION_NAME: Final = "US East (N. Virginia)"
@@ -62,18 +63,19 @@ def reason(rule: Rule, judged: Judged, *, by_datapoints: bool) -> str:
     return text + "."
 
 
-def reason_data(rule: Rule, judged: Judged, statistic: str, period: int, at: datetime) -> str:
-    """StateReasonData: a JSON document as a string."""
+def reason_data(rule: Rule, judged: Judged, statistic: str | None, period: int, at: datetime) -> str:
+    """StateReasonData: a JSON document as a string; an expression has no statistic."""
     document: dict[str, Any] = {"version": "1.0", "queryDate": moment(at)}
     if judged.datapoints:
         document["startDate"] = _at(judged.datapoints[-1])
+    if statistic is not None:
+        document["statistic"] = statistic
     document |= {
-        "statistic": statistic,
         "period": period,
         "recentDatapoints": [point.value for point in reversed(judged.datapoints)],
         "threshold": rule.threshold,
         "evaluatedDatapoints": [
-            {"timestamp": _at(point), "sampleCount": point.samples, "value": point.value} for point in judged.datapoints
+            {"timestamp": _at(point), **_samples(point), "value": point.value} for point in judged.datapoints
         ],
     }
     return json.dumps(document, separators=(",", ":"))
@@ -87,17 +89,8 @@ def subject(name: str, state: str) -> str:
 
 def message(alarm: Mapping[str, Any], old_state: str) -> str:
     """The JSON that an alarm publishes, from what DescribeAlarms shows of it in its new state."""
-    trigger: dict[str, Any] = {"MetricName": alarm["MetricName"], "Namespace": alarm["Namespace"]}
-    if alarm.get("ExtendedStatistic"):
-        trigger |= {"StatisticType": "ExtendedStatistic", "ExtendedStatistic": alarm["ExtendedStatistic"]}
-    else:
-        trigger |= {"StatisticType": "Statistic", "Statistic": STATISTICS[alarm["Statistic"]]}
-    trigger |= {
-        "Unit": alarm.get("Unit"),
-        "Dimensions": [{"value": d["Value"], "name": d["Name"]} for d in alarm["Dimensions"]],
-        "Period": alarm["Period"],
-        "EvaluationPeriods": alarm["EvaluationPeriods"],
-    }
+    trigger: dict[str, Any] = {} if alarm.get("Metrics") else _metric(alarm)
+    trigger |= {"Period": watched(alarm).period, "EvaluationPeriods": alarm["EvaluationPeriods"]}
     if "DatapointsToAlarm" in alarm:
         trigger["DatapointsToAlarm"] = alarm["DatapointsToAlarm"]
     trigger |= {
@@ -106,6 +99,8 @@ def message(alarm: Mapping[str, Any], old_state: str) -> str:
         "TreatMissingData": alarm.get("TreatMissingData", "missing"),
         "EvaluateLowSampleCountPercentile": alarm.get("EvaluateLowSampleCountPercentile", ""),
     }
+    if alarm.get("Metrics"):
+        trigger["Metrics"] = [_query(query) for query in alarm["Metrics"]]
     document = {
         "AlarmName": alarm["AlarmName"],
         "AlarmDescription": alarm.get("AlarmDescription"),
@@ -131,6 +126,35 @@ def state_in_history(alarm: Mapping[str, Any]) -> dict[str, Any]:
     if alarm.get("StateReasonData"):
         state["stateReasonData"] = json.loads(alarm["StateReasonData"])
     return state
+
+
+def _metric(alarm: Mapping[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"MetricName": alarm["MetricName"], "Namespace": alarm["Namespace"]}
+    if alarm.get("ExtendedStatistic"):
+        described |= {"StatisticType": "ExtendedStatistic", "ExtendedStatistic": alarm["ExtendedStatistic"]}
+    else:
+        described |= {"StatisticType": "Statistic", "Statistic": STATISTICS[alarm["Statistic"]]}
+    return {**described, "Unit": alarm.get("Unit"), "Dimensions": _dimensions(alarm)}
+
+
+def _query(query: Mapping[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"Id": query["Id"], "ReturnData": query.get("ReturnData", True)}
+    if query.get("Label"):
+        described["Label"] = query["Label"]
+    if query.get("Expression"):
+        return {"Expression": query["Expression"], **described}
+    stat = query["MetricStat"]
+    metric = stat["Metric"]
+    of = {"Dimensions": _dimensions(metric), "MetricName": metric["MetricName"], "Namespace": metric["Namespace"]}
+    return {**described, "MetricStat": {"Metric": of, "Period": stat["Period"], "Stat": stat["Stat"]}}
+
+
+def _dimensions(metric: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [{"value": d["Value"], "name": d["Name"]} for d in metric.get("Dimensions") or ()]
+
+
+def _samples(point: Datapoint) -> dict[str, float]:
+    return {} if point.samples is None else {"sampleCount": point.samples}
 
 
 def _seen(crossing: Sequence[Datapoint], datapoints: int, by_datapoints: bool) -> str:

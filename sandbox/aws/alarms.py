@@ -14,15 +14,16 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from sandbox.aws import alarm_texts
 from sandbox.aws.alarm_evaluation import ALARM, OK, SPARE, UNKNOWN, Datapoint, Rule, judge
+from sandbox.aws.alarm_math import Watched, watched
 from sandbox.aws.errors import AwsError
 from sandbox.aws.metrics import CloudWatch
-from sandbox.aws.points import key_of, statistic
+from sandbox.aws.points import statistic
 from sandbox.aws.state import ACCOUNT, CLOUD, REGION, Document, now
 from sandbox.world import World
 
@@ -74,7 +75,7 @@ class Alarms:
                 "OKActions": [],
                 "AlarmActions": [],
                 "InsufficientDataActions": [],
-                "Dimensions": [],
+                **({} if given.get("Metrics") else {"Dimensions": []}),
                 **given,
                 "AlarmArn": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{name}",
                 "AlarmConfigurationUpdatedTimestamp": at,
@@ -150,29 +151,24 @@ class Alarms:
             alarms = list(self._table.values())
         pause: float | None = None
         for alarm in alarms:
-            step = minute * min(alarm["Period"], MINUTE) / MINUTE
+            period = watched(alarm).period
+            step = minute * min(period, MINUTE) / MINUTE
             tick = math.floor((time.time() - GRACE) / step) * step
             turn = (alarm["AlarmConfigurationUpdatedTimestamp"], tick)
             if self._evaluated.get(alarm["AlarmName"]) != turn:
                 self._evaluated[alarm["AlarmName"]] = turn
-                self._evaluate(alarm, tick, alarm["Period"] * minute / MINUTE)
+                self._evaluate(alarm, tick, period * minute / MINUTE)
             left = tick + step + GRACE - time.time()
             pause = min(left, pause if pause is not None else NAP)
         return pause if pause is None else max(pause, 0.0)
 
     def _evaluate(self, alarm: Document, end: float, width: float) -> None:
         """Evaluate one alarm over periods of `width` seconds, the newest of which ended at `end`."""
-        rule = rule_of(alarm)
+        rule, what = rule_of(alarm), watched(alarm)
         spans = [(end - (age + 1) * width, end - age * width) for age in range(rule.periods + SPARE)]
-        groups = self._metrics.windows(key_of(alarm), spans, alarm.get("Unit"))
-        name = alarm.get("Statistic") or alarm["ExtendedStatistic"]
-        latest: list[Datapoint | None] = []
-        for (start, _), points in zip(spans, groups, strict=True):
-            value = statistic(points, name) if points else None
-            samples = sum(point.times for point in points)
-            latest.append(None if value is None else Datapoint(start, value, samples))
+        latest = self._latest(what, spans)
         newest = next((point for point in latest if point is not None), None)
-        if newest is not None and newest.samples < _samples_needed(alarm):
+        if newest is not None and newest.samples is not None and newest.samples < _samples_needed(alarm):
             return
         judged = judge(rule, latest)
         if judged is None:
@@ -183,9 +179,24 @@ class Alarms:
             if current.get(configured) != alarm[configured] or current["StateValue"] == judged.state:
                 return
             reason = alarm_texts.reason(rule, judged, by_datapoints="DatapointsToAlarm" in alarm)
-            data = alarm_texts.reason_data(rule, judged, name, alarm["Period"], now())
+            statistic_of = what.single.statistic if what.single is not None else None
+            data = alarm_texts.reason_data(rule, judged, statistic_of, what.period, now())
             changed = self._change(current, judged.state, reason, data)
         self._act(*changed)
+
+    def _latest(self, what: Watched, spans: Sequence[tuple[float, float]]) -> list[Datapoint | None]:
+        """The datapoint of each span."""
+        groups = {name: self._metrics.windows(one.key, spans, one.unit) for name, one in what.series.items()}
+        latest: list[Datapoint | None] = []
+        for number, (start, _) in enumerate(spans):
+            points = {name: group[number] for name, group in groups.items()}
+            known = {
+                name: statistic(there, what.series[name].statistic) if there else None for name, there in points.items()
+            }
+            value = what.value(known)
+            samples = None if what.single is None else sum(point.times for point in points[what.result])
+            latest.append(None if value is None else Datapoint(start, value, samples))
+        return latest
 
     def _change(self, alarm: Document, state: str, reason: str, data: str) -> tuple[Document, str]:
         """Put the new state into the table; returns the alarm as it is now, and the state that it left."""

@@ -11,6 +11,7 @@ from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult, EmptyResult
 
 from sandbox.aws.alarm_evaluation import COMPARISONS, TREATMENTS
+from sandbox.aws.alarm_math import watched
 from sandbox.aws.alarms import Alarms
 from sandbox.aws.errors import AwsError, not_implemented
 from sandbox.aws.metrics import CloudWatch, unix
@@ -23,9 +24,11 @@ MAX_DATAPOINTS: Final = 1440
 DAY: Final = 86_400
 PAGE: Final = 50
 TOPIC: Final = f"arn:aws:sns:{REGION}:{ACCOUNT}:"
-NEEDED: Final = ("MetricName", "Namespace", "Period", "EvaluationPeriods", "Threshold", "ComparisonOperator")
+NEEDED: Final = ("EvaluationPeriods", "Threshold", "ComparisonOperator")
+OF_A_METRIC: Final = ("MetricName", "Namespace", "Period")
+#: What an alarm on an expression has in its Metrics instead.
+OF_METRICS: Final = (*OF_A_METRIC, "Statistic", "ExtendedStatistic", "Dimensions", "Unit")
 UNSUPPORTED: Final = (
-    "Metrics",
     "ThresholdMetricId",
     "EvaluationWindow",
     "WarmUpConfiguration",
@@ -92,7 +95,7 @@ class Answers(CloudWatchResponse):
         return ActionResult({"MetricDataResults": results})
 
     def put_metric_alarm(self) -> ActionResult:
-        """PutMetricAlarm on one metric; metric mathematics is not emulated."""
+        """PutMetricAlarm on a metric or an expression."""
         given = self._checked("PutMetricAlarm")
         refuse_unsupported(given, UNSUPPORTED, "PutMetricAlarm")
         _check_alarm(given)
@@ -131,7 +134,9 @@ class Answers(CloudWatchResponse):
         found = [
             alarm
             for alarm in self.alarms.all()
-            if key_of(alarm) == key_of(given) and all(alarm.get(name) == value for name, value in asked.items())
+            if alarm.get("MetricName")
+            and key_of(alarm) == key_of(given)
+            and all(alarm.get(name) == value for name, value in asked.items())
         ]
         return ActionResult({"MetricAlarms": found})
 
@@ -226,16 +231,20 @@ def _page(name: str, items: Sequence[Document], given: Mapping[str, Any], more: 
 
 def _check_alarm(given: Mapping[str, Any]) -> None:
     """The rules for a metric alarm that the service description does not hold; raises AwsError."""
-    for name in NEEDED:
+    for name in (*NEEDED, *(() if given.get("Metrics") else OF_A_METRIC)):
         if given.get(name) is None:
-            raise _wrong(f"The parameter {name} is required for an alarm on a metric")
-    if bool(given.get("Statistic")) == bool(given.get("ExtendedStatistic")):
+            raise _wrong(f"The parameter {name} is required")
+    if given.get("Metrics"):
+        for name in OF_METRICS:
+            if given.get(name) is not None:
+                raise _wrong(f"The parameter {name} may not be given beside Metrics")
+    elif bool(given.get("Statistic")) == bool(given.get("ExtendedStatistic")):
         raise _wrong("Must specify either Statistic or ExtendedStatistic")
     if given.get("ExtendedStatistic") and not PERCENTILE.fullmatch(given["ExtendedStatistic"]):
         raise _wrong(f"The value {given['ExtendedStatistic']} for parameter ExtendedStatistic is not supported.")
     if given["ComparisonOperator"] not in COMPARISONS:
         raise not_implemented(f"PutMetricAlarm with {given['ComparisonOperator']}: there is no anomaly detection")
-    period, periods = given["Period"], given["EvaluationPeriods"]
+    period, periods = watched(given).period, given["EvaluationPeriods"]
     if period not in (10, 20, 30) and period % 60:
         raise _wrong("Period must be 10, 20, 30, or a multiple of 60")
     if period * periods > (7 * DAY if period >= 3600 else DAY):

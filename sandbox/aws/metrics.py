@@ -62,8 +62,9 @@ class CloudWatch(CloudWatchBackend):
         """PutMetricData: single values, values with counts, statistic sets."""
         for number, member in enumerate(metric_data, 1):
             self._validate_parameters_put_metric_data(member, number)
+        received = time.time()
         for member in metric_data:
-            at = unix(member["Timestamp"]) if member.get("Timestamp") else time.time()
+            at = unix(member["Timestamp"]) if member.get("Timestamp") else received
             key = key_of({**member, "Namespace": metric_namespace})
             with self._guard:
                 self._series[key][int(at) // GRAIN * GRAIN].extend(_points(member, at))

@@ -337,6 +337,45 @@ def test_what_is_put_is_watched_and_remembered(cloudwatch: Any, alarm: dict[str,
     assert first["NextToken"]
 
 
+def test_an_expression_over_several_metrics(
+    cloudwatch: Any, alarm: dict[str, Any], topic: str, subscription: str, receiver: Receiver, path: str
+) -> None:
+    """The share of errors, from two sums."""
+    name, dimensions = alarm["AlarmName"], alarm["Dimensions"]
+    queries: list[dict[str, Any]] = [{"Id": "share", "Expression": "100 * errors / calls", "Label": "errors, %"}]
+    for metric in ("errors", "calls"):
+        of = {"Namespace": name, "MetricName": metric, "Dimensions": dimensions}
+        queries.append({"Id": metric, "MetricStat": {"Metric": of, "Period": 60, "Stat": "Sum"}, "ReturnData": False})
+    settings = {key: alarm[key] for key in ("AlarmName", "EvaluationPeriods", "ComparisonOperator")}
+    cloudwatch.put_metric_alarm(**settings, Threshold=10.0, Metrics=queries, AlarmActions=[topic])
+
+    def calls(errors: float) -> None:
+        data = [
+            {"MetricName": metric, "Dimensions": dimensions, "Value": value}
+            for metric, value in (("errors", errors), ("calls", 100.0))
+        ]
+        cloudwatch.put_metric_data(Namespace=name, MetricData=data)
+
+    until(lambda: state_of(cloudwatch, name) == "OK", lambda: calls(5.0))
+    until(lambda: state_of(cloudwatch, name) == "ALARM", lambda: calls(20.0))
+    trigger = receiver.wait(path, TOLD)[0].alarm["Trigger"]
+    assert (trigger["Period"], trigger["Threshold"], "MetricName" in trigger) == (60, 10.0, False)
+    assert trigger["Metrics"][0]["Expression"] == "100 * errors / calls"
+    assert trigger["Metrics"][1]["MetricStat"]["Metric"]["Dimensions"] == [{"value": "v7", "name": "VariantName"}]
+    with pytest.raises(ClientError, match="not implemented"):
+        cloudwatch.put_metric_alarm(
+            **settings, Threshold=1.0, Metrics=[{**queries[0], "Expression": "RATE(errors)"}, *queries[1:]]
+        )
+
+
+def test_a_stale_read_of_alarms(sandbox: RunningSandbox, cloudwatch: Any, alarm: dict[str, Any]) -> None:
+    cloudwatch.put_metric_alarm(**alarm, TreatMissingData="ignore")
+    with sandbox.control.during("aws", "stale"):
+        cloudwatch.set_alarm_state(AlarmName=alarm["AlarmName"], StateValue="ALARM", StateReason="by hand")
+        assert state_of(cloudwatch, alarm["AlarmName"]) == "INSUFFICIENT_DATA"
+    assert state_of(cloudwatch, alarm["AlarmName"]) == "ALARM"
+
+
 @pytest.mark.parametrize(
     ("treatment", "state"), [("breaching", "ALARM"), ("notBreaching", "OK"), ("missing", "INSUFFICIENT_DATA")]
 )

@@ -80,7 +80,7 @@ def test_what_is_not_emulated_says_so(account: Account) -> None:
             ComparisonOperator="GreaterThanThreshold",
             EvaluationPeriods=1,
             Threshold=1.0,
-            Metrics=[{"Id": "e", "Expression": "1 + 1"}],
+            Metrics=[{"Id": "e", "Expression": "ANOMALY_DETECTION_BAND(m)", "Period": 60}],
         ),
         lambda: account.client("sagemaker", region_name="eu-west-1").list_models(),
     ]
