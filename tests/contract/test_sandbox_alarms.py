@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,10 +11,12 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 from botocore.exceptions import ClientError
 from cryptography.exceptions import InvalidSignature
 from sklearn.datasets import load_breast_cancer
 
+from lockstep.agent.source_settings import SnsSource
 from tests.contract.aws_account import Account
 from tests.contract.sns_receiver import Received, Receiver, receiving, until, verify
 from tests.model_files import ModelVersion
@@ -247,19 +251,25 @@ def test_nothing_is_delivered_while_the_cloud_is_down(
 # ---- alarms
 
 
+@pytest.fixture(scope="module")
+def endpoint(account: Account, model_versions: tuple[ModelVersion, ModelVersion]) -> str:
+    """An endpoint with one variant, v1."""
+    version = model_versions[0]
+    model = account.model(account.upload(version.folder, version.digest), version.digest, version.label)
+    name = account.endpoint(account.config(("v1", model, 100)))
+    assert account.settled(name)["EndpointStatus"] == "InService"
+    return name
+
+
 def test_a_variants_errors_raise_the_alarm_and_its_recovery_ends_it(
     account: Account,
     cloudwatch: Any,
+    endpoint: str,
     topic: str,
     subscription: str,
     receiver: Receiver,
     path: str,
-    model_versions: tuple[ModelVersion, ModelVersion],
 ) -> None:
-    version = model_versions[0]
-    model = account.model(account.upload(version.folder, version.digest), version.digest, version.label)
-    endpoint = account.endpoint(account.config(("v1", model, 100)))
-    assert account.settled(endpoint)["EndpointStatus"] == "InService"
     frame = load_breast_cancer(as_frame=True).data.head(1)
     frame.columns = frame.columns.str.replace(" ", "_")
     good = json.dumps({"dataframe_split": frame.to_dict(orient="split")}).encode()
@@ -315,6 +325,37 @@ def test_a_variants_errors_raise_the_alarm_and_its_recovery_ends_it(
         "TreatMissingData": "missing",
         "EvaluateLowSampleCountPercentile": "",
     }
+
+
+def test_the_example_sets_an_alarm_on_every_variant(
+    sandbox: RunningSandbox,
+    account: Account,
+    cloudwatch: Any,
+    sns: Any,
+    endpoint: str,
+    receiver: Receiver,
+    path: str,
+) -> None:
+    def run(*more: str) -> str:
+        command = [sys.executable, "examples/sandbox/alarm.py", endpoint, *more]
+        done = subprocess.run(
+            command, input=json.dumps(sandbox.settings), capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    source = yaml.safe_load(run())["sources"]["cloudwatch"]
+    believed = SnsSource.model_validate(source)
+    assert believed.pinned_host == account.settings["sns_certificate_host"]
+    (shown,) = cloudwatch.describe_alarms(AlarmNamePrefix=endpoint)["MetricAlarms"]
+    assert {"Name": "VariantName", "Value": "v1"} in shown["Dimensions"]
+    run("--hook", receiver.url + path)
+    assert confirm(receiver.wait(path, ASKED)[0], account).ok
+    cloudwatch.set_alarm_state(AlarmName=shown["AlarmName"], StateValue="ALARM", StateReason="by hand")
+    told = receiver.wait(path, TOLD)[0]
+    assert (told.alarm["NewStateValue"], verified(told, account)) == ("ALARM", "2")
+    cloudwatch.delete_alarms(AlarmNames=[shown["AlarmName"]])
+    sns.delete_topic(TopicArn=believed.topics[0])
 
 
 def test_what_is_put_is_watched_and_remembered(cloudwatch: Any, alarm: dict[str, Any]) -> None:
