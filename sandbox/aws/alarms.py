@@ -2,7 +2,8 @@
 
 An alarm is the document that DescribeAlarms shows of it, replaced as a whole and never changed in place. Each is
 evaluated once a minute (one with a period below a minute: once a period), over periods that end then. The speed says
-how long such a minute lasts (`aws.alarm.minute`); the periods are shortened alike.
+how long such a minute lasts (`aws.alarm.minute`); the periods are shortened alike, and so is how far back they reach: a
+value put with a timestamp of minutes ago is seen only where a minute lasts one.
 
 While the cloud is `down` for DescribeAlarms nothing is evaluated; metrics that `lag` are missing to alarms too.
 """

@@ -214,12 +214,12 @@ def test_a_delivery_is_tried_again_as_the_policy_says(
     sns.publish(TopicArn=topic, Message="heard at last")
     attempts = receiver.wait(path, TOLD, count=3)
     assert len({each.body for each in attempts}) == 1
-    receiver.answer(path, 404)
-    sns.publish(TopicArn=topic, Message="refused")
     policy = {"healthyRetryPolicy": {"numRetries": 1, "minDelayTarget": 1, "maxDelayTarget": 1}}
     sns.set_subscription_attributes(
         SubscriptionArn=subscription, AttributeName="DeliveryPolicy", AttributeValue=json.dumps(policy)
     )
+    receiver.answer(path, 404)
+    sns.publish(TopicArn=topic, Message="refused")
     receiver.wait(path, TOLD, count=4)
     receiver.answer(path, 503, 503)
     sns.publish(TopicArn=topic, Message="given up")
