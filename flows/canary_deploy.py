@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.opening import explained, load_fleet, open_in_flow, parameters
-from lockstep.errors import LockstepError
+from flows.events import tell
+from flows.opening import explained, load_fleet, open_in_flow, parameters, rename
+from lockstep.errors import DeploymentFailedError, LockstepError, VerdictError
 from lockstep.operations.canary import Rollout, check_deployable
 from lockstep.operations.canary import canary_deploy as deploy
 from lockstep.operations.fleet import Fleet
+from lockstep.rules.event_names import ROLLOUT_PROMOTED, ROLLOUT_TAKEN_BACK
 from lockstep.rules.plan import Target, plan_changes
 from lockstep.rules.rollout import plan_stages
 from lockstep.rules.state import Version
@@ -47,6 +49,7 @@ def canary_deploy(
     """
     opened = open_in_flow(load_fleet(fleet), model, "canary-deploy")
     chosen = opened.registry.find(model, version)
+    rename(f"deploy {model} {chosen.label}{' (dry run)' if dry_run else ''}")
     if dry_run:
         _show_plan(opened, chosen, tuple(steps) if steps else None, accept_broken_seal)
         return None
@@ -55,11 +58,14 @@ def canary_deploy(
             rollout = deploy(
                 opened, chosen, steps=tuple(steps) if steps else None, accept_broken_seal=accept_broken_seal
             )
-        except LockstepError:
+        except LockstepError as error:
+            if isinstance(error, VerdictError | DeploymentFailedError):
+                tell(ROLLOUT_TAKEN_BACK, model, fleet, target=chosen.label, problem=str(error))
             now = opened.observe()
             text = f"# {chosen} was not promoted\n\n{traffic_table(opened, now)}\n{links(opened, chosen)}"
             publish("canary-deploy traffic", model, text, f"what serves after {chosen} was not promoted")
             raise
+    tell(ROLLOUT_PROMOTED, model, fleet, target=chosen.label, target_digest=chosen.digest)
     verdicts = stages_table(rollout.stages) if rollout.stages else "The first version: nothing to compare it with.\n"
     publish(
         "canary-deploy",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from prefect import flow, get_run_logger
 
 import blocks
+from flows.events import tell
 from flows.opening import explained, load_fleet, open_in_flow, parameters
+from flows.rollback import tell_done
 from lockstep.errors import LockstepError, NotFoundError, SplitError, VerdictError
 from lockstep.operations.monitor import Report
 from lockstep.operations.monitor import monitor as look
+from lockstep.rules.event_names import MONITOR_BREACH, ROLLBACK_SPLIT
 from lockstep.rules.judge import Decision
 from tasks.artifacts import bullets, explain_failure, links, metrics_table, publish, traffic_table
 
@@ -30,12 +33,12 @@ def monitor(model: str | None = None, fleet: str = "default", act: bool = True) 
     """
     block = load_fleet(fleet)
     if model is not None:
-        return (_look_at(block, model, act),)
+        return (_look_at(block, model, fleet, act),)
     reports, failed = [], dict[str, LockstepError]()
     for name in block.models:
         try:
             if _serves(block, name):
-                reports.append(_look_at(block, name, act))
+                reports.append(_look_at(block, name, fleet, act))
         except LockstepError as error:  # one model must not hide the others
             explain_failure("monitor", name, error)
             failed[name] = error
@@ -57,11 +60,19 @@ def _serves(block: blocks.Fleet, model: str) -> bool:
     return champion is not None
 
 
-def _look_at(block: blocks.Fleet, model: str, act: bool) -> Report:
+def _look_at(block: blocks.Fleet, model: str, fleet: str, act: bool) -> Report:
     opened = open_in_flow(block, model, "monitor")
-    report = look(opened, act=act)
+    try:
+        report = look(opened, act=act)
+    except SplitError as error:
+        tell(ROLLBACK_SPLIT, model, fleet, reason="monitor", problem=str(error))
+        raise
     decision, reasons = report.verdict.decision, "; ".join(report.verdict.reasons)
     done = report.rolled_back
+    if decision is Decision.FAIL:
+        tell(MONITOR_BREACH, model, fleet, reason=reasons, version=str(report.champion), acted=done is not None)
+    if done is not None:
+        tell_done(done, model, fleet, f"monitor: {reasons}")
     text = f"# {report.champion}: {decision.value}\n\n{reasons}\n\n{metrics_table(report.metrics, report.outcomes)}\n"
     text += traffic_table(opened, report.state, done.after if done else None)
     if done:

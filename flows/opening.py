@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Failed
@@ -17,7 +18,7 @@ from flows import connections
 from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError, NotFoundError
 from lockstep.operations.fleet import Fleet, default_actor, open_fleet
-from tasks.artifacts import explain_failure
+from tasks.artifacts import explain_failure, kept
 from tasks.observing import FlowObserver
 from tasks.runner import runner_for
 
@@ -112,6 +113,15 @@ def flow_run_name() -> str:
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     return "" if run is None else f"Prefect flow run {run.name} ({run.id})"
+
+
+def rename(name: str) -> None:
+    """Call this run what it turned out to do."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or not isinstance(context.client, SyncPrefectClient):
+        return
+    with kept("name of the run"):
+        context.client.set_flow_run_name(context.flow_run.id, name)
 
 
 def parameters() -> Mapping[str, Any]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect import flow, get_run_logger
-from prefect.deployments import run_deployment
+from prefect import flow
 
+from flows import connections
 from flows.opening import explained, load_fleet, open_in_flow, parameters
 from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.reconcile import Reconciled, reconcile_until
 from lockstep.operations.reconcile import reconcile as look
-from tasks.artifacts import bullets, kept, links, publish, traffic_table
+from tasks.artifacts import bullets, links, publish, traffic_table
 
-#: What a rollback starts when a cloud did not follow, and for how many seconds that goes on trying.
+#: What finishes that which another run left, and for how many seconds it goes on trying.
 DEPLOYMENT = "lockstep-reconcile/reconcile"
 FOLLOW = 600
 
@@ -48,7 +48,7 @@ def reconcile(
         wait: Seconds for which clouds that are busy are tried again.
     """
     block = load_fleet(fleet)
-    adapters = block.adapters()
+    adapters = connections.adapters(block)
     names = [model] if model is not None else list(block.models)
     fleets = [open_in_flow(block, name, "reconcile", adapters) for name in names]
     if dry_run:
@@ -61,14 +61,6 @@ def reconcile(
     if not dry_run:
         _raise_if_left(done)
     return done
-
-
-def follow_up(model: str, fleet: str) -> None:
-    """Have the clouds that did not follow a rollback brought over, in a run of its own."""
-    with kept("run that brings the other clouds over"):
-        given = {"model": model, "fleet": fleet, "wait": FOLLOW}
-        run_deployment(DEPLOYMENT, parameters=given, timeout=0, as_subflow=False)
-        get_run_logger().info("a run of %s goes on with the clouds that did not follow", DEPLOYMENT)
 
 
 def _report(opened: Fleet, one: Reconciled) -> None:

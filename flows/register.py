@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.opening import explained, load_fleet, open_in_flow, parameters
+from flows.opening import explained, load_fleet, open_in_flow, parameters, rename
 from lockstep.operations.journal import record, sealed
 from lockstep.operations.lock import DEFAULT_PLATFORM
 from lockstep.operations.register import EXPERIMENT, check_model_name
@@ -90,5 +90,6 @@ def register(
         ["data", ", ".join(f"{one.uri} (`{one.sha256[:12] or 'not hashed'}`)" for one in manifest.data)],
         ["run", version.run_id],
     ]
+    rename(f"register {model} {version.label}")
     publish("register", model, f"# {version}\n\n{table(['', model], rows)}", f"registered {version}")
     return version

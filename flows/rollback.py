@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import flow
 
-from flows.opening import explained, load_fleet, open_in_flow, parameters
-from flows.reconcile import follow_up
-from lockstep.errors import SplitError
+from flows.events import tell
+from flows.opening import explained, load_fleet, open_in_flow, parameters, rename
+from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lastly import told_first
 from lockstep.operations.rollback import Rollback
 from lockstep.operations.rollback import rollback as roll_back
 from lockstep.operations.rollback_plan import plan_rollback
+from lockstep.rules.event_names import ROLLBACK_COMPLETED, ROLLBACK_FAILED, ROLLBACK_SPLIT
 from lockstep.rules.meanwhile import Meanwhile
 from tasks.artifacts import bullets, links, publish, traffic_table
 
@@ -38,7 +41,8 @@ def rollback(
 ) -> Rollback | None:
     """Put every cloud on the last known-good version, or on a named one, and prove that it answers.
 
-    It waits for no other run. The version that is left behind is condemned: it will not be deployed again.
+    It waits for no other run. The version that is left behind is condemned: it will not be deployed again. Clouds that
+    could not follow are brought over by a run of reconcile, which the event `lockstep.rollback.split` starts.
 
     Args:
         model: Name of the model in MLflow.
@@ -62,12 +66,17 @@ def rollback(
             done = roll_back(
                 opened, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile
             )
-        except SplitError:
+        except SplitError as error:  # prefect.yaml has an automation that reconciles then
+            tell(ROLLBACK_SPLIT, model, fleet, reason=reason, problem=str(error))
             now = traffic_table(opened, opened.observe())
             text = f"# Not every cloud followed\n\n{now}\n{links(opened)}"
             publish("rollback traffic", model, text, "clouds are split")
-            follow_up(model, fleet)
             raise
+        except LockstepError as error:
+            tell(ROLLBACK_FAILED, model, fleet, reason=reason, problem=str(error))
+            raise
+        tell_done(done, model, fleet, reason)
+        rename(f"rollback {move(model, done)}")
         _show_done(opened, done, reason)
     return done
 
@@ -86,6 +95,29 @@ def _show_done(opened: Fleet, done: Rollback, reason: str) -> None:
     )
 
 
+def tell_done(done: Rollback, model: str, fleet: str, reason: str) -> None:
+    """Send the event of a rollback that every cloud has followed."""
+    tell(
+        ROLLBACK_COMPLETED,
+        model,
+        fleet,
+        reason=reason,
+        target=done.target.label,
+        target_digest=done.target.digest,
+        left=[version.label for version in done.left],
+        seconds=round(done.seconds, 3),
+    )
+
+
+def move(model: str, done: Rollback) -> str:
+    """The model with where it went, as `churn 7 -> 6`; `churn -> 6` where nothing else served."""
+    return _way(model, [version.label for version in done.left], done.target.label)
+
+
+def _way(model: str, left: Sequence[str], target: str) -> str:
+    return " ".join([model, *([", ".join(left)] if left else []), "->", target])
+
+
 def _show_plan(opened: Fleet, to: str | None, accept_broken_seal: str) -> None:
     planned = plan_rollback(opened, to or None, accept_broken_seal)
     target = planned.way.target
@@ -93,3 +125,4 @@ def _show_plan(opened: Fleet, to: str | None, accept_broken_seal: str) -> None:
     text = f"# Dry run: a rollback to {target} would\n\nChosen because {planned.way.why}.\n\n{bullets(lines)}\n"
     text += traffic_table(opened, planned.before)
     publish("rollback", opened.model, text, f"dry run: {target}")
+    rename(f"rollback {_way(opened.model, [one.label for one in planned.way.left], target.label)} (dry run)")

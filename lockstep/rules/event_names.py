@@ -1,8 +1,8 @@
 """Names of the events that Lockstep sends to Prefect, whoever sends them: a flow, or the agent over plain HTTP.
 
 An event is about a model: its resource is `lockstep.model.<name>`. Automations in prefect.yaml wait for these names, so
-a name that was given once stays. Every payload holds `model` and `fleet` (the configuration's name of it), and as far
-as it is known `reason`, `target` and `left` (versions as people name them), `target_digest`, `seconds` (a number) and
+a name that was given once stays. Every payload holds `model` and `fleet` (as its Fleet block is called), and as far as
+it is known `reason`, `target` and `left` (versions as people name them), `target_digest`, `seconds` (a number) and
 `split` (cloud -> why it did not follow). Versions, reasons and clouds are texts for people and are believed in nothing.
 """
 

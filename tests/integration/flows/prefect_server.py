@@ -30,8 +30,11 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def running_prefect(folder: Path) -> Iterator[PrefectServer]:
-    """Start the server that `prefect server start` starts, and stop it, by its id, on every way out."""
+def running_prefect(folder: Path, database: str = "") -> Iterator[PrefectServer]:
+    """Start the server that `prefect server start` starts, and stop it, by its id, on every way out.
+
+    `database` is the address of its database, a file in `folder` when left out.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -39,7 +42,7 @@ def running_prefect(folder: Path) -> Iterator[PrefectServer]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
         "PREFECT_HOME": str(folder),
         "PREFECT_API_URL": api,
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
+        "PREFECT_API_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{folder}/prefect.db",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_CLIENT_METRICS_ENABLED": "false",

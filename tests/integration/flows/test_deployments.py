@@ -159,7 +159,7 @@ def test_init_and_runs_of_what_it_deployed(
         }
         run = ended(prefect_server, pressed["id"])
         assert run["state_type"] == "COMPLETED", run["state"]["message"]
-        assert run["name"] == f"register {model} from {source}"
+        assert run["name"] == f"register {model} 1"
         versions = open_fleet(config, model).registry.versions(model)
         assert [version.label for version in versions] == ["1"]
 

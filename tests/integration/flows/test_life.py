@@ -145,11 +145,11 @@ def test_the_life_of_a_model_by_flows(here: Place) -> None:
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_of(state))
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
-    assert run.name == f"rollback {model} -> fallback"
+    assert run.name == f"rollback {model} 3 -> 1"
     assert {tag for task in tasks for tag in task.tags} >= set(clouds)
     assert any("traffic" in task.name for task in tasks)
     (entry,) = fleet.ledger.entries(model, "rollback.outcome")
-    assert entry.actor == f"flow:{run.name}"
+    assert entry.actor == f"flow:rollback {model} -> fallback", "as it was asked for"
     intent = fleet.ledger.entries(model, "rollback.intent")[-1]
     assert str(run.id) in str(intent.body["via"])
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -17,6 +19,7 @@ from blocks.saving import block_name, blocks_of, save
 from flows import deploying, warm
 from flows.orphans import CLAIM
 from lockstep.operations.monitor import monitor as look
+from lockstep.rules.event_names import ROLLBACK_COMPLETED, ROLLBACK_SPLIT, resource, resource_id
 from lockstep.rules.lease import Process
 from lockstep.stores.leases import is_gone, this_process
 from tests.integration.deployed import Deployed
@@ -68,9 +71,15 @@ def test_two_runners_carry_a_run_out_once_and_the_log_is_in_prefect(deployed: De
         assert done["state_type"] == "COMPLETED", done["state"]["message"]
         for run in looks:
             ended(server, run)
+        # As the agent reports a rollback that it carried out without Prefect.
+        tell_split(server, deployed.model, block)
+        mended = ended(server, run_with(server, {"model": deployed.model, "fleet": block, "wait": 600}))
+        assert mended["state_type"] == "COMPLETED", mended["state"]["message"]
     finally:
         assert first.stop()
         assert second.stop()
+    assert done["name"] == f"rollback {deployed.model} {deployed.v2.label} -> {deployed.v1.label}"
+    assert ROLLBACK_COMPLETED in events(server, deployed.model)
     assert deployed.answers() == deployed.everywhere(deployed.v1)
     assert len(deployed.fleet.ledger.entries(deployed.model, "rollback.outcome", last=50)) >= 1
     for run in (rollback, *looks):
@@ -156,6 +165,40 @@ def test_a_run_that_is_cancelled_does_not_begin_or_is_told_as_cancelled(
 def test_a_runner_without_a_server_says_so() -> None:
     with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(Exception, match="no Prefect server"):
         warm.start()
+
+
+def tell_split(server: PrefectServer, model: str, block: str) -> None:
+    event = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": ROLLBACK_SPLIT,
+        "resource": dict(resource(model)),
+        "payload": {"model": model, "fleet": block},
+    }
+    ask(server, "POST", "/events", [event])
+
+
+def run_with(server: PrefectServer, parameters: dict[str, object]) -> str:
+    """Id of the run of reconcile that was made with these parameters."""
+    wanted = {"deployments": {"name": {"any_": ["reconcile"]}}}
+
+    def made() -> list[str]:
+        found = ask(server, "POST", "/flow_runs/filter", wanted)
+        return [run["id"] for run in found if run["parameters"].items() >= parameters.items()]
+
+    wait_until(made)
+    return made()[0]
+
+
+def events(server: PrefectServer, model: str) -> set[str]:
+    """Names of the events about the model that the server has written; it does so when it comes to it."""
+    wanted = {"filter": {"resource": {"id": [resource_id(model)]}}}
+
+    def names() -> set[str]:
+        return {event["event"] for event in ask(server, "POST", "/events/filter", wanted)["events"]}
+
+    wait_until(lambda: ROLLBACK_COMPLETED in names())
+    return names()
 
 
 def set_state(server: PrefectServer, run: str, kind: str, message: str) -> None:
