@@ -15,7 +15,7 @@ from lockstep.operations.reasons import LONGEST
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Pace, Start, Wish, decide
 from lockstep.rules.alerts.intent import Action, Intent, State
-from lockstep.rules.alerts.routing import Route
+from lockstep.rules.alerts.routing import Route, well_formed
 from lockstep.rules.event_names import ALERT_RECEIVED
 
 
@@ -36,6 +36,14 @@ class Taking:
 
     def alert(self, connection: sqlite3.Connection, alert: Alert, way: Route, digest: str, at: float) -> Taken:
         """Keep an alert and what follows from it; `digest` is of the whole delivery, `at` when it came."""
+        alert = replace(
+            alert,
+            id=well_formed(alert.id),
+            source=well_formed(alert.source),
+            incident=well_formed(alert.incident),
+            title=well_formed(alert.title),
+            severity=well_formed(alert.severity),
+        )
         known = inbox.known(connection, key_of(alert))
         if known is not None:
             return Taken(known, None)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lockstep.agent import inbox
 from lockstep.agent.alert_rules import parse_alert_rules
 from lockstep.agent.desk import Desk
 from lockstep.agent.notice import Notice
+from lockstep.errors import RefusedError
+from lockstep.operations.canary import canary_deploy
+from lockstep.operations.hold import find_hold, release
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED
@@ -94,6 +100,17 @@ def until(desk: Desk, intent_id: str, holds: Callable[[Intent], bool] = lambda o
         threading.Event().wait(0.05)
 
 
+def replace_intent(desk: Desk, intent_id: str, **changes: Any) -> None:
+    """Put the inbox where a process that is killed may leave it."""
+
+    def change(connection: sqlite3.Connection) -> None:
+        found = inbox.find_intent(connection, intent_id)
+        assert found is not None
+        inbox.put_intent(connection, replace(found, **changes))
+
+    desk._database.write(change)
+
+
 def test_an_alert_rolls_back_once_and_everyone_is_told(scene: Scene) -> None:
     deployed, before = scene.deployed, scene.rollbacks()
     with scene.running() as desk:
@@ -122,3 +139,116 @@ def test_an_alert_rolls_back_once_and_everyone_is_told(scene: Scene) -> None:
     assert heard.count(ALERT_RECEIVED) == 3
     assert heard.count(INTENT_ACCEPTED) == 1
     assert heard.count(ROLLBACK_COMPLETED) == 1
+
+
+def test_what_was_accepted_is_done_after_any_kill_and_once(scene: Scene) -> None:
+    """A kill loses threads and memory alone: a new desk on the same inbox stands for the next start."""
+    deployed, before = scene.deployed, scene.rollbacks()
+    killed = scene.desk()  # never started: killed right after its answer
+    (intent_id,) = scene.accept(killed, scene.alert(1))
+    replace_intent(killed, intent_id, state=State.RUNNING)  # and here before the rollback began
+    with scene.running() as desk:
+        done = until(desk, intent_id)
+    assert (done.state, done.version, scene.rollbacks()) == (State.DONE, deployed.v2.digest, before + 1)
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+
+    # Killed after the rollback and before the inbox knew: the ledger says that it is done.
+    replace_intent(killed, intent_id, state=State.RUNNING, ended=0.0, version="", moved=False, told="")
+    # And the same where not even that it ran was kept: what it was to leave serves no more.
+    other = scene.accept(killed, scene.alert(2, version=deployed.v2.label, source="late"))[0]
+    assert other == intent_id
+    with deployed.only_reads(), scene.running() as desk:
+        again = until(desk, intent_id)
+    assert (again.state, again.version, again.moved) == (State.DONE, deployed.v2.digest, True)
+    assert scene.rollbacks() == before + 1
+
+    # Killed before the alerts' lines were marked as recorded: they stand there once.
+    killed._database.write(lambda connection: connection.execute("UPDATE alert SET recorded = 0"))
+    with scene.running() as desk:
+        deadline = time.monotonic() + SOON
+        while desk.backlog()["unrecorded_alerts"]:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.05)
+    lines = [one.body for one in deployed.fleet.ledger.entries("", "alert.received")]
+    assert sorted(str(one["id"]) for one in lines if one["answer"] == intent_id) == ["am-1", "late-2"]
+    killed.stop(SOON)
+
+
+def test_a_rollback_that_was_killed_in_the_middle_goes_on_as_the_same_one(scene: Scene) -> None:
+    deployed, before = scene.deployed, scene.rollbacks()
+    killed = scene.desk()
+    (intent_id,) = scene.accept(killed, scene.alert(1))
+    replace_intent(killed, intent_id, state=State.RUNNING)
+    ledger, v1, v2 = deployed.fleet.ledger, deployed.v1, deployed.v2
+    leaves = [{"version": v2.label, "digest": v2.digest}]
+    begun = {"version": v1.label, "digest": v1.digest, "leaves": leaves, "alert": {"id": intent_id}}
+    ledger.append(f"{intent_id}-deed/intent", "rollback.intent", deployed.model, "alert:am", begun)
+    deployed.fleet.registry.set_alias(v1, "champion")  # its commit point was passed
+    with scene.running() as desk:
+        done = until(desk, intent_id)
+    assert (done.state, done.version) == (State.DONE, v2.digest)
+    assert deployed.answers() == deployed.everywhere(v1)
+    assert scene.rollbacks() == before + 1
+    outcome = ledger.entries(deployed.model, "rollback.outcome")[-1]
+    assert outcome.event_id == f"{intent_id}-deed/outcome"
+    killed.stop(SOON)
+
+
+def test_what_starts_nothing_changes_nothing(scene: Scene) -> None:
+    deployed = scene.deployed
+    with deployed.unchanged(), scene.running() as desk:
+        assert scene.accept(desk, scene.alert(1, resolved=True)) == ()
+        (told,) = scene.accept(desk, scene.alert(2, "Unknown"))
+        assert until(desk, told).state is State.NOTIFIED
+        (gone,) = scene.accept(desk, scene.alert(3, version=deployed.v1.label))
+        found = until(desk, gone)
+        assert (found.state, found.moved) == (State.DONE, False)
+        assert "serves no more" in found.told
+        (missing,) = scene.accept(desk, scene.alert(4, version="99"))
+        assert until(desk, missing).state is State.FAILED
+        (slow,) = scene.accept(desk, scene.alert(5, "Slow", version=deployed.v2.label))
+        looked = until(desk, slow)
+        assert (looked.state, looked.version) == (State.NOT_CONFIRMED, deployed.v2.digest)
+        assert "0 of 5 answers failed" in looked.told
+
+
+def test_what_is_confirmed_is_rolled_back_and_a_person_is_called_when_it_comes_again(scene: Scene) -> None:
+    deployed = scene.deployed
+    deployed.write_outcomes(deployed.v2, good=5, bad=60)
+    with scene.running(flapping_rollbacks=1) as desk:
+        (slow,) = scene.accept(desk, scene.alert(1, "Slow"))
+        done = until(desk, slow)
+        assert (done.state, done.version, done.urgent) == (State.DONE, deployed.v2.digest, True)
+        assert "it is held until a person has looked" in done.told
+        assert deployed.answers() == deployed.everywhere(deployed.v1)
+        (again,) = scene.accept(desk, scene.alert(2, version=deployed.v1.label))
+        assert again != slow
+        held = until(desk, again)
+        assert (held.state, held.urgent) == (State.HELD, True)
+        assert deployed.answers() == deployed.everywhere(deployed.v1)
+    assert find_hold(deployed.fleet) is not None
+    try:
+        with pytest.raises(RefusedError, match="is held since"):
+            canary_deploy(deployed.fleet, deployed.v3)
+    finally:
+        release(deployed.fleet, "the test is over")
+    assert find_hold(deployed.fleet) is None
+    assert sum(notice.urgent for notice in scene.listener.heard) == 2
+
+
+def test_a_person_rolls_back_what_was_seen_and_no_further(scene: Scene) -> None:
+    deployed, before = scene.deployed, scene.rollbacks()
+    with scene.running() as desk:
+        asked = desk.ask_rollback(deployed.model, None, "it is slow", "Ada", deployed.v2.digest)
+        twice = desk.ask_rollback(deployed.model, None, "it is slow", "Ada", deployed.v2.digest)
+        done = until(desk, asked.id)
+        assert (done.state, done.moved) == (State.DONE, True)
+        if twice.id != asked.id:  # asked when the first had ended
+            assert until(desk, twice.id).moved is False
+        late = desk.ask_rollback(deployed.model, None, "it is slow", "Bob", deployed.v2.digest)
+        assert (until(desk, late.id).state, until(desk, late.id).moved) == (State.DONE, False)
+        with pytest.raises(RefusedError):
+            desk.ask_rollback(deployed.model, None, " ", "Bob")
+    assert scene.rollbacks() == before + 1
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+    assert deployed.fleet.ledger.entries(deployed.model, "rollback.intent")[-1].actor == "Ada"

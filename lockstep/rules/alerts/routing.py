@@ -135,4 +135,9 @@ def fits(pattern: str, value: str) -> bool:
 
 def shortened(value: str) -> str:
     """A value that others wrote, short enough for a sentence."""
-    return value if len(value) <= SHOWN else value[: SHOWN - 1] + "…"
+    return well_formed(value if len(value) <= SHOWN else value[: SHOWN - 1] + "…")
+
+
+def well_formed(value: str) -> str:
+    """The text without halves of characters, which JSON can hold and no file or database."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")

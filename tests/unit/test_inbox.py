@@ -1,0 +1,215 @@
+"""What is accepted is on the disk or not there at all, and those who wait for the disk wait together."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lockstep.agent import group_commit, inbox
+from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.scribe import Scribe, answer_of, line_of
+from lockstep.agent.taking import Taking
+from lockstep.errors import BusyError, RefusedError, RetryLaterError
+from lockstep.rules.alerts.alert import Alert, Status
+from lockstep.rules.alerts.deciding import Pace
+from lockstep.rules.alerts.intent import Action, State
+from lockstep.rules.alerts.routing import Route
+from lockstep.stores.ledger import Ledger
+
+ALERT = Alert("am", "a", "i", Status.FIRING, "it is slow")
+ROUTE = Route("rule", "churn", "8", "", Action.ROLLBACK)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[GroupCommit]:
+    made = GroupCommit(tmp_path / "state" / "inbox.db", inbox.SCHEMA)
+    yield made
+    made.close()
+
+
+def take(database: GroupCommit, number: int = 1, way: Route = ROUTE, at: float = 1000.0) -> str:
+    alert = replace(ALERT, id=f"a{number}")
+    return database.write(lambda connection: Taking(Pace()).alert(connection, alert, way, "digest", at)).answer
+
+
+def test_those_that_wait_are_written_together(database: GroupCommit) -> None:
+    database.write(lambda connection: None)
+    held, entered = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        entered.set()
+        assert held.wait(30)
+
+    commits: list[int] = []
+    database._committed = lambda: commits.append(1)
+    with ThreadPoolExecutor(60) as pool:
+        first = pool.submit(database.write, slow)
+        assert entered.wait(30)
+        others = [pool.submit(take, database, number) for number in range(50)]
+        while database._queue.qsize() < 50:
+            threading.Event().wait(0.01)  # they are on their way into the queue
+        held.set()
+        first.result(30)
+        answers = {one.result(30) for one in others}
+    assert len(answers) == 1
+    assert len(commits) == 2
+    with database.reading() as connection:
+        found = inbox.find_intent(connection, answers.pop())
+    assert found is not None
+    assert found.alerts == 50
+
+
+def test_work_that_fails_takes_nothing_of_the_others_with_it(database: GroupCommit) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        Taking(Pace()).alert(connection, ALERT, ROUTE, "", 1.0)
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        database.write(half)
+    assert take(database)
+    with database.reading() as connection:
+        assert len(inbox.newest_intents(connection, 10)) == 1
+
+
+def test_a_locked_database_is_told_and_keeps_nothing(database: GroupCommit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "LOCKED", 0.05)
+    database.write(lambda connection: None)
+    database.close()
+    again = GroupCommit(database.path, inbox.SCHEMA)
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(RetryLaterError, match="cannot be used: database is locked"):
+        take(again)
+    other.execute("ROLLBACK")
+    assert take(again)
+    other.close()
+    again.close()
+
+
+def test_a_full_disk_is_told_and_keeps_nothing(database: GroupCommit) -> None:
+    take(database, 1)
+
+    def full(connection: sqlite3.Connection) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    database.write(full)
+
+    def take_many() -> None:
+        for number in range(2, 500):
+            take(database, number, replace(ROUTE, version=str(number), told="x" * 2000))
+
+    with pytest.raises(RetryLaterError, match="full"):
+        take_many()
+    # The connection was opened anew, without the limit, as after somebody has made room.
+    assert take(database, 1000)
+    assert take(database, 1) == take(database, 2)
+
+
+def test_too_many_that_wait_are_told_to_come_later(database: GroupCommit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "WAITING", 1)
+    small = GroupCommit(database.path, inbox.SCHEMA)
+    held, entered = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        entered.set()
+        assert held.wait(30)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(small.write, slow)
+        assert entered.wait(30)
+        second = pool.submit(take, small)
+        while not small._queue.full():
+            threading.Event().wait(0.01)
+        with pytest.raises(BusyError):
+            take(small, 2)
+        held.set()
+        first.result(30)
+        assert second.result(30)
+    small.close()
+
+
+def test_what_is_accepted_outlives_the_process(database: GroupCommit) -> None:
+    answer = take(database)
+    database.close()
+    again = GroupCommit(database.path, inbox.SCHEMA)
+    with again.reading() as connection:
+        (found,) = inbox.open_intents(connection)
+    again.close()
+    assert (found.id, found.state, found.asked) == (answer, State.ACCEPTED, "8")
+
+
+def test_the_same_alert_is_known_and_firing_is_not_resolved(database: GroupCommit) -> None:
+    first = take(database)
+    assert take(database) == first
+    resolved = replace(ALERT, id="a1", status=Status.RESOLVED)
+    taken = database.write(lambda connection: Taking(Pace()).alert(connection, resolved, ROUTE, "", 1001.0))
+    assert taken.answer == first
+    with database.reading() as connection:
+        assert [one.alerts for one in inbox.open_intents(connection)] == [1]
+        assert len(inbox.unrecorded(connection, 10)) == 2
+
+
+def test_alerts_about_no_model_are_told_once_for_each_thing_that_they_say(database: GroupCommit) -> None:
+    lost = Route("", told="no rule fits it")
+    taking = Taking(Pace())
+    for number, title in enumerate(["a", "b", "a"]):
+        alert = replace(ALERT, id=str(number), title=title)
+        database.write(lambda connection, alert=alert: taking.alert(connection, alert, lost, "", 1000.0))  # type: ignore[misc]
+    with database.reading() as connection:
+        found = inbox.newest_intents(connection, 10)
+    assert [(one.asked, one.alerts, one.state) for one in found] == [
+        ("am: b", 1, State.NOTIFIED),
+        ("am: a", 2, State.NOTIFIED),
+    ]
+
+
+def test_every_alert_has_one_line_and_old_ones_are_forgotten(database: GroupCommit, tmp_path: Path) -> None:
+    answer = take(database)
+    take(database, 2)
+    ledger = Ledger(str(tmp_path / "ledger.db"))
+    scribe = Scribe(database, ledger, keep=1.0)
+    with database.reading() as connection:
+        alerts = inbox.unrecorded(connection, 10)
+        (intent,) = inbox.open_intents(connection)
+    ended = replace(intent, state=State.DONE, ended=1005.0, told="done")
+    database.write(lambda connection: inbox.put_intent(connection, ended))
+    ledger.append_batch([line_of(alerts[0])])  # killed before it was marked
+    scribe.record()
+    assert not scribe.record()
+    lines = ledger.entries("", "alert.received")
+    assert [(one.event_id, one.body["answer"]) for one in lines] == [(f"alert/{one.key}", answer) for one in alerts]
+    (answered,) = ledger.entries("churn", "alert.answered")
+    assert (answered.event_id, answered.at, answered.body["told"]) == (answer_of(ended).event_id, 1005.0, "done")
+    database.write(lambda connection: inbox.prune(connection, 2000.0))
+    with database.reading() as connection:
+        assert set(inbox.backlog(connection).values()) == {0}
+        assert inbox.newest_intents(connection, 10) == ()
+        assert connection.execute("SELECT count(*) FROM alert").fetchone()[0] == 0
+    ledger.close()
+
+
+def test_what_is_not_recorded_yet_is_not_forgotten(database: GroupCommit) -> None:
+    take(database)
+    database.write(lambda connection: inbox.prune(connection, 9e9))
+    with database.reading() as connection:
+        assert len(inbox.unrecorded(connection, 10)) == 1
+        assert len(inbox.open_intents(connection)) == 1
+
+
+@pytest.mark.parametrize("text", ["\x00", "\ud800", "x" * 100_000, "<script>", "'; DROP TABLE alert; --"])
+def test_any_text_of_an_alert_is_kept(database: GroupCommit, text: str, tmp_path: Path) -> None:
+    alert = Alert(text, text, text, Status.FIRING, text, severity=text)
+    answer = database.write(lambda connection: Taking(Pace()).alert(connection, alert, ROUTE, "", 1.0)).answer
+    again = database.write(lambda connection: Taking(Pace()).alert(connection, alert, ROUTE, "", 2.0))
+    assert (again.answer, again.decision) == (answer, None)
+    ledger = Ledger(str(tmp_path / "ledger.db"))
+    Scribe(database, ledger, keep=1.0).record()
+    assert len(ledger.entries("", "alert.received")) == 1
+    ledger.close()
