@@ -66,7 +66,8 @@ class Receiver(Protocol):
 def of_intent(intent: Intent, at: float, fields: Mapping[str, object] | None = None) -> Notice:
     """The notice of an intent as it is now; `fields` are what else is known: `target`, `left`, `seconds`, `split`."""
     event, title = _event(intent)
-    what = f"{intent.model} {intent.asked}".strip() or "an alert"
+    asked = intent.asked if len(intent.asked) < 64 else intent.asked[:12]
+    what = f"{intent.model} {asked}".strip() or "an alert"
     data: dict[str, object] = {
         **{"intent": intent.id, "model": intent.model, "action": intent.action.value, "state": intent.state.value},
         **{"reason": intent.reason, "actor": intent.actor, "cloud": intent.cloud, "alerts": intent.alerts},
@@ -74,7 +75,8 @@ def of_intent(intent: Intent, at: float, fields: Mapping[str, object] | None = N
         **(fields or {}),
     }
     text = "\n".join(line for line in (intent.told, f"why: {intent.reason}" if intent.reason else "") if line)
-    return Notice(event, f"{what}: {title}", text, intent.model, at, intent.urgent, data)
+    urgent = intent.urgent and not intent.open  # a person is called once, with what came of it
+    return Notice(event, f"{what}: {title}", text, intent.model, at, urgent, data)
 
 
 def _event(intent: Intent) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED
 from tests.integration.deployed import Deployed
+from tests.integration.fleets import unique
 
 RULES = """
 rules:
@@ -53,6 +54,7 @@ class Scene:
     deployed: Deployed
     folder: Path
     listener: Listener = field(default_factory=Listener)
+    mark: str = field(default_factory=lambda: unique("alert"))  # the ledger is shared, and knows an alert for ever
 
     def desk(self, **agent: object) -> Desk:
         config = self.deployed.changed_config(agent={"inbox": str(self.folder / "inbox.db"), **agent})
@@ -73,10 +75,16 @@ class Scene:
         fields = {"labels.alertname": name, "labels.model": self.deployed.model}
         fields |= {f"labels.{key}": value for key, value in labels.items()}
         status = Status.RESOLVED if resolved else Status.FIRING
-        return Alert(source, f"{source}-{number}", "i", status, f"{name} <b>{number}</b>", fields=fields)
+        return Alert(source, f"{self.mark}-{source}-{number}", "i", status, f"{name} <b>{number}</b>", fields=fields)
 
     def accept(self, desk: Desk, *alerts: Alert) -> tuple[str, ...]:
         return desk.accept(alerts[0].source, alerts, b"{}", time.time()).intents
+
+    def lines(self, intent_id: str) -> list[str]:
+        """Alerts of an intent in the ledger, as `source-number`."""
+        entries = self.deployed.fleet.ledger.entries("", "alert.received")
+        found = [str(one.body["id"]) for one in entries if one.body["answer"] == intent_id]
+        return sorted(one.removeprefix(f"{self.mark}-") for one in found)
 
     def rollbacks(self) -> int:
         """Rollbacks that were begun in the ledger."""
@@ -130,8 +138,7 @@ def test_an_alert_rolls_back_once_and_everyone_is_told(scene: Scene) -> None:
     alert = entry.body["alert"]
     assert isinstance(alert, dict)
     assert alert["id"] == done.id
-    lines = [one for one in deployed.fleet.ledger.entries("", "alert.received") if one.body["answer"] == done.id]
-    assert sorted(str(one.body["id"]) for one in lines) == ["am-1", "am-2", "grafana-1"]
+    assert scene.lines(done.id) == ["am-1", "am-2", "grafana-1"]
     answers = list(deployed.fleet.ledger.entries(deployed.model, "alert.answered"))
     assert answers[-1].body["answer"] == done.id
     assert answers[-1].body["state"] == "done"
@@ -169,8 +176,7 @@ def test_what_was_accepted_is_done_after_any_kill_and_once(scene: Scene) -> None
         while desk.backlog()["unrecorded_alerts"]:
             assert time.monotonic() < deadline
             threading.Event().wait(0.05)
-    lines = [one.body for one in deployed.fleet.ledger.entries("", "alert.received")]
-    assert sorted(str(one["id"]) for one in lines if one["answer"] == intent_id) == ["am-1", "late-2"]
+    assert scene.lines(intent_id) == ["am-1", "late-2"]
     killed.stop(SOON)
 
 

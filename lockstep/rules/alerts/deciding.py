@@ -84,7 +84,7 @@ Decision = Start | Join | Nothing
 
 def decide(wish: Wish, past: Sequence[Intent], pace: Pace, now: float) -> Decision:
     """What a wish comes to; `past` are the model's intents that are open or matter still, the newest first."""
-    mine = [one for one in past if one.model == wish.model and same_version(wish.version, one)]
+    mine = [one for one in past if one.model == wish.model and _tells_of(wish.version, one)]
     if wish.resolved:
         told = next((one.id for one in mine if one.open or now - _last(one) <= pace.incident_window), "")
         return Nothing(told, "it is over, says its sender; that starts nothing")
@@ -106,6 +106,13 @@ def same_version(asked: str, intent: Intent) -> bool:
     return text in (intent.asked.removeprefix("@"), intent.version) or (
         len(text) >= 8 and intent.version.startswith(text)
     )
+
+
+def _tells_of(asked: str, one: Intent) -> bool:
+    """Whether the wish is about the intent's version; what ended without a change tells nothing of other versions."""
+    if one.open or one.moved or (asked and one.version):
+        return same_version(asked, one)
+    return asked.removeprefix("@") == one.asked.removeprefix("@")
 
 
 def _last(one: Intent) -> float:
