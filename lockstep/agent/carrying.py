@@ -45,7 +45,10 @@ def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
     """
     fleet = fleet_for(fleet, intent)
     if begun:
-        deed = find_deed(fleet, intent.id)
+        try:
+            deed = find_deed(fleet, intent.id)
+        except LockstepError as error:  # without knowing, it might go one version further
+            raise RetryLaterError(f"how far it got is not known: {error.problem}", hint=error.hint) from error
         if deed is not None and deed.ended is not None:
             return _from_ledger(deed)
     try:

@@ -18,13 +18,16 @@ from lockstep.agent.inbox import SCHEMA
 from lockstep.agent.notice import Notice, Receiver
 from lockstep.agent.notices import receivers
 from lockstep.config import Config
-from lockstep.errors import LockstepError, RetryLaterError
+from lockstep.errors import LockstepError, RetryLaterError, UnreachableError
 from lockstep.rules.event_names import ALERT_RECEIVED
 
 #: Seconds before the second, third … attempt; a notice is dead after the last.
 BACKOFF: Final = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0)
 #: Notices that may wait for one receiver; beyond it the alerts themselves are left out, which the ledger holds.
 MOST: Final = 2000
+#: Longest pause of a lane whose receiver does not answer at all, and seconds after which its notices are given up.
+UNREACHABLE: Final = 30.0
+GIVEN_UP: Final = 86_400.0
 IDLE: Final = 30.0  # seconds until a lane looks again although nobody woke it: another process may have put one in
 
 
@@ -130,20 +133,25 @@ class Outbox:
 
     def _deliver(self, receiver: Receiver) -> None:
         wake = self._wakes[receiver.name]
+        silent = 0
         while not self._stopped.is_set():
             wake.clear()
             try:
                 pause = self._next(receiver)
+                silent = 0
+                if pause > 0:
+                    wake.wait(pause)
+            except UnreachableError:  # so it is with all that waits for it: no use in trying each
+                silent += 1
+                self._stopped.wait(min(UNREACHABLE, self._backoff[0] * 2.0 ** min(silent - 1, 10)))
             except LockstepError:  # the inbox is locked or its disk is full: whoever accepts alerts tells of that
-                pause = 5.0
-            if pause > 0:
-                wake.wait(pause)
+                self._stopped.wait(5.0)
 
     def _next(self, receiver: Receiver) -> float:
-        """Deliver what is due first; seconds until the next one is."""
+        """Deliver what is due first; seconds until the next one is. Raises UnreachableError where nobody answers."""
         with self._database.reading() as connection:
             row = connection.execute(
-                "SELECT number, body, attempts, due FROM notice WHERE receiver = ? AND dead = 0 "
+                "SELECT number, body, attempts, due, made FROM notice WHERE receiver = ? AND dead = 0 "
                 "ORDER BY due, number LIMIT 1",
                 (receiver.name,),
             ).fetchone()
@@ -156,6 +164,8 @@ class Outbox:
         try:
             receiver.send(Notice.from_json(row["body"]))
         except Exception as error:  # a receiver's library may raise anything, and the lane goes on
+            if isinstance(error, UnreachableError) and now - float(row["made"]) < GIVEN_UP:
+                raise
             later = isinstance(error, RetryLaterError) or not isinstance(error, LockstepError)
             dead = not later or attempts > len(self._backoff)
             due = self._clock() + (0.0 if dead else self._backoff[attempts - 1])

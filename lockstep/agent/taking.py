@@ -6,6 +6,7 @@ import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.inbox import Received, key_of
@@ -17,6 +18,9 @@ from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Pace, Start,
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.alerts.routing import Route, well_formed
 from lockstep.rules.event_names import ALERT_RECEIVED
+
+#: Intents of one model in the incident window; whoever says ever new things to notify of joins the newest.
+MOST: Final = 50
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,11 @@ class Taking:
         # What is about no model is told once for each thing that it says.
         about = way.version if way.model else f"{alert.source}: {alert.title}"[: inbox.KEPT]
         wish = Wish(way.model, about, way.action, resolved=alert.status is Status.RESOLVED)
-        decision = decide(wish, inbox.past_intents(connection, way.model, at - self._pace.memory), self._pace, at)
+        past = inbox.past_intents(connection, way.model, at - self._pace.memory)
+        decision = decide(wish, past, self._pace, at)
+        recent = [one for one in past if at - one.began <= self._pace.incident_window]
+        if isinstance(decision, Start) and decision.action is Action.NOTIFY and len(recent) >= MOST:
+            decision = Join(recent[0].id, recent[0].action, told="too many things are told of this one")
         reason = " ".join(f"{alert.source}: {alert.title or alert.id}".split())[:LONGEST]
         new = Intent(
             id=str(uuid.uuid4()),

@@ -213,3 +213,12 @@ def test_any_text_of_an_alert_is_kept(database: GroupCommit, text: str, tmp_path
     Scribe(database, ledger, keep=1.0).record()
     assert len(ledger.entries("", "alert.received")) == 1
     ledger.close()
+
+
+def test_a_storm_of_ever_new_things_makes_no_storm_of_intents(database: GroupCommit) -> None:
+    for number in range(70):
+        take(database, number, replace(ROUTE, version=f"v{number}", action=Action.NOTIFY))
+    with database.reading() as connection:
+        found = inbox.newest_intents(connection, 100)
+    assert len(found) == 50
+    assert sum(one.alerts for one in found) == 70

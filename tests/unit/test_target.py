@@ -17,7 +17,8 @@ from lockstep.rules.state import (
     Version,
     VersionRecord,
 )
-from lockstep.rules.target import Why, choose_way
+from lockstep.rules.target import Why, choose_way, nothing_to_leave
+from lockstep.rules.target import serving as newest_change
 
 V1, V2, V3 = (Version("m", str(number), letter * 64) for number, letter in ((1, "a"), (2, "b"), (3, "c")))
 EARLY, LATE = "2026-11-20T10:00:00Z", "2026-11-21T10:00:00Z"
@@ -151,3 +152,45 @@ def test_the_target_is_never_condemned_nor_left_behind(
     assert way.target in (champion, fallback, named) or good[way.target] in (EARLY, LATE)
     if named is None and way.target == champion:
         assert way.why is Why.CANARY
+
+
+def test_what_is_to_be_left_and_serves_is_left() -> None:
+    known = record(V3, fallback=V2, good={V1: EARLY, V2: LATE})
+    way = choose_way(known, None, serving({V3: 100, V2: 0}), leaving=V3)
+    assert (way.target, way.left) == (V2, (V3,))
+    assert nothing_to_leave(known, V3, serving({V3: 100})) == ""
+
+
+def test_what_is_to_be_left_is_left_even_where_a_rollback_has_just_led_or_a_canary_is_tried_beside_it() -> None:
+    known = record(V2, good={V1: EARLY, V2: LATE})
+    assert choose_way(known, None, serving({V2: 100}), V2.digest, leaving=V2).target == V1
+    assert choose_way(known, None, serving({V2: 100}), V2.digest).target == V2
+    tried = record(V2, V3, good={V1: EARLY, V2: LATE})
+    way = choose_way(tried, None, serving({V2: 95, V3: 5}), leaving=V2)
+    assert (way.target, way.left) == (V1, (V2, V3))
+
+
+def test_a_canary_that_is_to_be_left_is_taken_back_to_the_champion() -> None:
+    tried, observed = record(V2, V3, good={V1: LATE}), serving({V2: 95, V3: 5})
+    assert newest_change(tried, observed) == V3
+    assert nothing_to_leave(tried, V3, observed) == ""
+    way = choose_way(tried, None, observed, leaving=V3)
+    assert (way.target, way.left, way.why) == (V2, (V3,), Why.STAYS)
+
+
+def test_from_a_version_that_serves_no_more_nothing_goes_further() -> None:
+    known = record(V2, fallback=V1, good={V1: LATE}, condemned={V3: "slow"})
+    assert "serves no more" in nothing_to_leave(known, V3, serving({V2: 100, V3: 0}))
+    assert choose_way(known, None, serving({V2: 100, V3: 0}), leaving=V3).target == V2
+
+
+def test_a_cloud_that_still_serves_it_is_brought_to_the_champion() -> None:
+    known, behind = record(V2, fallback=V1, good={V1: LATE}), serving({V2: 0, V3: 100})
+    assert nothing_to_leave(known, V3, behind) == ""
+    way = choose_way(known, None, behind, leaving=V3)
+    assert (way.target, way.left) == (V2, ())
+
+
+def test_a_condemned_champion_is_no_place_to_stay() -> None:
+    known, behind = record(V2, good={V1: LATE}, condemned={V2: "slow"}), serving({V3: 100})
+    assert choose_way(known, None, behind, leaving=V3).target == V1
