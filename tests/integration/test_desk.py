@@ -17,9 +17,9 @@ from lockstep.agent import inbox
 from lockstep.agent.alert_rules import parse_alert_rules
 from lockstep.agent.desk import Desk
 from lockstep.agent.notice import Notice
-from lockstep.errors import RefusedError
+from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.canary import canary_deploy
-from lockstep.operations.hold import find_hold, release
+from lockstep.operations.hold import find_hold, hold, release
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED
@@ -258,3 +258,33 @@ def test_a_person_rolls_back_what_was_seen_and_no_further(scene: Scene) -> None:
     assert scene.rollbacks() == before + 1
     assert deployed.answers() == deployed.everywhere(deployed.v1)
     assert deployed.fleet.ledger.entries(deployed.model, "rollback.intent")[-1].actor == "Ada"
+
+
+def test_a_hold_takes_a_running_canary_back(deployed: Deployed) -> None:
+    began = threading.Event()
+    fleet = deployed.changed(fleets__default__rollout__step_seconds=60, fleets__default__rollout__patience=120)
+    watched = replace(fleet, observer=lambda event: began.set() if "%" in event.text else None)
+    ended: list[LockstepError] = []
+
+    def deploy() -> None:
+        try:
+            canary_deploy(watched, deployed.v3)
+        except LockstepError as error:
+            ended.append(error)
+
+    rollout = threading.Thread(target=deploy)
+    rollout.start()
+    try:
+        assert began.wait(SOON)
+        while all(cloud.split and cloud.split.weight(deployed.v3.slot) == 0 for cloud in fleet.observe().clouds):
+            assert rollout.is_alive(), ended
+        hold(fleet, "the upstream table is late")
+        rollout.join(SOON)
+        assert not rollout.is_alive()
+    finally:
+        release(fleet, "the test is over")
+    assert "is held since" in str(ended[0])
+    assert "the upstream table is late" in str(ended[0])
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
+    assert all(cloud.slot(deployed.v3.slot) is None for cloud in fleet.observe().clouds)
+    assert fleet.registry.record(deployed.model).of(deployed.v3).condemned == ""
