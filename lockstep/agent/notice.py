@@ -11,13 +11,11 @@ from typing import Protocol
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.event_names import (
     INTENT_ACCEPTED,
+    INTENT_ENDED,
     ROLLBACK_COMPLETED,
     ROLLBACK_FAILED,
     ROLLBACK_SPLIT,
 )
-
-#: An intent that ended without a rollback: told, held, or not confirmed.
-INTENT_ENDED = "lockstep.intent.ended"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ ALERT: Final = "lockstep.alert"
 
 ALERT_RECEIVED: Final = "lockstep.alert.received"
 INTENT_ACCEPTED: Final = "lockstep.intent.accepted"
+#: It ended without a rollback: people were told, the model is held, or a fresh look found nothing wrong.
+INTENT_ENDED: Final = "lockstep.intent.ended"
 
 #: Every cloud serves the target, read back and proved.
 ROLLBACK_COMPLETED: Final = "lockstep.rollback.completed"
@@ -33,7 +35,7 @@ APPROVAL_WANTED: Final = "lockstep.approval.wanted"
 MONITOR_BREACH: Final = "lockstep.monitor.breach"
 
 ALL: Final = (
-    *(ALERT, ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED, ROLLBACK_SPLIT, ROLLBACK_FAILED),
+    *(ALERT, ALERT_RECEIVED, INTENT_ACCEPTED, INTENT_ENDED, ROLLBACK_COMPLETED, ROLLBACK_SPLIT, ROLLBACK_FAILED),
     *(ROLLOUT_PROMOTED, ROLLOUT_TAKEN_BACK, APPROVAL_WANTED, MONITOR_BREACH),
 )
 
