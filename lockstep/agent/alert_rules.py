@@ -11,6 +11,7 @@ rules:
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from lockstep.errors import ConfigError
 from lockstep.rules.alerts.intent import Action
 from lockstep.rules.alerts.routing import PLACE, Rule
 
+LOG: Final = logging.getLogger("lockstep.agent")
 HINT: Final = "`lockstep alerts test FILE` shows what a sample of an alert would do"
 
 
@@ -88,13 +90,9 @@ def load_alert_rules(path: Path, environment: Mapping[str, str] | None = None) -
 
 
 def parse_alert_rules(text: str, source: str, environment: Mapping[str, str]) -> AlertRules:
-    """The rules in `text`; `source` names it in errors. A secret that stands in the file itself is refused."""
+    """The rules in `text`; `source` names it in errors. That a secret stands in the file itself is logged."""
     rules = parse_as(AlertRules, text, source, environment, HINT)
-    raw = yaml.safe_load(text)
-    for path in written_secrets(raw.get("sources") or {}):
+    for path in written_secrets(yaml.safe_load(text).get("sources") or {}):
         key = ".".join(map(str, ("sources", *path)))
-        raise ConfigError(
-            f"{source}: {key}: a secret stands in the file",
-            hint='write "${NAME}" in its place and put the secret into that environment variable',
-        )
+        LOG.warning('%s: %s: a secret stands in the file: write "${NAME}" in its place', source, key)
     return rules

@@ -124,13 +124,18 @@ rules:
         ("rules:\n  - model: a\n    action: explode\n", "alerts.yaml, line 3: rules.0.action"),
         ("rules:\n  - modle: a\n", "alerts.yaml, line 2: rules.0.modle"),
         ("- 1\n", "alerts.yaml, line 1: a mapping is expected"),
-        (
-            "sources:\n  am: {kind: alertmanager, tokens: [0123456789abcdef0123]}\n",
-            "alerts.yaml: sources.am.tokens.0: a secret stands in the file",
-        ),
     ],
 )
 def test_mistakes_are_named(text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_alert_rules(text, "alerts.yaml", {})
     assert str(raised.value).startswith(problem)
+
+
+def test_a_secret_in_the_file_is_told_but_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "0123456789abcdef0123"
+    text = f"sources:\n  am: {{kind: alertmanager, tokens: ['{secret}', '${{TOKEN}}']}}\n"
+    parse_alert_rules(text, "alerts.yaml", {"TOKEN": secret})
+    assert "alerts.yaml: sources.am.tokens.0: a secret stands in the file" in caplog.text
+    assert len(caplog.records) == 1
+    assert secret not in caplog.text
