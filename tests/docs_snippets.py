@@ -1,7 +1,8 @@
 """Fenced blocks of the documentation, as tests read them.
 
 The word in braces behind the language says what a block is for: `bash {test}` is run, `yaml {config}` is a whole
-lockstep.yaml, `yaml {clouds}` its `clouds:` alone, `json {name}` is known by that name.
+lockstep.yaml, `yaml {clouds}` its `clouds:` alone, `yaml {alerts}` a whole alerts.yaml, `yaml {source}` one of its
+sources alone, `json {name}` is known by that name.
 """
 
 from __future__ import annotations

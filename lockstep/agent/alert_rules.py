@@ -86,7 +86,9 @@ def load_alert_rules(path: Path, environment: Mapping[str, str] | None = None) -
     except (OSError, UnicodeDecodeError) as error:
         why = (error.strerror if isinstance(error, OSError) else "it is not UTF-8 text") or error
         raise ConfigError(f"{path} cannot be read: {why}", hint="see agent.alerts in lockstep.yaml") from error
-    return parse_alert_rules(text, str(path), os.environ if environment is None else environment)
+    rules = parse_alert_rules(text, str(path), os.environ if environment is None else environment)
+    folder = path.resolve().parent
+    return rules.model_copy(update={"sources": {name: one.placed(folder) for name, one in rules.sources.items()}})
 
 
 def parse_alert_rules(text: str, source: str, environment: Mapping[str, str]) -> AlertRules:

@@ -47,8 +47,11 @@ def sns_message(name: str, verifier: SnsMessage) -> Hear:
                 if not isinstance(address, str) or not verifier.is_confirmation(address):
                     raise ForgedError(f"source {name}: the confirmation's address is not on the pinned host")
                 return Said(answer="the subscription is being confirmed", confirm=address)
-            case _:
+            case "UnsubscribeConfirmation":
                 return Said(answer="the subscription has ended")
+            case _:
+                # No message that is verified comes here; a person's sample may be the alarm without what is around it.
+                return Said(alerts=_alarm(message, name))
 
     return hear
 
@@ -65,7 +68,10 @@ def cloud_events(name: str, settings: CloudEventsSource) -> Hear:
 
 def _notified(message: object, name: str) -> tuple[Alert, ...]:
     inner = message.encode(errors="replace") if isinstance(message, str) else b""
-    found = parse(inner, "the message in the notification")
+    return _alarm(parse(inner, "the message in the notification"), name)
+
+
+def _alarm(found: object, name: str) -> tuple[Alert, ...]:
     if isinstance(found, dict) and "detail-type" in found:
         return eventbridge.read(found, name)
     if isinstance(found, dict) and "AlarmName" in found:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 #: A secret that is shorter can be guessed, and an unset variable with an empty default is none at all.
 SHORTEST_SECRET: Final = 16
+_FILES: Final = frozenset({"ca_file", "signing_ca_file"})
 
 
 def _https(address: str) -> str:
@@ -33,6 +35,17 @@ CaFile = Annotated[str | None, Field(description="PEM file of the authorities th
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def placed(self, folder: Path) -> Self:
+        """With the paths of files beside the file that names them."""
+        found: dict[str, object] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, _Part):
+                found[name] = value.placed(folder)
+            elif name in _FILES and value:
+                found[name] = str(folder / Path(value).expanduser())
+        return self.model_copy(update=found) if found else self
 
 
 class BasicAuth(_Part):

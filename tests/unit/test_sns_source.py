@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockstep.agent.authenticity.fetching import NotThereError
-from lockstep.agent.sources import AlertFormatError, Delivery, ForgedError, Said, Source, open_source
+from lockstep.agent.sources import AlertFormatError, Delivery, ForgedError, Said, Source, open_source, read_unproved
 from lockstep.errors import ConfigError, UnreachableError
 from lockstep.rules.alerts.alert import Status
 from tests.deliveries import ADAPTER, NOW, vector
@@ -417,3 +417,10 @@ def test_no_message_that_was_touched_yields_an_alert(web: Web, values: dict[str,
     if signed == {name: genuine[name] for name in signed}:
         return
     refused(web, touched)
+
+
+def test_a_sample_is_read_with_what_is_around_it_and_without() -> None:
+    settings = ADAPTER.validate_python({"kind": "sns", "topics": [TOPIC]})
+    for body in (json.dumps(message()).encode(), vector("sns/alarm.json")):
+        said = read_unproved("here", settings, Delivery({}, body, {}, "", NOW))
+        assert [alert.title for alert in said.alerts] == ["tumour-errors"]
