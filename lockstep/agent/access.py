@@ -87,7 +87,7 @@ class Access:
         self._guesses.check(peer)
         found = self._find(token)
         if found is None:
-            self._guesses.wrong(peer)
+            self._guesses.wrong(peer, token)
             raise DeniedError("the token is not known", hint="tokens stand in lockstep.yaml under agent.tokens")
         self._guesses.right(peer)
         return found
@@ -101,27 +101,33 @@ class Access:
 
 
 class Guesses:
-    """Wrong tokens by peer: after a few, each one doubles the time in which none is looked at. Bounded in memory."""
+    """Wrong tokens by peer: after a few, each one doubles the time in which none is looked at. Bounded in memory.
+
+    The same wrong token again is no further guess: a program with an old one must not lock out all behind its proxy.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and when the last came
+        self._wrong: OrderedDict[str, tuple[int, float, bytes]] = OrderedDict()  # how many, when the last came, which
         self._lock = threading.Lock()
 
     def check(self, peer: str) -> None:
         """Raise WaitError while the peer has to wait."""
         with self._lock:
-            count, last = self._wrong.get(neighbourhood(peer), (0, 0.0))
+            count, last, _ = self._wrong.get(neighbourhood(peer), (0, 0.0, b""))
         left = last + _wait(count) - self._clock()
         if left > 0:
             raise WaitError(left)
 
-    def wrong(self, peer: str) -> None:
+    def wrong(self, peer: str, token: str) -> None:
         """Count one."""
-        now, peer = self._clock(), neighbourhood(peer)
+        now, peer, which = self._clock(), neighbourhood(peer), _digest(token)[:8]
         with self._lock:
-            count, last = self._wrong.pop(peer, (0, now))
-            self._wrong[peer] = (1 if now - last > FORGET else count + 1, now)
+            count, last, before = self._wrong.pop(peer, (0, now, b""))
+            if which == before:
+                self._wrong[peer] = (count, last, before)
+                return
+            self._wrong[peer] = (1 if now - last > FORGET else count + 1, now, which)
             if len(self._wrong) > PEERS:
                 self._wrong.popitem(last=False)
 

@@ -9,23 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 from typing import Final
 
-from pydantic import TypeAdapter
-
 from lockstep.agent.access import Access
 from lockstep.agent.alert_rules import AlertRules
 from lockstep.agent.desk import Desk
 from lockstep.agent.refresher import Refresher
 from lockstep.agent.sessions import Sessions
 from lockstep.agent.shared_fleets import Fleets
-from lockstep.agent.sources import Source, SourceSettings, open_source
+from lockstep.agent.sources import Source, open_source
 from lockstep.agent.telemetry import Telemetry
 from lockstep.config import Config
 from lockstep.errors import LockstepError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.hold import find_hold
 
 LOG: Final = logging.getLogger("lockstep.agent")
 CONFIRMATIONS: Final = 16  # that may wait
 CONFIRM_SECONDS: Final = 10.0
-SETTINGS: Final[TypeAdapter[SourceSettings]] = TypeAdapter(SourceSettings)
+INTENTS: Final = 200  # the newest, of which the metrics tell
 
 
 class Agent:
@@ -36,19 +36,23 @@ class Agent:
         self.config = config
         self.fleets = Fleets(config)
         self.desk = Desk(config, rules, fleets=self.fleets)
-        self.sources: Mapping[str, Source] = {
-            name: open_source(name, SETTINGS.validate_python(source)) for name, source in rules.sources.items()
-        }
+        self.sources: Mapping[str, Source] = {name: open_source(name, source) for name, source in rules.sources.items()}
         self.access = Access(settings.tokens)
         self.sessions = Sessions(settings.session_hours * 3600.0)
         self.refresher = Refresher(
             self.fleets,
+            self.fleets.models,
+            tuple(self.fleets.clouds),
             every=settings.refresh_every,
             prove_every=settings.prove_every,
             plan_every=settings.plan_every,
+            held=held,
         )
-        self.telemetry = Telemetry(lambda: self.refresher.overview, lambda: self.desk.intents(200))
+        self.telemetry = Telemetry(
+            lambda: self.refresher.overview, lambda: self.desk.intents(INTENTS), self.desk.backlog
+        )
         self.running = False
+        self._looked: tuple[float, Mapping[str, str]] = (-1.0, {})
         self._background = ThreadPoolExecutor(1, thread_name_prefix="confirmations")
         self._waiting = BoundedSemaphore(CONFIRMATIONS)
 
@@ -86,20 +90,34 @@ class Agent:
             self._waiting.release()
 
     def unready(self) -> Mapping[str, str]:
-        """What is not as it must be to take alerts, by part; empty for an agent that is ready."""
+        """What is not as it must be to take alerts, by part; empty when all is. Looked at once a second at most."""
+        at, known = self._looked
+        if time.monotonic() - at < 1.0:
+            return known
+        found = self._look()
+        self._looked = (time.monotonic(), found)
+        return found
+
+    def _look(self) -> Mapping[str, str]:
         found: dict[str, str] = {}
         if not self.running:
             found["desk"] = "it is not running"
-        else:
-            try:
-                self.desk.intents(1)
-            except LockstepError as error:
-                found["inbox"] = error.reason
+        elif problems := self.desk.problems():
+            found["inbox"] = "; ".join(problems)
         if not self.refresher.warm:
             found["overview"] = "not every model was looked at yet"
         else:
             age = time.time() - self.refresher.overview.oldest
             limit = 60.0 + 10.0 * self.config.agent.refresh_every
-            if self.fleets.models and age > limit:
+            if self.config.models and age > limit:
                 found["overview"] = f"a model was looked at {age:.0f} s ago; at most {limit:.0f} s are usual"
         return found
+
+
+def held(fleet: Fleet) -> str:
+    """Why the model's rollouts are held, "" when they are not; a ledger that cannot be read says so elsewhere."""
+    try:
+        found = find_hold(fleet)
+    except LockstepError:
+        return ""
+    return "" if found is None else str(found)

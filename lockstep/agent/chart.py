@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 WIDTH: Final = 420
 HEIGHT: Final = 170
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 26
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 26
 STEPS: Final = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -75,7 +75,7 @@ def _grid(top: float, step: float, unit: str, down: object) -> Markup:
         parts.append(
             Markup(
                 '<path class="grid" d="M{} {}H{}"/><text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
-            ).format(LEFT, y, WIDTH - RIGHT, LEFT - 6, y + 4, f"{value:g}{unit}")
+            ).format(LEFT, y, WIDTH - RIGHT, LEFT - 6, y + 4, f"{_number(value)}{unit}")
         )
     return Markup("").join(parts)
 
@@ -114,4 +114,9 @@ def _alone(places: Sequence[tuple[float, float | None]], place: int) -> bool:
 
 def _newest(line: Line, unit: str) -> str:
     value = next((value for _, value in reversed(line.points) if value is not None), None)
-    return "" if value is None else f" {value:.3g}{unit}"
+    return "" if value is None else f" {_number(value)}{unit}"
+
+
+def _number(value: float) -> str:
+    """Three digits that count, never with an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -20,6 +20,7 @@ from lockstep.agent.refresher import plan_way
 from lockstep.agent.rendering import assets, ended, render
 from lockstep.agent.sessions import COOKIE, Session, same_origin
 from lockstep.errors import LockstepError, NotFoundError
+from lockstep.operations.hold import release
 from lockstep.operations.reasons import checked_reason
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.deeds import Deed, Ending
@@ -220,6 +221,15 @@ def routes(agent: Agent) -> APIRouter:
         agent.refresher.poke(model)
         return RedirectResponse(f"/intents/{quote(intent.id, safe='')}", 303)
 
+    @router.post("/models/{model}/release")
+    async def end_hold(request: Request, model: str) -> Response:
+        session, fields = await form_of(agent, request)
+        allow(session.person, Role.APPROVER)
+        fleet = replace(agent.fleets(model), actor=session.person.actor, via="agent")
+        await to_thread.run_sync(release, fleet, fields.get("reason", ""), limiter=turn)
+        agent.refresher.poke(model)
+        return RedirectResponse(f"/models/{quote(model, safe='')}", 303)
+
     @router.get("/intents")
     async def intents(request: Request) -> Response:
         session = session_of(agent, request)
@@ -351,16 +361,14 @@ def summary(overview: Overview) -> dict[str, object]:
     named = {tone: [view.model for view in views if view.tone is tone] for tone in Tone}
     waiting = len(overview.names) - len(views)
     parts = [
-        f"{', '.join(named[tone])}: {tone.value}" for tone in reversed(Tone) if named[tone] and tone is not Tone.IN_STEP
+        f"{tone.value}: {', '.join(named[tone])}" for tone in reversed(Tone) if named[tone] and tone is not Tone.IN_STEP
     ]
     if named[Tone.IN_STEP]:
         count = len(named[Tone.IN_STEP])
         every = count == len(overview.names)
-        parts.append(
-            ("every model is" if every else f"{count} {'model is' if count == 1 else 'models are'}") + " in step"
-        )
+        parts.append("every model is in step" if every else f"{count} in step")
     if waiting:
         parts.append(f"{waiting} not looked at yet")
     text = "; ".join(parts) or "no model is configured"
-    text = text[0].upper() + text[1:] + "."
+    text = text[0].upper() + text[1:]
     return {"text": text, "tone": worst, "mark": hashlib.sha256(text.encode()).hexdigest()[:12]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,10 +17,10 @@ from typing import Final
 
 from lockstep.agent.overview import ModelView, Overview, WayBack, model_view
 from lockstep.agent.series import Series, Tracker
-from lockstep.agent.shared_fleets import Fleets
 from lockstep.errors import LockstepError
 from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.remembering import remember_details
 from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
 from lockstep.operations.status import CloudProof, Status, status
 from lockstep.rules.deeds import Deed, read_deeds
@@ -44,31 +44,35 @@ class _Memory:
     proved_at: float = 0.0
     proved: Mapping[str, TrafficSplit | None] = field(default_factory=dict)
     way: WayBack | None = None
-    way_of: str = ""  # what it would leave
+    way_of: object = None  # what it would leave
     tracker: Tracker | None = None
     measured: float = 0.0
     watched: float = 0.0
 
 
 class Refresher:
-    """Looks at every model again and again; the page reads `overview`. `held` tells why a model's rollouts are held."""
+    """Looks at `models` again and again; the page reads `overview`. `held` tells why a model's rollouts are held."""
 
     def __init__(
         self,
-        fleets: Fleets,
+        fleets: Callable[[str], Fleet],
+        models: Sequence[str],
+        clouds: Sequence[str],
         *,
         every: float,
         prove_every: float,
         plan_every: float,
-        held: Callable[[Fleet], str] = lambda fleet: "",
+        held: Callable[[Fleet], str],
     ) -> None:
         """All in seconds, from the end of one look to the next; `prove_every` 0.0 asks endpoints for no answers."""
         self._fleets = fleets
+        self._models = tuple(models)
+        self._clouds = tuple(clouds)
         self._every = every
         self._prove_every = prove_every
         self._plan_every = plan_every
         self._held = held
-        self._memory = {model: _Memory() for model in fleets.models}
+        self._memory = {model: _Memory() for model in models}
         self._views: dict[str, ModelView] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -82,7 +86,7 @@ class Refresher:
         """What is known now."""
         with self._lock:
             views = dict(self._views)
-        return Overview(views, self._fleets.models, tuple(self._fleets.clouds))
+        return Overview(views, self._models, self._clouds)
 
     @property
     def warm(self) -> bool:
@@ -122,13 +126,13 @@ class Refresher:
     def _run(self) -> None:
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="overview")
         running: dict[str, Future[None]] = {}
-        due_at = dict.fromkeys(self._fleets.models, 0.0)
+        due_at = dict.fromkeys(self._models, 0.0)
         try:
             while not self._stopping.is_set():
                 with self._lock:
                     poked, self._due = self._due, set()
                 now = time.monotonic()
-                for model in self._fleets.models:
+                for model in self._models:
                     if model in running and not running[model].done():
                         if model in poked:
                             self._due_again(model)
@@ -136,13 +140,13 @@ class Refresher:
                     if model in running:
                         del running[model]
                         due_at[model] = now + self._every
-                        if not self._warm.is_set() and set(self._views) == set(self._fleets.models):
+                        if not self._warm.is_set() and set(self._views) == set(self._models):
                             self._warm.set()
                     if model in poked or due_at[model] <= now:
                         running[model] = pool.submit(self._look, model)
-                if not self._fleets.models:
+                if not self._models:
                     self._warm.set()
-                left = min((due_at[model] for model in self._fleets.models if model not in running), default=now + 60.0)
+                left = min((due_at[model] for model in self._models if model not in running), default=now + 60.0)
                 self._wake.wait(max(0.05, left - now))
                 self._wake.clear()
         finally:
@@ -170,13 +174,15 @@ class Refresher:
         return replace(before, at=time.time(), problem=problem)
 
     def _view(self, model: str) -> ModelView:
-        fleet, memory = self._fleets(model), self._memory[model]
+        fleet = replace(self._fleets(model), observer=lambda event: None)  # said again and again, it would fill the log
+        memory = self._memory[model]
         prove = self._proof_is_due(memory)
         found = self._with_proofs(status(fleet, prove=prove), memory, fresh=prove)
         now = datetime.now(UTC)
-        serving = found.desired.champion.digest if found.desired.champion else ""
+        serving = _decides(found)
         if memory.way is None or time.time() - memory.way.at > self._plan_every or memory.way_of != serving:
             memory.way, memory.way_of = plan_way(fleet), serving
+            remember_details(fleet, found.desired.champion, found.desired.fallback, memory.way.target)
         return model_view(
             fleet,
             found,
@@ -229,6 +235,14 @@ def plan_way(fleet: Fleet, to: str | None = None) -> WayBack:
     except LockstepError as error:
         return WayBack(time.time(), problem=error.problem, hint=error.hint)
     return _way(fleet, planned)
+
+
+def _decides(found: Status) -> object:
+    """What a rollback's way depends on: another one is planned when it changes."""
+    champion, challenger = found.desired.champion, found.desired.challenger
+    trying = [cloud.slot(challenger.slot) for cloud in found.state.clouds] if challenger else []
+    tried = any(slot is not None and slot.weight > 0 for slot in trying)
+    return (champion and champion.digest, challenger and challenger.digest, tried)
 
 
 def _way(fleet: Fleet, planned: RollbackPlan) -> WayBack:

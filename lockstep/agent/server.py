@@ -62,7 +62,7 @@ class Server:
         )
         self._thread: threading.Thread | None = None
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self) -> None:
         """Start the agent and answer in a thread."""
         self.agent.start()
         self._thread = threading.Thread(target=self._run, name="agent's server", daemon=True)

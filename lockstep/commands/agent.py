@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, cast
@@ -58,6 +59,7 @@ def agent(
         signal.signal(number, server.end)
     if as_json:
         emit({"address": server.address, "pid": os.getpid(), "sources": sorted(rules.sources)})
+        sys.stdout.flush()  # whoever reads it waits for it
     else:
         typer.echo(f"lockstep agent at {server.address} ({len(rules.sources)} sources, {len(config.models)} models)")
         if not config.agent.tokens:

@@ -29,8 +29,8 @@ TOKENS: Final = {
     "anna": {"role": "approver", "token": APPROVER},
 }
 ALERTS: Final = {
-    "sources": {"prometheus": {"kind": "alertmanager", "tokens": [HOOK]}},
-    "rules": [{"when": {"labels.alertname": "Slow"}, "model": "{labels.model}", "action": "notify"}],
+    "sources": {"prometheus": {"kind": "alertmanager", "tokens": ["${HOOK_TOKEN}"]}},
+    "rules": [{"when": {"alertname": "Slow"}, "model": "{model}", "action": "notify"}],
 }
 
 
@@ -78,7 +78,7 @@ def running_agent(
     text = made.changed_text(agent=agent, state=str(folder / "state"))
     (folder / "lockstep.yaml").write_text(text)
     config = parse(text, "lockstep.yaml", {})
-    rules = parse_alert_rules(yaml.safe_dump(dict(alerts)), "alerts.yaml", {})
+    rules = parse_alert_rules(yaml.safe_dump(dict(alerts)), "alerts.yaml", {"HOOK_TOKEN": HOOK})
     server = Server(Agent(config, rules), bounds)
     server.start()
     try:
