@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow
 
+from flows.approving import ask_by_pausing
 from flows.events import tell
 from flows.opening import explained, load_fleet, open_in_flow, parameters, rename
-from lockstep.errors import DeploymentFailedError, LockstepError, VerdictError
+from lockstep.errors import DeploymentFailedError, LockstepError, RejectedError, VerdictError
 from lockstep.operations.canary import Rollout, check_deployable
 from lockstep.operations.canary import canary_deploy as deploy
 from lockstep.operations.fleet import Fleet
@@ -36,7 +39,8 @@ def canary_deploy(
     """Deploy a version as a canary, in steps over all clouds together; promote it everywhere, or take it back.
 
     Errors, latency and outcomes are compared with those of the version that serves, at each step. The previous version
-    stays warm for a rollback. A second rollout of the same model is refused while one runs; other models do not wait.
+    stays warm for a rollback. Where the fleet wants an approval, the run pauses and asks for it. A second rollout of
+    the same model is refused while one runs; other models do not wait.
 
     Args:
         model: Name of the model in MLflow.
@@ -56,10 +60,14 @@ def canary_deploy(
     with only_rollout_of(model):
         try:
             rollout = deploy(
-                opened, chosen, steps=tuple(steps) if steps else None, accept_broken_seal=accept_broken_seal
+                opened,
+                chosen,
+                steps=tuple(steps) if steps else None,
+                accept_broken_seal=accept_broken_seal,
+                approver=partial(ask_by_pausing, fleet=fleet),
             )
         except LockstepError as error:
-            if isinstance(error, VerdictError | DeploymentFailedError):
+            if isinstance(error, VerdictError | RejectedError | DeploymentFailedError):
                 tell(ROLLOUT_TAKEN_BACK, model, fleet, target=chosen.label, problem=str(error))
             now = opened.observe()
             text = f"# {chosen} was not promoted\n\n{traffic_table(opened, now)}\n{links(opened, chosen)}"

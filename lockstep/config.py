@@ -21,6 +21,7 @@ from lockstep.clouds.azureml import AzureMLSettings
 from lockstep.clouds.sagemaker import SageMakerSettings
 from lockstep.clouds.vertex import VertexSettings
 from lockstep.errors import ConfigError, NotFoundError
+from lockstep.rules.approval import Gate
 from lockstep.rules.judge import Limits
 from lockstep.rules.limits import ServiceLimits
 from lockstep.stores.key_settings import KeySettings
@@ -93,6 +94,10 @@ class RolloutSettings(_Part):
     latency_requests: Annotated[
         int, Field(ge=1, description="Canary requests on a cloud before its p95 latency is judged.")
     ] = 100
+    approval: Annotated[Gate, Field(description="Where a rollout waits for a person's word.")] = Gate.NONE
+    approval_seconds: Annotated[
+        float, Field(gt=0, description="Longest wait for that word, in seconds; then the canary is taken back.")
+    ] = 3600.0
 
     def limits(self) -> Limits:
         """The judge's limits."""

@@ -16,7 +16,8 @@ LockstepError                    exit status
 ├── CloudRejectedError           5   the cloud answered no, and will answer no again
 ├── DeploymentFailedError        5   a slot did not become ready
 ├── SplitError                   6   some clouds follow, some do not; names both
-└── VerdictError                 7   a canary was judged worse and was taken back
+├── VerdictError                 7   a canary was judged worse and was taken back
+└── RejectedError                7   a person did not approve of a rollout; a canary was taken back
 
 An error's text names the cloud, the model and the version as far as they are known; `hint` says what to do next.
 """
@@ -127,5 +128,11 @@ class SplitError(LockstepError):
 
 class VerdictError(LockstepError):
     """A canary was judged worse than what it was to replace, and was taken back."""
+
+    exit_status = 7
+
+
+class RejectedError(LockstepError):
+    """A person said no to a rollout, or nobody said yes in time; a canary was taken back."""
 
     exit_status = 7

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lockstep.commands.approving import approver_for
 from lockstep.commands.integrity import Accept
 from lockstep.commands.options import (
     AsJson,
@@ -28,6 +29,10 @@ def deploy(
     version: WhichVersion,
     steps: Annotated[str | None, typer.Option(help="Per cents for the canary, such as 5,25,50,100.")] = None,
     accept_broken_seal: Accept = "",
+    approve: Annotated[
+        str,
+        typer.Option(help="Why it may go on where the fleet wants an approval; asked for at the terminal if left out."),
+    ] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +65,8 @@ def deploy(
                 terminal.show_plan(plan)
                 typer.echo("\n".join(stages))
             return
-        done = canary_deploy(fleet, found, steps=wanted, accept_broken_seal=accept_broken_seal)
+        approver = approver_for(fleet.actor, approve, quiet=as_json)
+        done = canary_deploy(fleet, found, steps=wanted, accept_broken_seal=accept_broken_seal, approver=approver)
         desired = None if as_json else fleet.registry.desired(model)
     if as_json:
         stages_done = [describe(report) for report in done.stages]

@@ -14,6 +14,7 @@ from lockstep.errors import (
     UnreachableError,
 )
 from lockstep.operations.aliases import delete_alias, set_alias
+from lockstep.operations.approving import Approver, ask, refuse_unasked
 from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import refuse_held
@@ -28,6 +29,7 @@ from lockstep.operations.remembering import read_record, remember_details, still
 from lockstep.operations.replicate import missing_replicas
 from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic, show
 from lockstep.operations.watch import StageReport, describe
+from lockstep.rules.approval import Gate
 from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.plan import RetireSlot, Target, plan_changes
 from lockstep.rules.rollout import Stage, plan_stages
@@ -47,7 +49,12 @@ class Rollout:
 
 
 def canary_deploy(
-    fleet: Fleet, version: Version, *, steps: tuple[int, ...] | None = None, accept_broken_seal: str = ""
+    fleet: Fleet,
+    version: Version,
+    *,
+    steps: tuple[int, ...] | None = None,
+    accept_broken_seal: str = "",
+    approver: Approver | None = None,
 ) -> Rollout:
     """Deploy `version` as a canary and promote it when every step passes.
 
@@ -55,19 +62,40 @@ def canary_deploy(
     for a version that is not replicated or is condemned, or whose seal or native records are not as they were written
     (`accept_broken_seal`: the reason to go on when no other version that was known to be good is intact), VerdictError
     when the canary was taken back, and the cause when a cloud could not follow: then the canary was taken back as well.
+    Where the fleet wants an approval `approver` asks for it: RejectedError when nobody gave it. The first version of a
+    model is asked about before it starts, if at all.
     BusyError when another operation is changing the model; OvertakenError when a rollback came in between.
     """
     stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
+    _ask_first(fleet, version, accept_broken_seal, approver)
     try:
         with writing(fleet, "canary_deploy", version) as writer:
-            return _deploy(fleet, version, stages, accept_broken_seal)
+            return _deploy(fleet, version, stages, accept_broken_seal, approver)
     except OvertakenError:
         if writer.lost is not None:
             follow_when_ended(fleet, version, writer.lost)
         raise
 
 
-def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_broken_seal: str) -> Rollout:
+def _ask_first(fleet: Fleet, version: Version, accept_broken_seal: str, approver: Approver | None) -> None:
+    """The question before anything begins, asked without the lease: others may work while a person thinks."""
+    if fleet.settings.rollout.approval is Gate.NONE:
+        return
+    with refusals(fleet, "canary_deploy", version):
+        refuse_unasked(fleet, approver)
+        check_deployable(fleet, version, accept_broken_seal)
+        champion = read_record(fleet).desired.champion
+    gate = fleet.settings.rollout.approval if champion is None else Gate.BEFORE_START  # the first has no stages
+    ask(fleet, gate, version, [f"{champion or 'nothing'} serves now"], approver)
+
+
+def _deploy(
+    fleet: Fleet,
+    version: Version,
+    stages: tuple[Stage, ...],
+    accept_broken_seal: str,
+    approver: Approver | None,
+) -> Rollout:
     with refusals(fleet, "canary_deploy", version):
         refuse_held(fleet)
         settle(fleet)
@@ -91,7 +119,8 @@ def _deploy(fleet: Fleet, version: Version, stages: tuple[Stage, ...], accept_br
         else:
             for cold in cold_fallback(before, desired.fallback, fleet.least) if desired.fallback else ():
                 fleet.say(cold)
-            reports, fallback = _roll_out(fleet, stable, version, desired.fallback, stages, before, outcome)
+            promotion = Promotion(fleet, stable, version, stages, approver)
+            reports, fallback = _roll_out(fleet, promotion, desired.fallback, before, outcome)
             _retire_others(fleet, keep={version.slot, *([fallback.slot] if fallback else [])})
         after = fleet.observe()
         outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
@@ -171,22 +200,16 @@ def _deploy_everywhere(fleet: Fleet, version: Version, before: FleetState) -> No
 
 
 def _roll_out(
-    fleet: Fleet,
-    stable: Version,
-    canary: Version,
-    old_fallback: Version | None,
-    stages: tuple[Stage, ...],
-    before: FleetState,
-    outcome: dict[str, object],
+    fleet: Fleet, promotion: Promotion, old_fallback: Version | None, before: FleetState, outcome: dict[str, object]
 ) -> tuple[tuple[StageReport, ...], Version | None]:
     """Promote the canary in stages; take it back on any trouble before the promotion.
 
     Returns how the stages ended, and the fallback from now on.
     """
+    stable, canary = promotion.stable, promotion.canary
     plan = plan_changes(Target((stable, canary), {}), before)
     show(fleet, plan)
     set_alias(fleet, canary, CHALLENGER)
-    promotion = Promotion(fleet, stable, canary, stages)
     try:
         switch = promotion.walk(plan.prepares)
         if not switch.committed:

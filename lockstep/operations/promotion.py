@@ -6,6 +6,7 @@ What cannot finish is taken back, whatever it was that stopped it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from lockstep.errors import (
     VerdictError,
 )
 from lockstep.operations.aliases import delete_alias, set_alias
+from lockstep.operations.approving import Approver, ask
 from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import raise_if_held
@@ -27,6 +29,7 @@ from lockstep.operations.remembering import earned_only
 from lockstep.operations.switch import failures, move_all, prepare_slots, retire_slots, shift_traffic
 from lockstep.operations.walk import Hands, Tell, walk
 from lockstep.operations.watch import StageReport, Watch, describe
+from lockstep.rules.approval import Gate
 from lockstep.rules.judge import Decision
 from lockstep.rules.known_good import fallback_after_promotion
 from lockstep.rules.plan import PrepareSlot, RetireSlot, Target, plan_changes
@@ -38,18 +41,26 @@ from lockstep.rules.switch import Announced, Ended, Kind, Place, Switch, SwitchR
 class Promotion:
     """One canary beside the stable version, on its way to all traffic.
 
-    `reports` are the stages that ended so far, `fallback` is the one from the promotion on, and `cause` what first
-    stopped it, None as long as nothing did.
+    `stable` serves, `canary` is tried. `reports` are the stages that ended so far, `fallback` is the one from the
+    promotion on, and `cause` what first stopped it, None as long as nothing did.
     """
 
-    def __init__(self, fleet: Fleet, stable: Version, canary: Version, stages: Sequence[Stage]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        stable: Version,
+        canary: Version,
+        stages: Sequence[Stage],
+        approver: Approver | None = None,
+    ) -> None:
         self.reports: list[StageReport] = []
         self.fallback: Version | None = None
         self.cause: BaseException | None = None
         self._fleet = fleet
-        self._stable = stable
-        self._canary = canary
+        self.stable = stable
+        self.canary = canary
         self._stages = tuple(stages)
+        self._approver = approver
 
     def walk(self, prepares: Sequence[PrepareSlot]) -> Switch:
         """Walk the announced promotion to its end: committed, or taken back as far as the clouds allow it.
@@ -63,7 +74,7 @@ class Promotion:
             failed = failures(prepare_slots(self._fleet, prepares))
             for cloud in clouds:
                 tell(Ended(cloud, Place.PREPARING, reason=failed.get(cloud, "")))
-            all_or_raise(self._fleet, self._canary, failed)
+            all_or_raise(self._fleet, self.canary, failed)
 
         hands = Hands(self._commit, prepare, self._flip, self._take_back, self._trouble)
         return walk(after(switch, Announced()), hands)
@@ -79,9 +90,9 @@ class Promotion:
         except RetryLaterError as error:
             self._fleet.say(f"MLflow does not answer, going on: {error}")
             return
-        if desired.champion != self._stable or desired.challenger != self._canary:
+        if desired.champion != self.stable or desired.challenger != self.canary:
             raise OvertakenError(
-                f"the rollout of {self._canary} was overtaken: now {desired.champion or 'no version'} should serve",
+                f"the rollout of {self.canary} was overtaken: now {desired.champion or 'no version'} should serve",
                 hint=f"see `lockstep status {self._fleet.model}`; deploy again when that is settled",
             )
 
@@ -90,54 +101,62 @@ class Promotion:
         self._leave_to_others()
         stuck = switch.at(Place.STUCK)
         observed = self._fleet.observe()
-        placed = [cloud.cloud for cloud in observed.clouds if cloud.slot(self._canary.slot)]
+        placed = [cloud.cloud for cloud in observed.clouds if cloud.slot(self.canary.slot)]
         retire_slots(
-            self._fleet, [RetireSlot(cloud, self._canary.slot) for cloud in sorted(placed) if cloud not in stuck]
+            self._fleet, [RetireSlot(cloud, self.canary.slot) for cloud in sorted(placed) if cloud not in stuck]
         )
         if stuck:
             told = "; ".join(f"{cloud}: {switch.reasons[cloud]}" for cloud in sorted(stuck))
             raise SplitError(
-                f"{self._canary} could not be taken back everywhere: {told}",
-                hint=f"lockstep rollback {self._fleet.model} --to {self._stable.label}",
+                f"{self.canary} could not be taken back everywhere: {told}",
+                hint=f"lockstep rollback {self._fleet.model} --to {self.stable.label}",
             ) from self.cause
 
     def note_verdict(self) -> None:
         """Tag the version with the verdict that it was taken back for, if it was one."""
         if isinstance(self.cause, VerdictError):
             decision = self.reports[-1].verdict.decision
-            self._fleet.registry.tag(self._canary, VERDICT_TAG, decision.value)
+            self._fleet.registry.tag(self.canary, VERDICT_TAG, decision.value)
             if decision is Decision.FAIL:
-                self._fleet.registry.tag(self._canary, CONDEMNED_TAG, self.cause.problem)
+                self._fleet.registry.tag(self.canary, CONDEMNED_TAG, self.cause.problem)
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
     @cached_property
     def _watch(self) -> Watch:
         """Sees everything from the first shift on."""
-        return Watch(self._fleet, self._stable, self._canary, self._go_on)
+        return Watch(self._fleet, self.stable, self.canary, self._go_on)
 
     def _flip(self, clouds: tuple[str, ...], tell: Tell) -> None:
         *steps, last = self._stages
         watch = self._watch
         for stage in steps:
-            all_or_raise(self._fleet, self._canary, self._shift(stage).reasons)
+            all_or_raise(self._fleet, self.canary, self._shift(stage).reasons)
             self._judge(watch, stage)
         result = self._shift(last)
         for cloud in clouds:
             tell(Ended(cloud, Place.FLIPPING, result.seconds.get(cloud, 0.0), result.reasons.get(cloud, "")))
-        all_or_raise(self._fleet, self._canary, result.reasons)
+        all_or_raise(self._fleet, self.canary, result.reasons)
 
     def _commit(self) -> None:
         self._judge(self._watch, self._stages[-1])
+        self._ask()
         self._go_on()
         self._promote()
 
+    def _ask(self) -> None:
+        began = time.monotonic()
+        told = [f"{one.stage.title}: {'; '.join(one.verdict.reasons)}" for one in self.reports]
+        ask(self._fleet, Gate.BEFORE_PROMOTION, self.canary, told, self._approver)
+        if time.monotonic() - began > self._fleet.settings.rollout.look_every:
+            self._judge(self._watch, self._stages[-1])  # what it did while a person thought
+
     def _shift(self, stage: Stage) -> SwitchResult:
         self._go_on()
-        self._fleet.say(f"canary {self._canary}: {stage.title}")
-        target = Target((self._stable, self._canary), stage.splits(self._stable.slot, self._canary.slot))
+        self._fleet.say(f"canary {self.canary}: {stage.title}")
+        target = Target((self.stable, self.canary), stage.splits(self.stable.slot, self.canary.slot))
         shifts = plan_changes(target, self._fleet.observe()).shifts
-        return shift_traffic(self._fleet, shifts, [self._stable, self._canary], f"canary: {stage.title}")
+        return shift_traffic(self._fleet, shifts, [self.stable, self.canary], f"canary: {stage.title}")
 
     def _go_on(self) -> None:
         """Raise when the rollout must not go on: it was overtaken, or the model is held."""
@@ -147,13 +166,13 @@ class Promotion:
     def _judge(self, watch: Watch, stage: Stage) -> None:
         report = watch.stage(stage)
         self.reports.append(report)
-        body = {**slots(self._canary)[self._canary.slot], "stable": self._stable.digest, **describe(report)}
+        body = {**slots(self.canary)[self.canary.slot], "stable": self.stable.digest, **describe(report)}
         note(self._fleet, "verdict.outcome", body)
         if report.move is Move.TAKE_BACK:
             raise VerdictError(
-                f"{self._canary} was judged {report.verdict.decision.value} at {report.stage.title}: "
+                f"{self.canary} was judged {report.verdict.decision.value} at {report.stage.title}: "
                 f"{'; '.join(report.verdict.reasons)}",
-                hint=f"{self._stable} serves everywhere; see `lockstep status {self._canary.model}`",
+                hint=f"{self.stable} serves everywhere; see `lockstep status {self.canary.model}`",
             )
 
     def _promote(self) -> None:
@@ -161,7 +180,7 @@ class Promotion:
 
         The fallback is the stable version if it has soaked, else one that is known to be good, if there is one.
         """
-        fleet, stable, version = self._fleet, self._stable, self._canary
+        fleet, stable, version = self._fleet, self.stable, self.canary
         fleet.say(f"promoting {version}")
         with record(fleet, "promote", version, champion=stable.digest) as outcome:
             known, _ = earned_only(fleet, fleet.registry.record(fleet.model))
@@ -184,9 +203,9 @@ class Promotion:
         A decision that another operation, or a person, made meanwhile is left alone.
         """
         self._leave_to_others()
-        self._fleet.say(f"taking {self._canary} back everywhere")
-        why = f"version {self._canary.label} is taken back"
-        result = move_all(self._fleet, self._stable, self._fleet.observe(), clouds, why)
+        self._fleet.say(f"taking {self.canary} back everywhere")
+        why = f"version {self.canary.label} is taken back"
+        result = move_all(self._fleet, self.stable, self._fleet.observe(), clouds, why)
         for cloud in clouds:
             tell(Ended(cloud, Place.TAKING_BACK, result.seconds.get(cloud, 0.0), result.reasons.get(cloud, "")))
 

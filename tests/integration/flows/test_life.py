@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+import requests
 from prefect import flow, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -29,6 +32,7 @@ from lockstep.config import Config
 from lockstep.errors import BusyError, CredentialsError, NotFoundError, RefusedError, UnreachableError, VerdictError
 from lockstep.operations.fleet import Fleet, open_fleet
 from lockstep.operations.running import Job, Outcome
+from lockstep.rules.approval import Gate
 from lockstep.rules.judge import Decision
 from lockstep.rules.state import CONDEMNED_TAG
 from tasks.rollout_slot import only_rollout_of
@@ -49,15 +53,51 @@ class Place:
     fleet: Fleet
     config: Config
     folder: Path
+    api: str
+
+    @property
+    def asking(self) -> str:
+        """Name of another Fleet block of the model's, which wants an approval before a promotion."""
+        settings = self.config.fleets[self.model]
+        rollout = settings.rollout.model_copy(update={"approval": Gate.BEFORE_PROMOTION, "approval_seconds": 120})
+        name = f"{self.model}-asking"
+        model = self.config.models[self.model].model_copy(update={"fleet": name})
+        changes = {"fleets": {name: settings.model_copy(update={"rollout": rollout})}, "models": {self.model: model}}
+        save(blocks_of(self.config.model_copy(update=changes), self.folder))
+        return block_name(name)
 
 
-def place(sandbox: RunningSandbox, mlflow: str, folder: Path, **settings: object) -> Place:
+@contextlib.contextmanager
+def answering(here: Place, decision: str) -> Iterator[None]:
+    """Answer the next run of canary-deploy that pauses, as the UI's form does."""
+    said = {"decision": decision, "reason": "measured offline", "name": "Ada"}
+    paused = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}, "name": {"like_": f"deploy {here.model}"}}}
+    stop, answers = threading.Event(), list[int]()
+
+    def answer() -> None:
+        while not stop.wait(0.5):
+            found = requests.post(f"{here.api}/flow_runs/filter", json=paused, timeout=30)
+            for run in found.json() if found.ok else []:
+                path = f"{here.api}/flow_runs/{run['id']}/resume"
+                answers.append(requests.post(path, json={"run_input": said}, timeout=30).status_code)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert 201 in answers, answers
+
+
+def place(sandbox: RunningSandbox, mlflow: str, folder: Path, api: str) -> Place:
     model = unique("flows")
-    config = configure(sandbox, mlflow, folder, model, **settings)
+    config = configure(sandbox, mlflow, folder, model)
     config = config.model_copy(update={"fleets": {model: config.fleets["default"]}})
     config = config.model_copy(update={"models": {model: config.models[model].model_copy(update={"fleet": model})}})
     save(blocks_of(config, folder))
-    return Place(model, block_name(model), open_fleet(config, model), config, folder)
+    return Place(model, block_name(model), open_fleet(config, model), config, folder, api)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +107,7 @@ def here(
     prefect_server: PrefectServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Place:
-    return place(sandbox, mlflow_server, tmp_path_factory.mktemp("flows"))
+    return place(sandbox, mlflow_server, tmp_path_factory.mktemp("flows"), prefect_server.api)
 
 
 def splits(fleet: Fleet) -> dict[str, str]:
@@ -117,8 +157,12 @@ def test_the_life_of_a_model_by_flows(here: Place) -> None:
 
         v3 = register(model, save_model(here.folder / "v3", regularisation=0.5), fleet=block)
         replicate(model, "3", fleet=block)
-        promoted = canary_deploy(model, "3", fleet=block, steps=[50, 100])
+        with answering(here, "approve"):
+            promoted = canary_deploy(model, "3", fleet=here.asking, steps=[50, 100])
         assert promoted is not None
+        (approved,) = fleet.ledger.entries(model, "approval.outcome")
+        assert approved.actor == "Ada"
+        assert (approved.body["answer"], approved.body["reason"]) == ("approved", "measured offline")
         assert {report.verdict.decision for report in promoted.stages} == {Decision.PASS}
         assert splits(fleet) == dict.fromkeys(clouds, f"{v3.slot} 100 %")
         wait_for_requests(traffic, 60)
