@@ -66,7 +66,7 @@ def test_two_runners_carry_a_run_out_once_and_the_log_is_in_prefect(deployed: De
         assert first.wait_connected(60)
         assert second.wait_connected(60)
         rollback = press_run(server, "rollback", model=deployed.model, fleet=block, reason="alert 4711")
-        looks = [press_run(server, "reconcile", model=deployed.model, fleet=block, dry_run=True) for _ in range(4)]
+        looks = [press_run(server, "reconcile", model=deployed.model, fleet=block, dry_run=True) for _ in range(2)]
         done = ended(server, rollback)
         assert done["state_type"] == "COMPLETED", done["state"]["message"]
         for run in looks:
