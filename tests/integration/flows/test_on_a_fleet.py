@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,19 +11,15 @@ from typing import Any
 import pytest
 import requests
 from prefect import get_client
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowFilter, FlowFilterName
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
-from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
-from prefect.runner import Runner
 
 from blocks.saving import block_name, blocks_of, save
-from flows.reconcile import DEPLOYMENT, FOLLOW
 from flows.reconcile import reconcile as reconcile_flow
 from flows.rollback import rollback as rollback_flow
 from flows.scrub import scrub as scrub_flow
 from lockstep.config import ModelSettings
+from lockstep.rules.event_names import ROLLBACK_SPLIT, resource_id
 from lockstep.rules.traffic import TrafficSplit
 from tests.integration.deployed import Deployed
 from tests.integration.flows.prefect_server import PrefectServer
@@ -78,10 +71,10 @@ def test_reconcile_mends_every_model_of_its_fleet(deployed: Deployed, prefect_se
     assert f"traffic {deployed.v1.slot} 100 % -> {deployed.v2.slot} 100 %" in report
 
 
-def test_a_rollback_that_splits_has_a_run_bring_the_cloud_over(
+def test_a_rollback_that_splits_says_so_and_reconcile_brings_the_cloud_over(
     deployed: Deployed, prefect_server: PrefectServer
 ) -> None:
-    """The run of the rollback starts one of the deployment `lockstep-reconcile/reconcile`, which goes on until then."""
+    """By the event that an automation of prefect.yaml starts reconcile with, and with what that passes on."""
     config = deployed.changed_config()
     config = config.model_copy(
         update={
@@ -91,33 +84,29 @@ def test_a_rollback_that_splits_has_a_run_bring_the_cloud_over(
     )
     save(blocks_of(config, deployed.folder))
     block = block_name(deployed.model)
-    with reconcile_deployed() as client:
-        with deployed.control.during("azure", "down"):
-            state = rollback_flow(deployed.model, reason="an alert", fleet=block, return_state=True)
-        assert state.is_failed()
-        assert deployed.answers() == {**deployed.everywhere(deployed.v1), "azure": deployed.v2.digest}
-        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["lockstep-reconcile"])))
-        (run,) = [run for run in runs if run.parameters.get("model") == deployed.model and run.deployment_id]
-        assert run.parameters == {"model": deployed.model, "fleet": block, "wait": FOLLOW}
-        asyncio.run(Runner().execute_flow_run(run.id))
-        ended = client.read_flow_run(run.id)
-    assert ended.state is not None
-    assert ended.state.is_completed(), ended.state.message
+    with deployed.control.during("azure", "down"):
+        state = rollback_flow(deployed.model, reason="an alert", fleet=block, return_state=True)
+    assert state.is_failed()
+    assert deployed.answers() == {**deployed.everywhere(deployed.v1), "azure": deployed.v2.digest}
+    (event,) = events_about(prefect_server, deployed.model, ROLLBACK_SPLIT)
+    assert (event["payload"]["model"], event["payload"]["fleet"]) == (deployed.model, block)
+    assert "azure: " in event["payload"]["problem"]
+    mended = reconcile_flow(event["payload"]["model"], fleet=event["payload"]["fleet"], wait=60, return_state=True)
+    assert mended.is_completed(), mended.message
     assert deployed.answers() == deployed.everywhere(deployed.v1)
 
 
-@contextlib.contextmanager
-def reconcile_deployed() -> Iterator[SyncPrefectClient]:
-    """The deployment that a rollback starts, as `lockstep init` left it here, else made for as long as this lasts."""
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_deployment_by_name(DEPLOYMENT)
-        except ObjectNotFound:
-            RunnerDeployment.from_flow(reconcile_flow, name=DEPLOYMENT.rpartition("/")[2]).apply()
-            yield client
-            client.delete_deployment(client.read_deployment_by_name(DEPLOYMENT).id)
-        else:
-            yield client
+def events_about(server: PrefectServer, model: str, name: str) -> list[dict[str, Any]]:
+    """Events of that name; the server writes them when it comes to it."""
+    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [resource_id(model)]}}}
+    deadline = time.monotonic() + 60
+    while True:
+        answer = requests.post(f"{server.api}/events/filter", json=wanted, timeout=30)
+        found = list(answer.json()["events"]) if answer.ok else []
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"no event {name} of {model}"
+        time.sleep(0.2)
 
 
 def test_the_alert_reaches_prefect_by_the_line_of_curl(prefect_server: PrefectServer, tmp_path: Path) -> None:
