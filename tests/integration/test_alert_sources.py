@@ -20,7 +20,7 @@ from lockstep.errors import UnreachableError
 from lockstep.rules.alerts.alert import Status
 from tests.contract.aws_account import Account
 from tests.contract.sns_receiver import Received, Receiver, receiving
-from tests.deliveries import ADAPTER
+from tests.deliveries import ADAPTER, OLD_SECRET, SECRET, opened
 from tests.sandbox_control import RunningSandbox
 
 
@@ -100,6 +100,25 @@ def test_an_alarm_of_the_sandbox_reaches_a_source(
     other_host = sns_source(account, topic, host="sns.eu-central-1.amazonaws.com", ca_file=None)
     with pytest.raises(ForgedError, match="pinned host"):
         heard(other_host, told)
+
+
+def test_what_mlflow_itself_sends_is_believed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent
+    from mlflow.webhooks.delivery import test_webhook
+
+    # Else MLflow sends to public hosts and over TLS only.
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http")
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+    event = WebhookEvent(WebhookEntity.MODEL_VERSION_TAG, WebhookAction.SET)
+    webhook = Webhook("1", "lockstep", receiver.url + "/mlflow", [event], 0, 0, secret=SECRET)
+    sent = test_webhook(webhook, event)
+    assert sent.success, sent.error_message
+    (received,) = receiver.wait("/mlflow")
+    source = opened(kind="mlflow", secrets=[OLD_SECRET, SECRET])
+    (alert,) = heard(source, received).alerts
+    assert (alert.fields["entity"], alert.fields["action"]) == ("model_version_tag", "set")
+    with pytest.raises(ForgedError, match="wrong"):
+        heard(opened(kind="mlflow", secrets=[OLD_SECRET]), received)
 
 
 class Answers(http.server.BaseHTTPRequestHandler):

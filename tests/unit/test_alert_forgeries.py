@@ -73,6 +73,9 @@ def test_a_signature_cut_short_lengthened_or_of_another_secret_is_forged(kind: s
     signature = genuine.headers[name]
     for wrong in (signature[:-1], signature[:-2], signature + "0", "", signature[::-1], signature[:-1] + "\u00e9"):
         refused(genuine.with_header(name, wrong))
+    for place in range(len(signature) // 2, len(signature) - 2, 7):
+        other = "1" if signature[place] == "0" else "0"
+        refused(genuine.with_header(name, signature[:place] + other + signature[place + 1 :]))
     refused(SIGNED[kind](genuine.body, secret="another-secret-of-32-characters!"))
 
 
