@@ -53,6 +53,7 @@ LOG: Final = logging.getLogger("lockstep.warm")
 POOL: Final = "lockstep"
 QUEUE: Final = "urgent"
 POLL: Final = 1.0  # seconds
+LEAST: Final = 0.05  # seconds between two looks, however often Prefect tells of runs
 CALL: Final = 20.0  # seconds that one round of calls to Prefect's API may take
 #: Flows that are run, the most urgent first, and how many of one at a time; what waits longer stays due.
 URGENT: Final[tuple[tuple[Flow[Any, Any], int], ...]] = ((rollback, 64), (reconcile, 8), (monitor, 8))
@@ -142,7 +143,11 @@ class WarmRunner:
                             await self._take_due(client)
                         self._told_connected(None)
                         await self._rest()
-            except TROUBLE as error:
+            except (
+                Exception
+            ) as error:  # whatever it is, the next look may go well: nobody would start this thread again
+                if not isinstance(error, TROUBLE):
+                    LOG.exception("a look at Prefect's queue failed")
                 self._told_connected(error)
             await self._rest()
         listening.cancel()
@@ -150,6 +155,7 @@ class WarmRunner:
             await listening
 
     async def _rest(self) -> None:
+        await asyncio.sleep(LEAST)  # a server that is busy with other runs tells of a hundred a second
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), POLL)
         if not self._stopping:

@@ -107,10 +107,18 @@ def records_table(records: Sequence[NativeVersion]) -> str:
 
 
 def links(fleet: Fleet, *versions: Version | None) -> str:
-    """Where a person can look further: MLflow's page of each version, and every endpoint's console."""
+    """Where a person can look further: MLflow's page of each version, every endpoint's console, the ledger's entry."""
     lines = [f"- [{version} in MLflow]({fleet.registry.url(version)})" for version in versions if version is not None]
     lines += [f"- [{fleet.model} on {cloud.title}]({cloud.console_url(fleet.model)})" for cloud in fleet.clouds]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_newest_entry(fleet)]) + "\n"
+
+
+def _newest_entry(fleet: Fleet) -> list[str]:
+    try:
+        newest = fleet.ledger.entries(fleet.model, last=1)
+    except LockstepError:
+        return []
+    return [f"- entry {entry.number} of the ledger, {entry.kind}: `lockstep log {fleet.model}`" for entry in newest]
 
 
 def bullets(lines: Iterable[str] | Mapping[str, str]) -> str:

@@ -184,7 +184,9 @@ def test_the_life_of_a_model_by_flows(here: Place) -> None:
     assert traffic.problems == []
     assert "alert 4711" in fleet.registry.tags(v3)[CONDEMNED_TAG]
     text = artifacts(run_of(state))
-    assert all(word in text for word in ("alert 4711", "100 %", v1.slot, v3.slot, *clouds))
+    assert all(
+        word in text for word in ("alert 4711", "of the ledger, rollback.outcome", "100 %", v1.slot, v3.slot, *clouds)
+    )
 
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_of(state))
