@@ -41,7 +41,7 @@ from tests.integration.fleets import Traffic, configure, save_model, unique, wai
 from tests.integration.flows.prefect_server import PrefectServer
 from tests.sandbox_control import RunningSandbox
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True)

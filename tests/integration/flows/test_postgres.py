@@ -20,7 +20,7 @@ from tests.integration.flows.prefect_server import PrefectServer, running_prefec
 from tests.integration.flows.test_deployments import ask, ended
 from tests.postgres import PostgresServer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def deployment_of_rollback(server: PrefectServer) -> str:

@@ -27,7 +27,7 @@ from tests.integration.flows.gate import Gate
 from tests.integration.flows.prefect_server import PrefectServer
 from tests.integration.flows.test_deployments import ask, deployment, ended
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
