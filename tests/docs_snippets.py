@@ -2,7 +2,7 @@
 
 The word in braces behind the language says what a block is for: `bash {test}` is run, `yaml {config}` is a whole
 lockstep.yaml, `yaml {clouds}` its `clouds:` alone, `yaml {alerts}` a whole alerts.yaml, `yaml {source}` one of its
-sources alone, `json {name}` is known by that name.
+sources alone, `yaml {agent}` the `agent:` of a lockstep.yaml, `json {name}` is known by that name.
 """
 
 from __future__ import annotations

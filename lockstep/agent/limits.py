@@ -25,9 +25,13 @@ DRAINED: Final = 8  # times the limit that is still read, and dropped, so that t
 
 @dataclass(frozen=True)
 class Bounds:
-    """`body` in bytes, `seconds` for a whole body, `at_once` requests; `rate` a second and `burst` of one place."""
+    """`body` and all `bodies` together in bytes, `seconds` for one, `at_once` requests; `rate` a second and `burst`.
+
+    The last two are of one place.
+    """
 
     body: int = 1_048_576
+    bodies: int = 67_108_864
     seconds: float = 10.0
     at_once: int = 512
     rate: float = 500.0
@@ -58,6 +62,13 @@ class Rates:
         return len(self._buckets)
 
 
+@dataclass
+class _Held:
+    """Bytes of a body that are held for one request."""
+
+    size: int = 0
+
+
 class Limits:
     """The application within bounds; `refused` is told the status of each request that was not let through."""
 
@@ -67,6 +78,7 @@ class Limits:
         self._rates = Rates(bounds.rate, bounds.burst)
         self._refused = refused
         self._running = 0
+        self._bytes = 0  # of bodies that are held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; what is no HTTP is passed on."""
@@ -81,15 +93,20 @@ class Limits:
             await self._refuse(send, 429, "too many requests from there", wait)
             return
         self._running += 1
+        held = _Held()
         try:
-            await self._within(scope, receive, send)
+            await self._within(scope, receive, send, held)
         finally:
             self._running -= 1
+            self._bytes -= held.size
 
-    async def _within(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _within(self, scope: Scope, receive: Receive, send: Send, held: _Held) -> None:
         try:
             async with asyncio.timeout(self._bounds.seconds):
-                body = await self._read(scope, receive)
+                body = await self._read(receive, held)
+        except MemoryError:
+            await self._refuse(send, 503, "too many large requests at once", 1.0)
+            return
         except TimeoutError:
             await self._refuse(send, 408, f"the body did not come within {self._bounds.seconds:g} s")
             return
@@ -100,17 +117,25 @@ class Limits:
             return
         await self._app(scope, _once(body, receive), send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None for one that is too large. Raises ConnectionError when the sender went away."""
+    async def _read(self, receive: Receive, held: _Held) -> bytes | None:
+        """The body; None for one that is too large.
+
+        Raises ConnectionError when the sender went away, and MemoryError when all bodies together are too large.
+        """
         parts: list[bytes] = []
         size = 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 raise ConnectionError
-            size += len(message.get("body", b""))
+            part: bytes = message.get("body", b"")
+            size += len(part)
             if size <= self._bounds.body:
-                parts.append(message.get("body", b""))
+                if self._bytes + len(part) > self._bounds.bodies:
+                    raise MemoryError
+                parts.append(part)
+                held.size += len(part)
+                self._bytes += len(part)
             if not message.get("more_body", False) or size > DRAINED * self._bounds.body:
                 return b"".join(parts) if size <= self._bounds.body else None
 

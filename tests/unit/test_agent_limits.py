@@ -107,6 +107,29 @@ def test_more_at_once_than_is_borne_are_told_to_come_later() -> None:
     assert asyncio.run(several()) == ([503], 200)
 
 
+def test_large_bodies_do_not_fill_the_memory_together() -> None:
+    async def several() -> list[int]:
+        gate = asyncio.Event()
+
+        async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+            await gate.wait()
+            await echo(scope, receive, send)
+
+        limits = Limits(waiting, Bounds(body=100, bodies=150), lambda status: None)
+        first = Sent(b"x" * 100)
+        running = asyncio.create_task(limits(scope(), first.receive, first.send))
+        await asyncio.sleep(0)
+        late = Sent(b"x" * 100)
+        await limits(scope(), late.receive, late.send)
+        gate.set()
+        await running
+        again = Sent(b"x" * 100)
+        await limits(scope(), again.receive, again.send)
+        return [first.status, late.status, again.status]
+
+    assert asyncio.run(several()) == [200, 503, 200]
+
+
 def test_one_place_cannot_use_up_anothers_share() -> None:
     async def several() -> list[int]:
         limits = Limits(echo, Bounds(rate=0.001, burst=2), lambda status: None)

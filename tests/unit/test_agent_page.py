@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +18,12 @@ from lockstep.agent.overview import CloudView, ModelView, Overview, Proved, Slot
 from lockstep.agent.page import SAID, newest_rows, rows, summary
 from lockstep.agent.rendering import assets, render
 from lockstep.agent.series import Tracker
+from lockstep.agent_settings import AgentSettings
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.deeds import Deed, Ending
 from lockstep.rules.measurement import SlotMetrics
 from lockstep.rules.state import DesiredState, Version
+from tests.docs_snippets import snippets
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 V1, V2 = Version("churn", "1", "a" * 64), Version("churn", "2", "b" * 64)
@@ -193,3 +197,14 @@ def test_assets_are_named_by_what_they_hold() -> None:
 
 def test_every_state_of_an_intent_has_its_words() -> None:
     assert set(SAID) == set(State)
+
+
+def test_the_documented_settings_are_read_and_the_picture_is_small() -> None:
+    page = Path("docs/agent.md")
+    (snippet,) = (one for one in snippets(page) if one.mark == "agent")
+    text = snippet.text.replace("${ALICE_TOKEN}", "a" * 48)
+    found = AgentSettings.model_validate(yaml.safe_load(text)["agent"])
+    assert found.tokens["alice"].role == "operator"
+    picture = Path("docs/pictures/status-page.png")
+    assert picture.name in page.read_text(encoding="utf-8")
+    assert picture.stat().st_size < 300_000
