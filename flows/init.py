@@ -27,7 +27,7 @@ from lockstep import terminal
 from lockstep.config import load
 from lockstep.errors import ConfigError, LockstepError, UnreachableError
 
-PATIENCE: Final = 3.0  # seconds for the first answer
+PATIENCE: Final = 5.0  # seconds for the first answer
 SIGNS: Final = {"added": "[green]+[/]", "changed": "[yellow]~[/]", "unchanged": "[dim]=[/]"}
 
 
