@@ -19,11 +19,11 @@ from lockstep.agent.desk import Desk
 from lockstep.agent.notice import Notice
 from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.canary import canary_deploy
-from lockstep.operations.hold import find_hold, hold, release
+from lockstep.operations.hold import find_hold, release
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED
-from tests.integration.deployed import Deployed
+from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import unique
 
 RULES = """
@@ -278,11 +278,13 @@ def test_a_hold_takes_a_running_canary_back(deployed: Deployed) -> None:
         assert began.wait(SOON)
         while all(cloud.split and cloud.split.weight(deployed.v3.slot) == 0 for cloud in fleet.observe().clouds):
             assert rollout.is_alive(), ended
-        hold(fleet, "the upstream table is late")
+        told = lockstep("hold", deployed.model, "--reason", "the upstream table is late", config=deployed.config)
+        assert told.status == 0, told.err
         rollout.join(SOON)
         assert not rollout.is_alive()
     finally:
-        release(fleet, "the test is over")
+        told = lockstep("release", deployed.model, "--reason", "it is there", "--json", config=deployed.config)
+    assert told.document == {"model": deployed.model, "held": False, "was": "the upstream table is late"}
     assert "is held since" in str(ended[0])
     assert "the upstream table is late" in str(ended[0])
     assert deployed.answers() == deployed.everywhere(deployed.v2)

@@ -1,0 +1,157 @@
+"""`lockstep alerts test`: what a sample would do is told without a secret, a network, or a trace."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lockstep.agent import inbox, outbox
+from lockstep.agent.alert_rules import AlertRules
+from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.notice import Notice
+from lockstep.agent.rehearsal import read_sample, rehearse
+from lockstep.cli import app
+from lockstep.config import Config, load
+from lockstep.errors import NotFoundError, RefusedError
+from lockstep.rules.alerts.alert import Status
+from lockstep.rules.alerts.intent import Action, Intent, State
+from tests.deliveries import GENUINE
+
+AMAZON = {
+    "kind": "sagemaker",
+    "region": "eu-central-1",
+    "bucket": "acme",
+    "role_arn": f"arn:aws:iam::{'1' * 12}:role/a",
+}
+ALERTS = """
+sources:
+  am: {kind: alertmanager, tokens: ["${A_TOKEN_THAT_IS_NOT_SET}"]}
+  hook: {kind: grafana, secrets: ["${A_SECRET_THAT_IS_NOT_SET}"]}
+rules:
+  - {name: from elsewhere, source: hook, model: tumour, action: hold}
+  - {name: errors, when: {alertname: Model*}, model: "{labels.model}", version: "{labels.version}", action: rollback}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    data = {
+        "mlflow": {"tracking_uri": "http://127.0.0.1:1"},
+        "ledger": "ledger.db",
+        "clouds": {"aws": {**AMAZON, "image": "acme"}},
+        "fleets": {"default": {"clouds": ["aws"]}},
+        "models": {"tumour": {}},
+        "agent": {"inbox": "inbox.db"},
+    }
+    (tmp_path / "alerts.yaml").write_text(ALERTS)
+    path = tmp_path / "lockstep.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def opened(config: Path) -> Config:
+    return load(config)
+
+
+def run(config: Path, *arguments: str) -> str:
+    ended = CliRunner().invoke(app, ["--config", str(config), "alerts", *arguments], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    return ended.output
+
+
+@pytest.mark.parametrize("kind", GENUINE)
+def test_every_documented_body_can_be_tried_out(kind: str) -> None:
+    sent = GENUINE[kind]
+    if "ce-specversion" in {name.lower() for name in sent.headers}:
+        pytest.skip("a CloudEvent in binary mode is in its headers")
+    rules = AlertRules.model_validate({"sources": {"here": sent.settings}})
+    alerts = read_sample(rules, "here", sent.body)
+    heard = sent.source().receive(sent.delivery()).alerts
+    assert [one.id for one in alerts] == [one.id for one in heard]
+
+
+def test_the_source_is_found_or_asked_for(config: Path) -> None:
+    rules = AlertRules.model_validate({"sources": {"a": GENUINE["alertmanager"].settings}})
+    assert read_sample(rules, "", GENUINE["alertmanager"].body)[0].source == "a"
+    with pytest.raises(NotFoundError, match="there is no source 'b'"):
+        read_sample(rules, "b", b"{}")
+    with pytest.raises(RefusedError, match="not clear"):
+        read_sample(rules, "", b"{}")
+    twice = AlertRules.model_validate({"sources": dict.fromkeys(("a", "b"), GENUINE["alertmanager"].settings)})
+    with pytest.raises(RefusedError, match="a, b can read it"):
+        read_sample(twice, "", GENUINE["alertmanager"].body)
+
+
+def test_a_sample_is_shown_and_leaves_no_trace(config: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.json"
+    sample.write_bytes(GENUINE["alertmanager"].body)
+    told = run(config, "test", str(sample))
+    assert "not from elsewhere: its source is am, not hook" in told
+    assert "rule: errors (model tumour, version 7)" in told
+    assert "would do: rollback tumour, version 7: a new intent" in told
+    assert "would do: nothing: it is over, says its sender" in told
+    first, second = json.loads(run(config, "test", str(sample), "--source", "am", "--json"))["alerts"]
+    assert (first["action"], first["decision"], first["model"], first["version"]) == (
+        "rollback",
+        "start",
+        "tumour",
+        "7",
+    )
+    assert second["decision"] == "nothing"
+    assert not (tmp_path / "inbox.db").exists()
+    assert not (tmp_path / "ledger.db").exists()
+
+
+def test_what_the_agent_is_doing_now_counts(config: Path, tmp_path: Path) -> None:
+    settings = opened(config)
+    database = GroupCommit(settings.inbox, inbox.SCHEMA)
+    now = time.time()
+    running = Intent("i-1", "tumour", "", "", Action.ROLLBACK, State.RUNNING, "why", "alert:am", 3, now, asked="7")
+    database.write(lambda connection: inbox.add_intent(connection, running))
+    alerts = read_sample(
+        AlertRules.model_validate({"sources": {"am": GENUINE["alertmanager"].settings}}),
+        "am",
+        GENUINE["alertmanager"].body,
+    )
+    rules = AlertRules.model_validate({"rules": [{"model": "{labels.model}", "version": "7", "action": "rollback"}]})
+    (joined, *_) = rehearse(settings, rules, alerts, now)
+    assert joined.told == "rollback tumour, version 7: joined to (running) intent i-1"
+    done = replace(running, state=State.DONE, ended=now, moved=True, version="7" * 64)
+    database.write(lambda connection: inbox.put_intent(connection, done))
+    other = AlertRules.model_validate({"rules": [{"model": "tumour", "version": "6", "action": "rollback"}]})
+    firing = [one for one in alerts if one.status is Status.FIRING]
+    (cooling,) = rehearse(settings, other, tuple(firing), now + 1)
+    assert cooling.told.startswith("notify tumour: a new intent; tumour has just been rolled back")
+    assert cooling.told.endswith("(a person is called)")
+    with database.reading() as connection:
+        assert inbox.newest_intents(connection, 10) == (done,)
+    database.close()
+
+
+def test_dead_letters_are_listed_and_sent_again(config: Path) -> None:
+    assert "no agent has accepted anything yet" in run(config, "dead-letters")
+    database = GroupCommit(opened(config).inbox, inbox.SCHEMA)
+
+    class Somebody:
+        name = "webhook example"
+
+        def wants(self, notice: Notice) -> bool:
+            return True
+
+        def send(self, notice: Notice) -> None:
+            raise AssertionError
+
+    notice = Notice("lockstep.rollback.split", "tumour: SPLIT", "", "tumour", 1000.0)
+    database.write(lambda connection: outbox.put(connection, notice, [Somebody()]))
+    database.write(lambda connection: connection.execute("UPDATE notice SET dead = 1, attempts = 9, error = 'no'"))
+    assert "webhook example: lockstep.rollback.split: tumour: SPLIT (9 attempts: no)" in run(config, "dead-letters")
+    listed = json.loads(run(config, "dead-letters", "--again", "--json"))
+    assert (listed["again"], listed["dead_letters"][0]["id"]) == (1, notice.id)
+    assert json.loads(run(config, "dead-letters", "--json"))["dead_letters"] == []
+    database.close()
