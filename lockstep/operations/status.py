@@ -11,6 +11,7 @@ from lockstep.clouds.base import Cloud
 from lockstep.errors import LockstepError
 from lockstep.operations.desired import read_known, without_mlflow
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.hold import find_hold
 from lockstep.operations.lease import Holder, holder
 from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.reaching import ways
@@ -89,6 +90,7 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer)]
     warnings += [f"MLflow is still to be told: {debt}" for debt in owed_if_known(fleet)]
     warnings += known.doubts
+    warnings += _held(fleet)
     if desired.champion is not None and desired.challenger is None:
         warnings += cold_fallback(state, desired.fallback, fleet.least)
     proofs: tuple[CloudProof, ...] = ()
@@ -97,6 +99,15 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     condition = fleet.ledger.condition()
     found = Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, condition, writer, silent=known.silent)
     return replace(found, split=_trailing(fleet, found))
+
+
+def _held(fleet: Fleet) -> list[str]:
+    try:
+        found = find_hold(fleet)
+    except LockstepError:  # the ledger's own condition is told
+        return []
+    release = f"lockstep release {fleet.model} --reason REASON"
+    return [] if found is None else [f"no rollout begins: {fleet.model} is {found} ({release})"]
 
 
 def _trailing(fleet: Fleet, found: Status) -> Mapping[str, Trailing]:

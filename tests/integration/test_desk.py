@@ -20,6 +20,7 @@ from lockstep.agent.notice import Notice
 from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.canary import canary_deploy
 from lockstep.operations.hold import find_hold, release
+from lockstep.operations.status import status
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED
@@ -282,6 +283,7 @@ def test_a_hold_takes_a_running_canary_back(deployed: Deployed) -> None:
         assert told.status == 0, told.err
         rollout.join(SOON)
         assert not rollout.is_alive()
+        assert any("the upstream table is late" in warning for warning in status(fleet).warnings)
     finally:
         told = lockstep("release", deployed.model, "--reason", "it is there", "--json", config=deployed.config)
     assert told.document == {"model": deployed.model, "held": False, "was": "the upstream table is late"}
