@@ -20,6 +20,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from lockstep import errors
+from lockstep.agent.notices import receivers
 from lockstep.cli import app
 from lockstep.config import parse
 from lockstep.rules.judge import Period, evidence, log_e_value
@@ -104,6 +105,15 @@ def test_clouds_are_accepted_also_with_what_is_commented_out(snippet: Snippet) -
     whole.update(yaml.safe_load(options))
     variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", options), "x")
     parse(yaml.safe_dump(whole), str(snippet), {**variables, **ENVIRONMENT})
+
+
+@pytest.mark.parametrize("snippet", marked("yaml", "agent"), ids=str)
+def test_settings_of_the_agent_are_accepted(snippet: Snippet) -> None:
+    cloud = yaml.safe_load(marked("yaml", "clouds")[0].text)
+    whole = {**FRAME, **cloud, "fleets": {"default": {"clouds": list(cloud["clouds"])}}, **yaml.safe_load(snippet.text)}
+    variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", snippet.text), "json://127.0.0.1")
+    found = parse(yaml.safe_dump(whole), str(snippet), {**variables, **ENVIRONMENT})
+    assert receivers(found.agent, {})
 
 
 @pytest.mark.parametrize("snippet", [one for one in ALL if one.language == "bash"], ids=str)
