@@ -23,7 +23,7 @@ from lockstep.operations.hold import find_hold, release
 from lockstep.operations.status import status
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
-from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED
+from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED, ROLLBACK_SPLIT
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import unique
 
@@ -55,10 +55,11 @@ class Scene:
     deployed: Deployed
     folder: Path
     listener: Listener = field(default_factory=Listener)
+    changes: dict[str, object] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: unique("alert"))  # the ledger is shared, and knows an alert for ever
 
     def desk(self, **agent: object) -> Desk:
-        config = self.deployed.changed_config(agent={"inbox": str(self.folder / "inbox.db"), **agent})
+        config = self.deployed.changed_config(agent={"inbox": str(self.folder / "inbox.db"), **agent}, **self.changes)
         return Desk(config, parse_alert_rules(RULES, "alerts.yaml", {}), receivers=[self.listener])
 
     @contextmanager
@@ -259,6 +260,26 @@ def test_a_person_rolls_back_what_was_seen_and_no_further(scene: Scene) -> None:
     assert scene.rollbacks() == before + 1
     assert deployed.answers() == deployed.everywhere(deployed.v1)
     assert deployed.fleet.ledger.entries(deployed.model, "rollback.intent")[-1].actor == "Ada"
+
+
+def test_a_cloud_that_does_not_follow_calls_a_person_and_is_found_so_after_a_kill(scene: Scene) -> None:
+    deployed, before = scene.deployed, scene.rollbacks()
+    scene.changes = {"clouds__azure__call_timeout": 3.0, "clouds__azure__traffic_timeout": 4.0}
+    with scene.running() as desk, deployed.control.during("azure", "hang", seconds=120, delay=6):
+        (intent_id,) = scene.accept(desk, scene.alert(1, version=deployed.v2.label))
+        split = until(desk, intent_id)
+    assert (split.state, split.version, split.urgent, split.moved) == (State.SPLIT, deployed.v2.digest, True, True)
+    assert "azure" in split.told
+    (told,) = [notice for notice in scene.listener.heard if notice.event == ROLLBACK_SPLIT]
+    assert told.urgent
+    assert list(told.data["split"]) == ["azure"]  # type: ignore[call-overload]
+    killed = scene.desk()
+    replace_intent(killed, intent_id, state=State.RUNNING, ended=0.0, told="", moved=False)
+    killed.stop(SOON)
+    with scene.running() as desk:
+        again = until(desk, intent_id)
+    assert (again.state, again.moved) == (State.SPLIT, True)
+    assert scene.rollbacks() == before + 1
 
 
 def test_a_hold_takes_a_running_canary_back(deployed: Deployed) -> None:
