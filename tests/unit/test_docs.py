@@ -111,9 +111,10 @@ def test_clouds_are_accepted_also_with_what_is_commented_out(snippet: Snippet) -
 def test_settings_of_the_agent_are_accepted(snippet: Snippet) -> None:
     cloud = yaml.safe_load(marked("yaml", "clouds")[0].text)
     whole = {**FRAME, **cloud, "fleets": {"default": {"clouds": list(cloud["clouds"])}}, **yaml.safe_load(snippet.text)}
-    variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", snippet.text), "json://127.0.0.1")
-    found = parse(yaml.safe_dump(whole), str(snippet), {**variables, **ENVIRONMENT})
-    assert receivers(found.agent, {})
+    variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", snippet.text), f"json://127.0.0.1/{'a' * 40}")
+    told = parse(yaml.safe_dump(whole), str(snippet), {**variables, **ENVIRONMENT}).agent
+    expected = len(told.notify.addresses) + len(told.notify.urgent) + len(told.webhooks)
+    assert len(receivers(told, {})) == expected
 
 
 @pytest.mark.parametrize("snippet", [one for one in ALL if one.language == "bash"], ids=str)
