@@ -51,7 +51,8 @@ class _Quiet:
             return
         more = f" (and {self._more} more refused meanwhile)" if self._more else ""
         self._last, self._more = now, 0
-        LOG.warning("source %s: refused: %s%s", source, reason, more)
+        told = reason if reason.startswith(f"source {source}:") else f"source {source}: {reason}"
+        LOG.warning("a delivery was refused: %s%s", told, more)
 
 
 def routes(agent: Agent) -> APIRouter:
