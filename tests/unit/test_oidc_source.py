@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -182,7 +183,7 @@ def test_another_subscription_and_data_that_is_none_are_unreadable(keys: Keys) -
         {"iat": int(time.time()) + 6000},
         {"nbf": int(time.time()) + 6000},
     ],
-    ids=str,
+    ids=lambda wrong: re.sub(r"\d{10}", "a time", str(wrong)),  # the same in every process that collects the tests
 )
 def test_every_claim_counts(keys: Keys, wrong: dict[str, object]) -> None:
     refused(keys, token(wrong))
