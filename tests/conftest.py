@@ -45,8 +45,11 @@ ON_ONE_WORKER = ("tests/integration/flows/", "tests/contract/sandbox_aws/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first, so that the workers end together."""
-    order = ("tests/integration/flows/", "tests/chaos/", "tests/integration/", "tests/contract/", "tests/")
+    """The long ones first, so that the workers end together; what turns clocks after all that share a ledger with it.
+
+    An entry from an hour ahead would be the newest one of a log for that hour.
+    """
+    order = ("tests/integration/flows/", "tests/integration/", "tests/chaos/", "tests/contract/", "tests/")
     items.sort(key=lambda item: next(which for which, start in enumerate(order) if item.nodeid.startswith(start)))
 
 

@@ -27,7 +27,7 @@ from tests.integration.fleets import configure, save_model, unique
 from tests.integration.flows.prefect_server import PrefectServer
 from tests.sandbox_control import RunningSandbox
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 DEPLOYMENTS = {"register", "replicate", "canary-deploy", "monitor", "reconcile", "scrub", "rollback"}
 
 
