@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.rules.alerts.deciding import AGAIN, Decision, Join, Nothing, Pace, Start, Wish, decide, same_version
+from lockstep.rules.alerts.deciding import (
+    AGAIN,
+    Decision,
+    Join,
+    Nothing,
+    Pace,
+    Start,
+    Wish,
+    decide,
+    overtaken,
+    same_version,
+)
 from lockstep.rules.alerts.intent import Action, Intent, State
 
 PACE = Pace(incident_window=900.0, cool_down=600.0, flapping_window=7200.0, flapping_rollbacks=2)
@@ -82,6 +93,30 @@ def test_in_the_cool_down_an_alert_of_the_other_version_calls_a_person() -> None
     assert isinstance(found, Start)
     assert (found.action, found.urgent) == (Action.NOTIFY, True)
     assert decide(replace(WISH, version="7"), [DONE], PACE, 1700.0) == Start(Action.ROLLBACK)
+
+
+def test_what_is_under_way_for_another_version_keeps_no_alert_waiting_for_ever() -> None:
+    look = replace(INTENT, asked="7", action=Action.ROLLBACK_IF_CONFIRMED, state=State.CONFIRMING)
+    assert decide(WISH, [look], PACE, 1001.0) == Start(Action.ROLLBACK)
+    both = [replace(INTENT, id="j", asked="6"), look]
+    assert decide(replace(WISH, version="7"), both, PACE, 1001.0) == Join("i", Action.ROLLBACK)
+
+
+def test_what_waited_while_another_version_was_rolled_back_calls_a_person() -> None:
+    waits = replace(INTENT, id="j", asked="7")
+    assert "just been rolled back" in overtaken(waits, [waits, DONE], PACE, 1011.0)
+    assert not overtaken(waits, [waits, DONE], PACE, 1700.0)
+    assert not overtaken(waits, [waits, replace(DONE, moved=False)], PACE, 1011.0)
+    assert not overtaken(replace(waits, alerts=0), [waits, DONE], PACE, 1011.0)  # a person's
+    assert not overtaken(replace(waits, asked="d8" * 32), [waits, DONE], PACE, 1011.0)  # the same version
+
+
+def test_a_rollback_that_lies_ahead_since_the_clock_was_set_back_stops_no_alert() -> None:
+    ahead = replace(DONE, began=90_000.0, ended=90_010.0)
+    assert decide(replace(WISH, version="7"), [ahead], PACE, 2000.0) == Start(Action.ROLLBACK)
+    found = decide(replace(WISH, version="7"), [ahead], PACE, 89_900.0)
+    assert isinstance(found, Start)
+    assert found.action is Action.NOTIFY
 
 
 def test_after_so_many_rollbacks_the_next_wish_holds_and_calls_a_person() -> None:
@@ -166,8 +201,10 @@ def test_whatever_comes_the_rules_hold(story: list[tuple[float, Wish, State]]) -
             same = [one for one in before.values() if same_version(wish.version, one)]
             assert not any(one.open for one in same)
         rolling = [one for one in past if one.open and one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength]
-        assert len(rolling) <= 1
-        past = [ended(one, state, now + 0.5) for one in past]
+        assert all(not same_version(one.asked, other) for one in rolling for other in rolling if one is not other)
+        for place in reversed(range(len(past))):  # one after the other, the oldest first
+            stopped = past[place].open and overtaken(past[place], past, PACE, now + 0.5)
+            past[place] = ended(past[place], State.FAILED if stopped else state, now + 0.5)
         moved = [one for one in past if one.moved and now - one.ended < PACE.flapping_window]
         assert len(moved) <= PACE.flapping_rollbacks
         for later in moved:

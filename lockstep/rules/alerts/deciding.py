@@ -86,7 +86,7 @@ def decide(wish: Wish, past: Sequence[Intent], pace: Pace, now: float) -> Decisi
     """What a wish comes to; `past` are the model's intents that are open or matter still, the newest first."""
     mine = [one for one in past if one.model == wish.model and _tells_of(wish.version, one)]
     if wish.resolved:
-        told = next((one.id for one in mine if one.open or now - _last(one) <= pace.incident_window), "")
+        told = next((one.id for one in mine if one.open or _since(one, now) <= pace.incident_window), "")
         return Nothing(told, "it is over, says its sender; that starts nothing")
     if wish.person:
         return _asked(wish, mine)
@@ -108,6 +108,20 @@ def same_version(asked: str, intent: Intent) -> bool:
     )
 
 
+def overtaken(intent: Intent, past: Sequence[Intent], pace: Pace, now: float) -> str:
+    """Why an alert's rollback is not begun any more: one of another version was carried out while it waited. "" if not.
+
+    What was rolled back from the same version is no reason: then nothing is left to do, which the rollback itself sees.
+    """
+    named = intent.version or intent.asked
+    others = [one for one in past if one.model == intent.model and one.id != intent.id and one.moved]
+    if not intent.alerts or not any(
+        _since(one, now) < pace.cool_down and not same_version(named, one) for one in others
+    ):
+        return ""
+    return f"{intent.model} has just been rolled back: no alert does that again within {pace.cool_down:.0f} s"
+
+
 def _tells_of(asked: str, one: Intent) -> bool:
     """Whether the wish is about the intent's version; what ended without a change tells nothing of other versions."""
     if one.open or one.moved or (asked and one.version):
@@ -115,8 +129,9 @@ def _tells_of(asked: str, one: Intent) -> bool:
     return asked.removeprefix("@") == one.asked.removeprefix("@")
 
 
-def _last(one: Intent) -> float:
-    return max(one.began, one.ended)
+def _since(one: Intent, now: float) -> float:
+    """Seconds since something came of it; what lies ahead, after a clock was set back, counts for no longer."""
+    return abs(now - max(one.began, one.ended))
 
 
 def _asked(wish: Wish, mine: Sequence[Intent]) -> Decision:
@@ -132,18 +147,18 @@ def _allowed(wish: Wish, past: Sequence[Intent], mine: Sequence[Intent], pace: P
     if wish.action.strength < Action.ROLLBACK_IF_CONFIRMED.strength:
         return Start(wish.action)
     under_way = [one for one in past if one.open and one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength]
-    if under_way and under_way[0] in mine:
+    if any(one in mine for one in under_way):
         return Start(wish.action)  # it joins that one
     moved = [one for one in past if one.moved]
-    counted = [one for one in moved if now - _last(one) < pace.flapping_window]
+    counted = [one for one in moved if _since(one, now) < pace.flapping_window]
     if len(counted) >= pace.flapping_rollbacks:
         told = (
             f"{wish.model} was rolled back {len(counted)} times within {pace.flapping_window / 3600:.3g} h: "
             "it is held, and a person must look"
         )
         return Start(Action.HOLD, urgent=True, told=told)
-    newest = max((_last(one) for one in moved), default=None)
-    if under_way or (newest is not None and now - newest < pace.cool_down):
+    # What is under way for another version may come to nothing; if it does not, `overtaken` stops this one.
+    if any(_since(one, now) < pace.cool_down for one in moved):
         told = f"{wish.model} has just been rolled back: no alert does that again within {pace.cool_down:.0f} s"
         return Start(Action.NOTIFY, urgent=True, told=told)
     return Start(wish.action)
@@ -155,7 +170,7 @@ def _join(wish: Wish, one: Intent, allowed: Start, pace: Pace, now: float) -> Jo
     action = allowed.action if stronger else one.action
     if one.open:
         return Join(one.id, action, urgent=allowed.urgent, told=allowed.told)
-    since = now - _last(one)
+    since = _since(one, now)
     if since > pace.incident_window:
         return None
     if one.state not in WITHOUT_CHANGE and one.moved:
