@@ -14,7 +14,7 @@ from lockstep.agent.notice import Notice, Receiver, of_intent
 from lockstep.config import Config
 from lockstep.operations.reasons import LONGEST
 from lockstep.rules.alerts.alert import Alert, Status
-from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Pace, Start, Wish, decide
+from lockstep.rules.alerts.deciding import AGAIN, Decision, Join, Nothing, Pace, Start, Wish, decide
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.alerts.routing import Route, well_formed
 from lockstep.rules.event_names import ALERT_RECEIVED
@@ -25,7 +25,10 @@ MOST: Final = 50
 
 @dataclass(frozen=True)
 class Taken:
-    """`decision` is None for an alert that had been kept before; `answer` is the intent's id, "" for none."""
+    """`answer` is the intent's id, "" for none.
+
+    `decision` is None for an alert that had been kept before, unless what came to nothing is tried again for it.
+    """
 
     answer: str
     decision: Decision | None
@@ -49,13 +52,16 @@ class Taking:
             severity=well_formed(alert.severity),
         )
         known = inbox.known(connection, key_of(alert))
-        if known is not None:
+        tried = None if known is None else _to_try_again(connection, alert, known, at)
+        if known is not None and tried is None:
             return Taken(known, None)
         # What is about no model is told once for each thing that it says.
         about = way.version if way.model else f"{alert.source}: {alert.title}"[: inbox.KEPT]
         wish = Wish(way.model, about, way.action, resolved=alert.status is Status.RESOLVED)
         past = inbox.past_intents(connection, way.model, at - self._pace.memory)
         decision = decide(wish, past, self._pace, at)
+        if known is not None and tried is not None and not _tries_again(decision, tried):
+            return Taken(known, None)
         recent = [one for one in past if at - one.began <= self._pace.incident_window]
         if isinstance(decision, Start) and decision.action is Action.NOTIFY and len(recent) >= MOST:
             decision = Join(recent[0].id, recent[0].action, told="too many things are told of this one")
@@ -69,12 +75,15 @@ class Taking:
             state=State.ACCEPTED,
             reason=reason,
             actor=f"alert:{alert.source}",
-            alerts=1,
+            alerts=1 if tried is None or isinstance(decision, Start) else 0,
             began=at,
             told=way.told,
             asked=about,
         )
         settled = self._settle(connection, decision, new, at)
+        if settled is not None and tried is not None:
+            connection.execute("UPDATE alert SET intent = ? WHERE key = ?", (settled.id, key_of(alert)))
+            return Taken(settled.id, decision)
         answer = settled.id if settled is not None else decision.intent if isinstance(decision, Nothing) else ""
         told = "; ".join(one for one in (way.told, decision.told) if one)
         kept = Received(
@@ -143,6 +152,22 @@ class Taking:
             inbox.put_intent(connection, intent)
         outbox.put(connection, of_intent(intent, at), self._receivers)
         return intent
+
+
+def _to_try_again(connection: sqlite3.Connection, alert: Alert, known: str, at: float) -> Intent | None:
+    """The intent of an alert that still fires a while after that came to nothing; None where there is none."""
+    if alert.status is not Status.FIRING or inbox.known(connection, key_of(replace(alert, status=Status.RESOLVED))):
+        return None
+    found = inbox.find_intent(connection, known)
+    if found is None or found.state not in (State.NOT_CONFIRMED, State.FAILED):
+        return None
+    return found if abs(at - found.ended) >= AGAIN else None
+
+
+def _tries_again(decision: Decision, tried: Intent) -> bool:
+    if isinstance(decision, Nothing) or decision.action.strength < tried.action.strength:
+        return False
+    return isinstance(decision, Start) or decision.again
 
 
 def clouds_of(config: Config) -> Mapping[str, tuple[str, ...]]:

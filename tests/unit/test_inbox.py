@@ -156,6 +156,41 @@ def test_the_same_alert_is_known_and_firing_is_not_resolved(database: GroupCommi
         assert len(inbox.unrecorded(connection, 10)) == 2
 
 
+def test_an_alert_that_still_fires_has_what_came_to_nothing_tried_again(database: GroupCommit) -> None:
+    perhaps = replace(ROUTE, action=Action.ROLLBACK_IF_CONFIRMED)
+
+    def end(intent_id: str, at: float) -> None:
+        def change(connection: sqlite3.Connection) -> None:
+            found = inbox.find_intent(connection, intent_id)
+            assert found is not None
+            inbox.put_intent(connection, replace(found, state=State.NOT_CONFIRMED, ended=at))
+
+        database.write(change)
+
+    def repeat(at: float) -> tuple[str, bool]:
+        alert = replace(ALERT, id="a1")
+        taken = database.write(lambda connection: Taking(Pace()).alert(connection, alert, perhaps, "", at))
+        return taken.answer, taken.decision is not None
+
+    first = take(database, way=perhaps)
+    end(first, 1010.0)
+    assert repeat(1050.0) == (first, False)
+    assert repeat(1100.0) == (first, True)
+    assert repeat(1101.0) == (first, False)  # it is looked at
+    end(first, 1110.0)
+    second, tried = repeat(9000.0)
+    assert tried
+    assert second != first
+    end(second, 9010.0)
+    assert repeat(9020.0) == (second, False)
+    with database.reading() as connection:
+        assert [one.alerts for one in inbox.newest_intents(connection, 10)] == [1, 1]
+        assert len(inbox.unrecorded(connection, 10)) == 1
+    resolved = replace(ALERT, id="a1", status=Status.RESOLVED)
+    database.write(lambda connection: Taking(Pace()).alert(connection, resolved, perhaps, "", 9100.0))
+    assert repeat(9200.0) == (second, False)  # a delivery that comes late, or is played back
+
+
 def test_alerts_about_no_model_are_told_once_for_each_thing_that_they_say(database: GroupCommit) -> None:
     lost = Route("", told="no rule fits it")
     taking = Taking(Pace())
