@@ -34,8 +34,12 @@ def fleet_for(fleet: Fleet, intent: Intent) -> Fleet:
     def say(event: Event) -> None:
         LOG.info("%s: %s%s", intent.model, f"{event.cloud}: " if event.cloud else "", event.text)
 
-    at = datetime.fromtimestamp(intent.began, UTC).isoformat()
-    return replace(fleet, actor=intent.actor, via="agent", alert={"id": intent.id, "at": at}, observer=say)
+    alert = {"id": intent.id, "at": _at(intent)}
+    return replace(fleet, actor=intent.actor, via="agent", alert=alert, observer=say)
+
+
+def _at(intent: Intent) -> str:
+    return datetime.fromtimestamp(intent.began, UTC).isoformat()
 
 
 def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
@@ -46,7 +50,7 @@ def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
     fleet = fleet_for(fleet, intent)
     if begun:
         try:
-            deed = find_deed(fleet, intent.id)
+            deed = find_deed(fleet, intent)
         except LockstepError as error:  # without knowing, it might go one version further
             raise RetryLaterError(f"how far it got is not known: {error.problem}", hint=error.hint) from error
         if deed is not None and deed.ended is not None:
@@ -60,7 +64,7 @@ def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
             asked=intent.began,
         )
     except SplitError as error:
-        deed = find_deed_if_readable(fleet, intent.id)
+        deed = find_deed_if_readable(fleet, intent)
         found = _from_ledger(deed) if deed is not None else Outcome(State.SPLIT, error.reason)
         return replace(found, state=State.SPLIT, told=error.reason, moved=True)
     except RetryLaterError:
@@ -70,17 +74,27 @@ def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
     return _done(done)
 
 
-def find_deed(fleet: Fleet, intent_id: str) -> Deed | None:
-    """The newest rollback that was begun for the intent; raises LockstepError for a ledger that cannot be read."""
+def find_deed(fleet: Fleet, intent: Intent) -> Deed | None:
+    """The newest rollback for the intent since it was taken up; raises LockstepError for a ledger that is unreadable.
+
+    One that had ended by then is why it was taken up again, and says nothing of this time.
+    """
+
+    def is_mine(deed: Deed) -> bool:
+        alert = mapping(deed.body, "alert")
+        if alert.get("id") != intent.id:
+            return False
+        return alert.get("at") == _at(intent) or deed.ended is None or deed.ended >= intent.began
+
     deeds = read_deeds(fleet.ledger.entries(fleet.model, "rollback.", last=200))
-    mine = [deed for deed in deeds if mapping(deed.body, "alert").get("id") == intent_id]
+    mine = [deed for deed in deeds if is_mine(deed)]
     return mine[-1] if mine else None
 
 
-def find_deed_if_readable(fleet: Fleet, intent_id: str) -> Deed | None:
+def find_deed_if_readable(fleet: Fleet, intent: Intent) -> Deed | None:
     """The same; None as well for a ledger that cannot be read."""
     try:
-        return find_deed(fleet, intent_id)
+        return find_deed(fleet, intent)
     except LockstepError:
         return None
 
