@@ -14,7 +14,7 @@ from lockstep.agent.notice import Notice, Receiver
 from lockstep.agent.prefect_events import URL_VARIABLE, PrefectEvents
 from lockstep.agent.webhooks import Webhook
 from lockstep.agent_settings import AgentSettings
-from lockstep.errors import ConfigError, LockstepError, RetryLaterError, UnreachableError
+from lockstep.errors import ConfigError, LockstepError, RetryLaterError
 from lockstep.rules.event_names import ALERT_RECEIVED
 
 TITLE: Final = 200  # characters; some services refuse longer ones
@@ -50,7 +50,8 @@ class People:
         try:
             answer = answers.get(timeout=self._timeout)
         except queue.Empty:
-            raise UnreachableError(f"{self.name}: no answer within {self._timeout:g} s") from None
+            # It may have been delivered all the same: such an attempt counts, or a person is told of it for a day.
+            raise RetryLaterError(f"{self.name}: no answer within {self._timeout:g} s") from None
         if isinstance(answer, LockstepError):
             raise answer
         if isinstance(answer, BaseException):

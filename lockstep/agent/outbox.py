@@ -110,13 +110,13 @@ class Outbox:
         self._lanes: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin to deliver, with what was left by the process before."""
-        for receiver in self.receivers:
+        """Begin to deliver, with what was left by the process before; called again, it begins what could not begin."""
+        for receiver in self.receivers[len(self._lanes) :]:
             lane = threading.Thread(
                 target=self._deliver, args=(receiver,), name=f"outbox: {receiver.name}", daemon=True
             )
-            self._lanes.append(lane)
             lane.start()
+            self._lanes.append(lane)
 
     def wake(self) -> None:
         """Something may have been put in."""
@@ -149,15 +149,17 @@ class Outbox:
 
     def _next(self, receiver: Receiver) -> float:
         """Deliver what is due first; seconds until the next one is. Raises UnreachableError where nobody answers."""
+        now = self._clock()
         with self._database.reading() as connection:
+            # What is due later than any pause allows was put in before the clock was set back.
             row = connection.execute(
-                "SELECT number, body, attempts, due, made FROM notice WHERE receiver = ? AND dead = 0 "
-                "ORDER BY due, number LIMIT 1",
-                (receiver.name,),
+                "SELECT number, body, attempts, made, "
+                "CASE WHEN attempts = 0 OR due > :now + :longest THEN min(due, :now) ELSE due END AS due "
+                "FROM notice WHERE receiver = :receiver AND dead = 0 ORDER BY 5, number LIMIT 1",
+                {"receiver": receiver.name, "now": now, "longest": max(self._backoff, default=0.0)},
             ).fetchone()
         if row is None:
             return IDLE
-        now = self._clock()
         if row["due"] > now:
             return min(IDLE, float(row["due"]) - now)
         number, attempts = int(row["number"]), int(row["attempts"]) + 1

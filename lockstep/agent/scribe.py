@@ -46,8 +46,9 @@ class Scribe:
         self._pruned = 0.0
 
     def start(self) -> None:
-        """Begin, with what was left by the process before."""
-        self._thread.start()
+        """Begin, with what was left by the process before; once, however often it is called."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def wake(self) -> None:
         """Something may have come."""

@@ -25,7 +25,7 @@ from lockstep.errors import LockstepError, RetryLaterError
 from lockstep.operations.confirm import Confirmation, confirm
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import hold
-from lockstep.rules.alerts.deciding import Pace
+from lockstep.rules.alerts.deciding import Pace, overtaken
 from lockstep.rules.alerts.intent import Action, Intent, State
 
 LOG: Final = logging.getLogger("lockstep.agent")
@@ -34,6 +34,10 @@ LOOK: Final = 1.0  # seconds until the inbox is looked at although nobody said t
 AGAIN: Final = (2.0, 10.0, 30.0)  # seconds before what may succeed later is tried again
 LONGEST: Final = 2000  # characters of what is told of an intent
 URGENT: Final = (State.SPLIT, State.FAILED)
+
+
+class _InboxError(LockstepError):
+    """The inbox could not be written: that says nothing of the deed, and the intent stays open."""
 
 
 class Workers:
@@ -81,6 +85,11 @@ class Workers:
         with self._lock:
             return tuple(self._busy)
 
+    @property
+    def alive(self) -> bool:
+        """Whether what is accepted is looked at, here or as soon as this process leads."""
+        return self._dispatcher.is_alive()
+
     def stop(self, timeout: float) -> None:
         """Take nothing more up; what runs is waited for, and goes on after the next start if it does not end."""
         self._stopped.set()
@@ -103,17 +112,22 @@ class Workers:
         if self._stopped.is_set():
             return
         self.leads = True
-        self._leading()
+        told = False
         while not self._stopped.is_set():
             self._came.clear()
             try:
                 with self._database.reading() as connection:
                     waiting = inbox.open_intents(connection)
+                for intent in waiting:
+                    self._give(intent)
+                if not told:
+                    self._leading()
+                    told = True
             except LockstepError as error:
                 LOG.warning("what was accepted cannot be read: %s", error.reason)
-                waiting = ()
-            for intent in waiting:
-                self._give(intent)
+            except Exception:  # no thread to be had, say: nobody else would take up what comes later
+                LOG.exception("what was accepted cannot be taken up")
+                self._stopped.wait(LOOK)
             self._came.wait(LOOK)
 
     def _give(self, intent: Intent) -> None:
@@ -125,7 +139,12 @@ class Workers:
             name = f"desk: {intent.model}"
             thread = threading.Thread(target=self._work, args=(intent.model,), name=name, daemon=True)
             self._busy[intent.model] = thread
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                del self._busy[intent.model]
+            raise
 
     def _take_lead(self) -> bool:
         path = Path(f"{self._database.path}.lead")
@@ -165,6 +184,8 @@ class Workers:
         """Bring the intent to its end; raises LockstepError only when that cannot be kept."""
         try:
             outcome = self._outcome(intent)
+        except _InboxError:
+            raise
         except Exception as error:  # whatever it is, the intent must not stay open for ever, and somebody must look
             LOG.exception("intent %s", intent.id)
             outcome = Outcome(State.FAILED, f"{type(error).__name__}: {error}", intent.version)
@@ -187,6 +208,8 @@ class Workers:
             found = self._confirmed(fleet, intent)
             if isinstance(found, Outcome):
                 return found
+        if not begun and (told := self._overtaken(intent)):
+            return Outcome(State.FAILED, told, intent.version)
         now = self._change(intent.id, lambda one: replace(one, state=State.RUNNING))
         return self._roll_back(fleet, now, begun=begun) if now is not None else None
 
@@ -291,8 +314,17 @@ class Workers:
             return f"; {told}, and it could not be held: {error.reason}"
         return f"; {told}: it is held until a person has looked: lockstep release {intent.model} --reason REASON"
 
+    def _overtaken(self, intent: Intent) -> str:
+        now = self._clock()
+        try:
+            with self._database.reading() as connection:
+                past = inbox.past_intents(connection, intent.model, now - self._pace.memory)
+        except LockstepError as error:
+            raise _InboxError(error.problem, hint=error.hint) from error
+        return overtaken(intent, past, self._pace, now)
+
     def _change(self, intent_id: str, how: Callable[[Intent], Intent]) -> Intent | None:
-        """Change an open intent as it stands now; None for one that is not open any more."""
+        """Change an open intent as it stands now; None for one that is not open any more. Raises _InboxError."""
 
         def change(connection: sqlite3.Connection) -> Intent | None:
             one = inbox.find_intent(connection, intent_id)
@@ -302,4 +334,7 @@ class Workers:
             inbox.put_intent(connection, changed)
             return changed
 
-        return self._database.write(change)
+        try:
+            return self._database.write(change)
+        except LockstepError as error:
+            raise _InboxError(error.problem, hint=error.hint) from error

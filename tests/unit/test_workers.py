@@ -1,0 +1,188 @@
+"""What the agent's threads do when the inbox is locked, no thread is to be had, or a receiver is slow."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lockstep.agent import carrying, group_commit, inbox, outbox, workers
+from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.notice import Notice
+from lockstep.agent.notices import People
+from lockstep.agent.outbox import Outbox
+from lockstep.agent.workers import Workers
+from lockstep.errors import RetryLaterError, UnreachableError
+from lockstep.rules.alerts.deciding import Pace
+from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.stores.ledger import Entry
+
+INTENT = Intent("a", "churn", "", "", Action.ROLLBACK, State.ACCEPTED, "why", "alert:am", 1, 500.0)
+SOON = 30.0
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[GroupCommit]:
+    made = GroupCommit(tmp_path / "inbox.db", inbox.SCHEMA)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def rolled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Intents whose rollback was called."""
+    called: list[str] = []
+
+    def roll_back(fleet: object, intent: Intent, *, begun: bool) -> carrying.Outcome:
+        called.append(intent.id)
+        return carrying.Outcome(State.DONE, "done")
+
+    monkeypatch.setattr(workers, "roll_back", roll_back)
+    return called
+
+
+def working(database: GroupCommit, leading: Callable[[], None] = lambda: None) -> Workers:
+    fleets: Any = lambda model: SimpleNamespace()  # noqa: E731
+    return Workers(database, fleets, [], Pace(), window=1.0, patience=1.0, leading=leading, clock=lambda: 600.0)
+
+
+def ended(database: GroupCommit, intent_id: str) -> Intent:
+    for _ in range(int(SOON / 0.02)):
+        with database.reading() as connection:
+            found = inbox.find_intent(connection, intent_id)
+        if found is not None and not found.open:
+            return found
+        threading.Event().wait(0.02)
+    raise AssertionError("it did not end")
+
+
+def test_a_locked_inbox_ends_no_intent(
+    database: GroupCommit, rolled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "LOCKED", 0.02)
+    monkeypatch.setattr(workers, "LOOK", 0.02)
+    database.write(lambda connection: inbox.add_intent(connection, INTENT))
+    database.close()
+    locked = GroupCommit(database.path, inbox.SCHEMA)
+    desk = working(locked)
+    failed = threading.Event()
+    keep = desk._change
+
+    def change(*given: Any) -> Intent | None:
+        try:
+            return keep(*given)
+        except Exception:
+            failed.set()
+            raise
+
+    monkeypatch.setattr(desk, "_change", change)
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    desk.start()
+    assert failed.wait(SOON)
+    with locked.reading() as connection:
+        (found,) = inbox.open_intents(connection)
+    assert (found.state, rolled) == (State.ACCEPTED, [])
+    other.execute("ROLLBACK")
+    other.close()
+    assert (ended(locked, "a").state, rolled) == (State.DONE, ["a"])
+    desk.stop(SOON)
+    locked.close()
+
+
+def test_without_a_thread_it_is_tried_again(
+    database: GroupCommit, rolled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "LOOK", 0.02)
+    database.write(lambda connection: inbox.add_intent(connection, INTENT))
+    start, refused, led = threading.Thread.start, list[str](), list[int]()
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if thread.name.startswith("desk: ") and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def leading() -> None:
+        led.append(1)
+        if len(led) == 1:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    desk = working(database, leading)
+    assert not desk.alive
+    desk.start()
+    assert ended(database, "a").state is State.DONE
+    assert (refused, rolled, desk.alive) == (["desk: churn"], ["a"], True)
+    desk.stop(SOON)
+    assert not desk.alive
+    assert desk.running == ()
+
+
+def test_what_ended_before_an_intent_was_taken_up_again_is_not_its_outcome() -> None:
+    def lines(began: float, ended: float, at: str) -> list[Entry]:
+        body: Mapping[str, object] = {"version": "6", "alert": {"id": "a", "at": at}}
+        outcome: Mapping[str, object] = {"version": "6", "intent": "e", "error": "aws: down"}
+        return [
+            Entry(1, "e/intent", began, "rollback.intent", "churn", "alert:am", body),
+            Entry(2, "e/outcome", ended, "rollback.outcome", "churn", "alert:am", outcome),
+        ]
+
+    def found(*given: Any) -> bool:
+        fleet: Any = SimpleNamespace(model="churn", ledger=SimpleNamespace(entries=lambda *_, **__: lines(*given)))
+        return carrying.find_deed(fleet, INTENT) is not None
+
+    before, now = "1970-01-01T00:01:40+00:00", "1970-01-01T00:08:20+00:00"
+    assert not found(100.0, 110.0, before)
+    assert found(501.0, 510.0, now)
+    assert found(100.0, 510.0, before)  # killed then, and finished this time
+    assert found(400.0, 410.0, now)  # the clock was set back meanwhile
+
+
+def test_people_who_answer_too_late_are_told_again_with_growing_pauses(
+    database: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = threading.Event()
+    people = People("json://nobody", 0.02, urgent=False)
+    monkeypatch.setattr(people, "_notify", lambda notice: held.wait(SOON))
+    with pytest.raises(RetryLaterError) as raised:
+        people.send(Notice("event", "title", "text", "churn", 500.0))
+    assert not isinstance(raised.value, UnreachableError)
+    box = Outbox(database, [people], clock=lambda: 600.0)
+    database.write(lambda connection: outbox.put(connection, Notice("e", "t", "", "churn", 500.0), [people]))
+    box._next(people)
+    with database.reading() as connection:
+        assert tuple(connection.execute("SELECT attempts, due FROM notice").fetchone()) == (1, 601.0)
+    held.set()
+
+
+def test_a_notice_waits_for_no_clock_that_was_set_back(database: GroupCommit) -> None:
+    told: list[str] = []
+
+    class Receiver:
+        name = "receiver"
+
+        def wants(self, notice: Notice) -> bool:
+            return True
+
+        def send(self, notice: Notice) -> None:
+            told.append(notice.title)
+
+    receiver = Receiver()
+    box = Outbox(database, [receiver], clock=lambda: 600.0)
+    for title, attempts, due in (("new", 0, 90_000.0), ("tried", 1, 90_000.0), ("waits", 1, 700.0)):
+        notice = Notice(title, title, "", "churn", due)
+        database.write(lambda connection, notice=notice: outbox.put(connection, notice, [receiver]))  # type: ignore[misc]
+        row = (attempts, due, title)
+        database.write(
+            lambda connection, row=row: connection.execute(  # type: ignore[misc]
+                "UPDATE notice SET attempts = ?, due = ? WHERE event = ?", row
+            )
+        )
+    assert [box._next(receiver), box._next(receiver), box._next(receiver)] == [0.0, 0.0, 30.0]
+    assert told == ["new", "tried"]
