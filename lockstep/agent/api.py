@@ -40,7 +40,9 @@ class RollbackRequest(BaseModel):
     to: str | None = Field(None, max_length=128, description="Version to go to; the newest known-good when left out.")
     reason: str = Field(min_length=1, max_length=LONGEST, description="Why; kept in the ledger.")
     leaving: str = Field(
-        "", max_length=64, description="Digest that was seen serving; nothing is done once it is left."
+        "",
+        max_length=64,
+        description="Digest of what is to be left, as `way_back` names it; nothing is done once it is.",
     )
 
 
@@ -207,7 +209,12 @@ def model_as_json(view: ModelView) -> dict[str, object]:
         "clouds": {cloud.name: _cloud_as_json(cloud) for cloud in view.clouds},
         "way_back": None
         if view.way is None or view.way.target is None
-        else {"version": view.way.target.label, "digest": view.way.target.digest, "seconds": view.way.seconds},
+        else {
+            "version": view.way.target.label,
+            "digest": view.way.target.digest,
+            "leaving": view.way.leaving,
+            "seconds": view.way.seconds,
+        },
         "writer": view.writer,
         "held": view.held,
         "notes": list(view.notes),

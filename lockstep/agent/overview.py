@@ -76,17 +76,53 @@ class CloudView:
 
 @dataclass(frozen=True)
 class WayBack:
-    """Where a rollback would go now, as of `at`; `problem` is why there is none, "" else. `seconds` are by cloud."""
+    """Where a rollback would go now, as of `at` (0.0: not known); `problem` is why there is none, "" else.
+
+    `leaves` are the versions that would be condemned, the most trusted first. `arrived`: a rollback has just led to the
+    target, so that there is nothing to do. `seconds` is of the slowest cloud.
+    """
 
     at: float
     target: Version | None = None
+    leaves: tuple[Version, ...] = ()
     why: str = ""
+    arrived: bool = False
     plan: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()
     seconds: float = 0.0
     unreachable: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     hint: str = ""
+
+    @property
+    def leaving(self) -> str:
+        """Digest of the newest change among what is left, which a rollback that does as planned is to name."""
+        return self.leaves[-1].digest if self.leaves else ""
+
+    @property
+    def mark(self) -> str:
+        """The same for plans that go to the same version and leave the same ones; "" without a target."""
+        if self.target is None:
+            return ""
+        return ":".join(version.digest for version in (self.target, *self.leaves))
+
+    def refusal(self, shown: str) -> str:
+        """Why a rollback is not begun for whoever was shown the plan of that mark; "" when it is.
+
+        A plan that is not known holds no rollback up.
+        """
+        if not self.at:
+            return ""
+        if self.target is None:
+            return f"nothing was begun: {self.problem}"
+        if self.arrived:
+            return (
+                f"nothing was begun: a rollback has just led to version {self.target.label}; "
+                "to go further, name the version to go to"
+            )
+        if self.mark != shown:
+            return "nothing was begun: the plan is not the one that you were shown; look at it, and press again"
+        return ""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from lockstep.rules.state import DesiredState
 
 AT_ONCE: Final = 6
 PLAN_SECONDS: Final = 15.0  # that a page waits for a fresh plan
+CHECK_SECONDS: Final = 5.0  # that the button waits for one, to see that it is still what was shown
 FIELDS: Final = 20  # of a form
 STOP_POLLING: Final = 286  # htmx's own status
 #: What the page says of an intent's state.
@@ -124,30 +125,34 @@ def routes(agent: Agent) -> APIRouter:
             "deeds": newest_rows(overview),
         }
 
-    async def planned(model: str, to: str) -> WayBack:
+    async def planned(model: str, to: str, patience: float = PLAN_SECONDS) -> WayBack:
         fleet = agent.fleets(model)
         try:
-            with fail_after(PLAN_SECONDS):
+            with fail_after(patience):
                 return await to_thread.run_sync(plan_way, fleet, to or None, limiter=turn, abandon_on_cancel=True)
         except TimeoutError:
-            return WayBack(0.0, problem=f"no plan came within {PLAN_SECONDS:g} s; a rollback can begin all the same")
+            return WayBack(0.0, problem=f"no plan came within {patience:g} s; a rollback can begin all the same")
 
     async def rollback_page(
-        session: Session, model: str, problem: str = "", status: int = 200, fields: Mapping[str, str] | None = None
+        session: Session,
+        model: str,
+        problem: str = "",
+        status: int = 200,
+        fields: Mapping[str, str] | None = None,
+        way: WayBack | None = None,
     ) -> Response:
         view, given = view_of(model), fields or {}
-        champion = view.desired.champion
         answer = page(
             "rollback.html",
             session,
             "models",
             view=view,
-            way=view.way,
-            champion=champion,
-            leaving=given.get("leaving", champion.digest if champion else ""),
+            way=way or view.way,
+            champion=view.desired.champion,
             to=given.get("to", ""),
             reason=given.get("reason", ""),
             problem=problem,
+            bad_reason=status == 422,
         )
         answer.status_code = status
         return answer
@@ -213,11 +218,18 @@ def routes(agent: Agent) -> APIRouter:
         to, leaving = fields.get("to", "").strip(), fields.get("leaving", "").strip()
         try:
             reason = checked_reason(fields.get("reason", ""), needed=True)
+        except LockstepError as error:
+            return await rollback_page(session, model, error.reason, 422, fields)
+        way = await planned(model, to, CHECK_SECONDS)
+        if problem := way.refusal(fields.get("shown", "")):
+            agent.refresher.poke(model)
+            return await rollback_page(session, model, problem, 409, fields, way)
+        try:
             intent = await to_thread.run_sync(
                 agent.desk.ask_rollback, model, to or None, reason, session.person.actor, leaving, limiter=turn
             )
         except LockstepError as error:
-            return await rollback_page(session, model, error.reason, 422, fields)
+            return await rollback_page(session, model, error.reason, 503, fields, way)
         agent.refresher.poke(model)
         return RedirectResponse(f"/intents/{quote(intent.id, safe='')}", 303)
 

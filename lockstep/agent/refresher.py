@@ -25,6 +25,7 @@ from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
 from lockstep.operations.status import CloudProof, Status, status
 from lockstep.rules.deeds import Deed, read_deeds
 from lockstep.rules.state import DesiredState
+from lockstep.rules.target import Why
 from lockstep.rules.traffic import TrafficSplit
 
 LOG: Final = logging.getLogger("lockstep.agent.refresher")
@@ -250,7 +251,9 @@ def _way(fleet: Fleet, planned: RollbackPlan) -> WayBack:
     return WayBack(
         time.time(),
         planned.way.target,
+        planned.way.left,
         planned.way.why.value,
+        planned.way.why is Why.ARRIVED,
         planned.plan.explain(),
         tuple(map(str, expected)),
         max((one.seconds for one in expected), default=0.0),

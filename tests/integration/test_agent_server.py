@@ -350,6 +350,25 @@ def test_another_sites_page_cannot_press_the_button(agent: Running, deployed: De
     assert deployed.answers() == deployed.everywhere(deployed.v2)
 
 
+def test_a_plan_that_was_not_shown_is_not_begun(agent: Running, deployed: Deployed) -> None:
+    session = agent.signed_in(OPERATOR)
+    page = f"{agent.base}/models/{agent.model}"
+    plan = session.get(f"{page}/plan", timeout=TIMEOUT).text
+    assert f'name="leaving" value="{deployed.v2.digest}"' in plan
+    assert f'name="shown" value="{deployed.v1.digest}:{deployed.v2.digest}"' in plan
+    csrf = csrf_of(session.get(f"{page}/rollback", timeout=TIMEOUT))
+    form = {"csrf": csrf, "reason": "pressed", "leaving": deployed.v2.digest}
+    intents = [one["id"] for one in agent.get("/api/intents", VIEWER).json()]
+    for shown in ("", f"{deployed.v1.digest}:{deployed.v1.digest}", f"{deployed.v2.digest}:{deployed.v1.digest}"):
+        answer = session.post(f"{page}/rollback", {**form, "shown": shown}, timeout=TIMEOUT, allow_redirects=False)
+        assert answer.status_code == 409
+        assert "not the one that you were shown" in answer.text
+        assert f'name="shown" value="{deployed.v1.digest}:{deployed.v2.digest}"' in answer.text, "the new one"
+        assert ">pressed</textarea>" in answer.text
+    assert [one["id"] for one in agent.get("/api/intents", VIEWER).json()] == intents
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
+
+
 def test_a_hold_is_shown_and_released_by_an_approver_alone(agent: Running, deployed: Deployed) -> None:
     hold(deployed.fleet, "a test holds it")
     page = f"{agent.base}/models/{agent.model}"
