@@ -146,7 +146,11 @@ def neighbourhood(peer: str) -> str:
         address = ipaddress.ip_address(peer)
     except ValueError:
         return peer[:64]
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:  # so a socket that listens on :: calls senders of IPv4
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))
 
 
 def _wait(wrong: int) -> float:

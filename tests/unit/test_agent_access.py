@@ -113,6 +113,12 @@ def test_all_addresses_of_a_network_of_ipv6_are_one_peer() -> None:
     assert len(neighbourhood("x" * 5000)) <= 64
 
 
+def test_addresses_of_ipv4_are_peers_of_their_own_on_a_socket_for_both() -> None:
+    assert neighbourhood("::ffff:198.51.100.7") == neighbourhood("198.51.100.7")
+    assert neighbourhood("::ffff:198.51.100.7") != neighbourhood("::ffff:203.0.113.9")
+    assert neighbourhood("fe80::1%eth0") == "fe80::/64"
+
+
 def test_a_session_ends_by_itself_and_by_hand() -> None:
     clock = Clock()
     sessions = Sessions(60.0, clock)
