@@ -38,7 +38,8 @@ def create_app(agent: Agent, bounds: Bounds | None = None) -> ASGIApp:
     app.include_router(page.routes(agent))
     app.add_exception_handler(LockstepError, _Problems(agent))
     app.openapi = _with_tokens(app)  # type: ignore[method-assign]
-    limited = Limits(app, bounds or Bounds(), lambda status: agent.telemetry.refused.labels(str(status)).inc())
+    refused = agent.telemetry.refused.labels
+    limited = Limits(app, bounds or Bounds(), lambda status: refused(str(status)).inc(), agent.sources)
     return Headers(limited)
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,8 @@ DRAINED: Final = 8  # times the limit that is still read, and dropped, so that t
 class Bounds:
     """`body` and all `bodies` together in bytes, `seconds` for one, `at_once` requests; `rate` a second and `burst`.
 
-    The last two are of one place.
+    The last two are of one sender at one source. One neighbourhood gets a share of `bodies` and of `at_once`, one of so
+    many, and at least one body and one request.
     """
 
     body: int = 1_048_576
@@ -36,6 +37,17 @@ class Bounds:
     at_once: int = 512
     rate: float = 500.0
     burst: int = 2000
+    shares: int = 8
+
+    @property
+    def bodies_of_one(self) -> int:
+        """Bytes of bodies that one neighbourhood may have held."""
+        return max(self.body, self.bodies // self.shares)
+
+    @property
+    def at_once_of_one(self) -> int:
+        """Requests of one neighbourhood."""
+        return max(1, self.at_once // self.shares)
 
 
 class Rates:
@@ -63,22 +75,38 @@ class Rates:
 
 
 @dataclass
-class _Held:
-    """Bytes of a body that are held for one request."""
+class _Neighbour:
+    """What one neighbourhood has: requests under way, and bytes of their bodies."""
 
+    running: int = 0
+    size: int = 0
+
+
+@dataclass
+class _Held:
+    """Bytes of a body that are held for one request, of that neighbourhood."""
+
+    neighbour: _Neighbour
     size: int = 0
 
 
 class Limits:
-    """The application within bounds; `refused` is told the status of each request that was not let through."""
+    """The application within bounds; `refused` is told the status of each request that was not let through.
 
-    def __init__(self, app: ASGIApp, bounds: Bounds, refused: Callable[[int], None]) -> None:
+    Each of `sources` has a rate of its own; the hooks of all that are unknown share one.
+    """
+
+    def __init__(
+        self, app: ASGIApp, bounds: Bounds, refused: Callable[[int], None], sources: Container[str] = ()
+    ) -> None:
         self._app = app
         self._bounds = bounds
+        self._sources = sources
         self._rates = Rates(bounds.rate, bounds.burst)
         self._refused = refused
         self._running = 0
         self._bytes = 0  # of bodies that are held
+        self._neighbours: dict[str, _Neighbour] = {}  # by neighbourhood, of those that have a request under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; what is no HTTP is passed on."""
@@ -88,17 +116,36 @@ class Limits:
         if self._running >= self._bounds.at_once:
             await self._refuse(send, 503, "too many requests at once", 1.0)
             return
-        wait = self._rates.take(_place(scope))
+        client = scope.get("client")
+        peer = neighbourhood(client[0]) if client else ""
+        wait = self._rates.take((peer, self._source(scope)))
         if wait:
             await self._refuse(send, 429, "too many requests from there", wait)
             return
+        neighbour = self._neighbours.setdefault(peer, _Neighbour())
+        if neighbour.running >= self._bounds.at_once_of_one:
+            await self._refuse(send, 503, "too many requests at once from there", 1.0)
+            return
+        held = _Held(neighbour)
         self._running += 1
-        held = _Held()
+        neighbour.running += 1
         try:
             await self._within(scope, receive, send, held)
         finally:
             self._running -= 1
             self._bytes -= held.size
+            neighbour.running -= 1
+            neighbour.size -= held.size
+            if not neighbour.running:
+                del self._neighbours[peer]
+
+    def _source(self, scope: Scope) -> str:
+        """Which source the request is for, "?" for one that is unknown, "" for none at all."""
+        path = str(scope.get("path", ""))
+        if not path.startswith("/hooks/"):
+            return ""
+        source = path.removeprefix("/hooks/")
+        return source if source in self._sources else "?"
 
     async def _within(self, scope: Scope, receive: Receive, send: Send, held: _Held) -> None:
         try:
@@ -120,7 +167,8 @@ class Limits:
     async def _read(self, receive: Receive, held: _Held) -> bytes | None:
         """The body; None for one that is too large.
 
-        Raises ConnectionError when the sender went away, and MemoryError when all bodies together are too large.
+        Raises ConnectionError when the sender went away, and MemoryError when all bodies together, or those of the
+        neighbourhood, are too large.
         """
         parts: list[bytes] = []
         size = 0
@@ -131,10 +179,12 @@ class Limits:
             part: bytes = message.get("body", b"")
             size += len(part)
             if size <= self._bounds.body:
-                if self._bytes + len(part) > self._bounds.bodies:
+                theirs = held.neighbour.size + len(part)
+                if self._bytes + len(part) > self._bounds.bodies or theirs > self._bounds.bodies_of_one:
                     raise MemoryError
                 parts.append(part)
                 held.size += len(part)
+                held.neighbour.size += len(part)
                 self._bytes += len(part)
             if not message.get("more_body", False) or size > DRAINED * self._bounds.body:
                 return b"".join(parts) if size <= self._bounds.body else None
@@ -150,14 +200,6 @@ class Limits:
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-def _place(scope: Scope) -> tuple[str, str]:
-    """Whom a request is counted for: the sender, at each source by itself, so that one cannot use up another's."""
-    client = scope.get("client")
-    path = str(scope.get("path", ""))
-    source = path.removeprefix("/hooks/")[:64] if path.startswith("/hooks/") else ""
-    return (neighbourhood(client[0]) if client else "", source)
 
 
 def _once(body: bytes, receive: Receive) -> Receive:

@@ -92,7 +92,10 @@ def test_more_at_once_than_is_borne_are_told_to_come_later() -> None:
         refused: list[int] = []
         limits = Limits(waiting, Bounds(at_once=2), refused.append)
         first = [Sent(b"a"), Sent(b"b")]
-        running = [asyncio.create_task(limits(scope(), one.receive, one.send)) for one in first]
+        running = [
+            asyncio.create_task(limits(scope(peer=f"10.0.0.{number}"), one.receive, one.send))
+            for number, one in enumerate(first)
+        ]
         await asyncio.sleep(0)
         late = Sent(b"c")
         await limits(scope(), late.receive, late.send)
@@ -132,7 +135,7 @@ def test_large_bodies_do_not_fill_the_memory_together() -> None:
 
 def test_one_place_cannot_use_up_anothers_share() -> None:
     async def several() -> list[int]:
-        limits = Limits(echo, Bounds(rate=0.001, burst=2), lambda status: None)
+        limits = Limits(echo, Bounds(rate=0.001, burst=2), lambda status: None, ("grafana", "datadog"))
         statuses = []
         for path, peer in (
             *[("/hooks/grafana", "10.0.0.1")] * 3,
@@ -147,6 +150,46 @@ def test_one_place_cannot_use_up_anothers_share() -> None:
         return statuses
 
     assert asyncio.run(several()) == [200, 200, 429, 200, 200]
+
+
+def test_sources_that_there_are_not_share_one_rate() -> None:
+    async def several() -> list[int]:
+        limits = Limits(echo, Bounds(rate=0.001, burst=2), lambda status: None, ("grafana",))
+        statuses = []
+        for path in (*[f"/hooks/x{number}" for number in range(4)], "/hooks/grafana/x", "/hooks/grafana", "/"):
+            sent = Sent(b"x")
+            await limits(scope(path), sent.receive, sent.send)
+            statuses.append(sent.status)
+        return statuses
+
+    assert asyncio.run(several()) == [200, 200, 429, 429, 429, 200, 200]
+
+
+@pytest.mark.parametrize("parts", [(b"x" * 100,), ()], ids=["large and unfinished", "silent"])
+def test_one_neighbourhood_cannot_use_up_what_all_have(parts: tuple[bytes, ...]) -> None:
+    async def several() -> tuple[list[int], int, list[int]]:
+        limits = Limits(echo, Bounds(body=100, bodies=1600, at_once=64), lambda status: None)
+        held = [Sent(*parts, ends=False) for _ in range(64)]
+        running = [asyncio.create_task(limits(scope("/hooks/none"), one.receive, one.send)) for one in held]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        other = [Sent(b"x" * 100), Sent(b"x" * 100)]
+        for one in other:
+            await limits(scope(peer="10.0.0.2"), one.receive, one.send)
+        under_way = sum(not task.done() for task in running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        again = Sent(b"x" * 100)
+        await limits(scope("/hooks/none"), again.receive, again.send)
+        statuses = [one.status for one in held if one.status]
+        assert set(statuses) == {503}
+        assert len(statuses) == 64 - under_way
+        return [one.status for one in other], under_way, [again.status]
+
+    others, under_way, again = asyncio.run(several())
+    assert (others, again) == ([200, 200], [200]), "and what was held is free again"
+    assert under_way <= 8
 
 
 @given(st.lists(st.floats(min_value=0.0, max_value=3.0), min_size=1, max_size=60))
