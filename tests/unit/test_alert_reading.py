@@ -193,6 +193,8 @@ def test_a_delivery_holds_so_many_alerts_and_no_more() -> None:
 def test_long_texts_are_cut_with_a_mark() -> None:
     assert text("x" * 100, 10) == "x" * 9 + "…"
     assert text("a\x00b\ud800c\x1b[31m\n", 20) == "a�b�c�[31m"
+    assert text("a\r\nBcc: x@y\u202e\u2028b\n", MAX_TITLE) == "a Bcc: x@y� b"
+    assert text("first\r\nsecond\u2066", MAX_TEXT) == "first\r\nsecond�"
     assert (text(True), text(1.5), text(None), text([]), text({})) == ("true", "1.5", "", "", "")
 
 

@@ -35,6 +35,9 @@ MAX_TEXT: Final = 4096
 CUT: Final = "…"
 #: Control characters (databases and terminals stumble over them) and halves of surrogate pairs (no encoding has them).
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+#: Marks that have what follows read backwards, and hide what a text says from who reads it.
+_DIRECTIONS: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_LINE_BREAKS: Final = re.compile("[\r\n\u2028\u2029]+")
 #: More digits than any number of nanoseconds has; Python refuses to read thousands of them, and slowly reads less.
 _LONGEST_NUMBER: Final = 40
 #: No calendar goes on from here.
@@ -95,7 +98,10 @@ def required(document: Mapping[str, object], key: str, what: str) -> str:
 
 
 def text(value: object, limit: int = MAX_FIELD) -> str:
-    """A scalar as clean text of at most `limit` characters, cut with a mark; "" for null, arrays and objects."""
+    """A scalar as clean text of at most `limit` characters, cut with a mark; "" for null, arrays and objects.
+
+    One line, where it is shorter than a whole message: titles become subjects, and lines of logs.
+    """
     match value:
         case str():
             found = value
@@ -107,7 +113,9 @@ def text(value: object, limit: int = MAX_FIELD) -> str:
             return ""
     if len(found) > limit:
         found = found[: limit - 1] + CUT
-    return _UNPRINTABLE.sub("�", found).strip()
+    if limit < MAX_TEXT:
+        found = _LINE_BREAKS.sub(" ", found)
+    return _DIRECTIONS.sub("�", _UNPRINTABLE.sub("�", found)).strip()
 
 
 def labels(value: object, prefix: str = "") -> dict[str, str]:
