@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _proxy(address: str) -> str:
+    """An address or a network; everybody is no proxy, since whoever is believed says who they are."""
+    if "*" in address or ip_network(address).prefixlen == 0:
+        raise ValueError(f"{address!r} is everybody; name the proxy's address or network")
+    return address
 
 
 class NotifySettings(_Part):
@@ -92,7 +100,7 @@ class AgentSettings(_Part):
     ] = {}
     session_hours: Annotated[float, Field(gt=0, description="Hours after which a person must sign in again.")] = 12.0
     proxies: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, AfterValidator(_proxy)], ...],
         Field(description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed."),
     ] = ()
     metrics_open: Annotated[bool, Field(description="Whether /metrics answers without a token.")] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lockstep.agent.access import (
     FREE,
@@ -19,7 +20,7 @@ from lockstep.agent.access import (
 )
 from lockstep.agent.page import local
 from lockstep.agent.sessions import SESSIONS, Sessions, same_origin
-from lockstep.agent_settings import TokenSettings
+from lockstep.agent_settings import AgentSettings, TokenSettings
 
 ALICE, VERA = "alice-" + "a" * 30, "vera-" + "v" * 30
 
@@ -117,6 +118,13 @@ def test_addresses_of_ipv4_are_peers_of_their_own_on_a_socket_for_both() -> None
     assert neighbourhood("::ffff:198.51.100.7") == neighbourhood("198.51.100.7")
     assert neighbourhood("::ffff:198.51.100.7") != neighbourhood("::ffff:203.0.113.9")
     assert neighbourhood("fe80::1%eth0") == "fe80::/64"
+
+
+@pytest.mark.parametrize("proxy", ["*", "0.0.0.0/0", "::/0", "10.0.0.*", "proxy.example", "10.0.0.1/8", ""])
+def test_everybody_is_no_proxy_that_is_believed(proxy: str) -> None:
+    with pytest.raises(ValidationError):
+        AgentSettings(proxies=("127.0.0.1", proxy))
+    assert AgentSettings(proxies=("127.0.0.1", "10.1.0.0/16", "::1")).proxies[1] == "10.1.0.0/16"
 
 
 def test_a_session_ends_by_itself_and_by_hand() -> None:
