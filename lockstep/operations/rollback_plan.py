@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,7 +20,8 @@ from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.ledger import Entry
 
 PROMOTION: Final = "promote"
-MOVES: Final = ("rollback", "canary_deploy", PROMOTION)  # operations that decide what serves
+TRIAL: Final = "canary_deploy"
+MOVES: Final = ("rollback", TRIAL, PROMOTION)  # operations that decide what serves
 JUST_NOW: Final = 900.0  # seconds in which further alerts tell of the incident that was just dealt with
 
 
@@ -52,7 +53,8 @@ def plan_rollback(
     """Look at MLflow, the clouds and the ledger, and plan; changes nothing.
 
     `to` is a version, or a text that names one as in `find_version`, and so is `leaving`, the one to get away from.
-    Without it what served at the time `asked` (Unix seconds) is, if that is told: what came since is left alone.
+    Without it what served at the time `asked` (Unix seconds) is, if that is told: what came since is left alone, unless
+    `to` names a version that does not serve.
 
     Raises NotFoundError when one of them names none, and RefusedError when there is no known-good version, when the
     target is condemned or was never replicated, or when its seal does not hold; `accept_broken_seal` is the reason to
@@ -70,11 +72,14 @@ def plan_rollback(
     before = fleet.observe(urgent=True)
     moves = _moves(fleet)
     way = choose_way(known.record, named, before, _arrived(moves), bad)
-    needless = nothing_to_leave(known.record, bad, before) if bad else _moved(moves, asked) if asked else ""
-    if needless:
-        return RollbackPlan(way, known, before, Plan(fleet.model, ()), needless=needless)
     splits = {cloud.name: TrafficSplit.all_to(way.target.slot) for cloud in fleet.clouds}
     plan = plan_changes(Target((way.target,), splits), before)
+    champion = known.record.desired.champion
+    serves = champion is not None and champion.digest == way.target.digest and not plan.changes
+    if named is None or serves:  # who names a version gets it
+        needless = nothing_to_leave(known.record, bad, before) if bad else _moved(moves, asked) if asked else ""
+        if needless:
+            return RollbackPlan(way, known, before, Plan(fleet.model, ()), needless=needless)
     _refuse_unreplicated(fleet, way.target, plan, before)
     problems = seal_problems(
         fleet, way.target, [cloud for cloud in fleet.clouds if cloud.name not in before.unreachable]
@@ -123,10 +128,15 @@ def _arrived(moves: Sequence[Entry]) -> str:
 
 
 def _moved(moves: Sequence[Entry], asked: float) -> str:
-    """Which rollback or promotion came after that time and made another version the champion; "" for none."""
+    """Which rollback or promotion came after that time and made another version the champion; "" for none.
+
+    The promotion of a version that was tried at that time is none: it is what was meant.
+    """
+    tried = _tried(moves, asked)
     for one in reversed(moves):
-        if one.at <= asked:
-            break
+        promoted = one.kind.startswith(PROMOTION)
+        if one.at <= asked or (promoted and one.body.get("version") in tried):  # older lines may come late
+            continue
         arrived = one.kind == f"{PROMOTION}.outcome" or (
             one.kind == "rollback.outcome" and bool(one.body.get("seconds"))
         )
@@ -134,3 +144,16 @@ def _moved(moves: Sequence[Entry], asked: float) -> str:
             what = one.kind.partition(".")[0]
             return f"since it was asked for, a {what} has led to version {one.body.get('version')}"
     return ""
+
+
+def _tried(moves: Sequence[Entry], at: float) -> Collection[object]:
+    """Versions whose canary had begun by then, and was neither ended nor taken back."""
+    found: set[object] = set()
+    for one in sorted((one for one in moves if one.at <= at), key=lambda one: one.at):
+        if one.kind == f"{TRIAL}.intent":
+            found.add(one.body.get("version"))
+        elif one.kind == f"{TRIAL}.outcome":
+            found.discard(one.body.get("version"))
+        elif one.kind.startswith("rollback."):
+            found.clear()
+    return found
