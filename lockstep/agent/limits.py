@@ -28,7 +28,7 @@ class Bounds:
     """`body` and all `bodies` together in bytes, `seconds` for one, `at_once` requests; `rate` a second and `burst`.
 
     The last two are of one sender at one source. One neighbourhood gets a share of `bodies` and of `at_once`, one of so
-    many, and at least one body and one request.
+    many, and at least one body and one request: half by default, since a storm of alerts mostly has one sender.
     """
 
     body: int = 1_048_576
@@ -37,7 +37,7 @@ class Bounds:
     at_once: int = 512
     rate: float = 500.0
     burst: int = 2000
-    shares: int = 8
+    shares: int = 2
 
     @property
     def bodies_of_one(self) -> int:

@@ -46,12 +46,15 @@ def agent(
     from lockstep.agent.alert_rules import AlertRules, load_alert_rules
     from lockstep.agent.assembly import Agent
     from lockstep.agent.server import Server
+    from lockstep.agent_settings import AgentSettings
 
     config = load_config()
     given = {name: value for name, value in (("address", address), ("port", port)) if value is not None}
     config = config.model_copy(update={"agent": config.agent.model_copy(update=given)})
     alerts = Path(config.agent.alerts)
-    rules = load_alert_rules(alerts) if alerts.exists() else AlertRules()
+    # Without a file the page and Prefect's runs are served all the same; a name that was chosen must be there.
+    chosen = alerts.name != AgentSettings().alerts
+    rules = load_alert_rules(alerts) if chosen or alerts.exists() else AlertRules()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("azure").setLevel(logging.ERROR + 1)
     server = Server(Agent(config, rules))

@@ -37,7 +37,7 @@ from tests.integration.agents import (
     Running,
     running_agent,
 )
-from tests.integration.deployed import Deployed
+from tests.integration.deployed import Deployed, lockstep
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -430,6 +430,15 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
             listen("127.0.0.1", port)
     assert str(refused.value) == f"the agent cannot listen on 127.0.0.1:{port}: Address already in use"
     assert "--port" in refused.value.hint
+
+
+def test_a_file_of_alerts_that_was_chosen_must_be_there(two_versions: Deployed, tmp_path: Path) -> None:
+    settings = {"port": 0, "alerts": str(tmp_path / "alarms.yaml"), "inbox": str(tmp_path / "inbox.db")}
+    config = two_versions.configured(tmp_path / "lockstep.yaml", agent=settings)
+    ended = lockstep("agent", config=config)
+    assert ended.status == 3
+    assert "alarms.yaml cannot be read" in ended.err.replace("\n", " ")
+    assert "agent.alerts" in ended.err
 
 
 def test_the_command_answers_and_ends_by_a_signal(two_versions: Deployed, tmp_path: Path) -> None:

@@ -202,6 +202,15 @@ def test_a_rollback_that_was_killed_in_the_middle_goes_on_as_the_same_one(scene:
     killed.stop(SOON)
 
 
+def test_a_desk_that_carries_nothing_out_is_not_ready(scene: Scene) -> None:
+    idle = scene.desk()
+    (problem,) = idle.problems()
+    assert "restart the agent" in problem
+    idle.stop(SOON)
+    with scene.running() as desk:
+        assert desk.problems() == ()
+
+
 def test_what_starts_nothing_changes_nothing(scene: Scene) -> None:
     deployed = scene.deployed
     with deployed.unchanged(), scene.running() as desk:

@@ -168,7 +168,7 @@ def test_sources_that_there_are_not_share_one_rate() -> None:
 @pytest.mark.parametrize("parts", [(b"x" * 100,), ()], ids=["large and unfinished", "silent"])
 def test_one_neighbourhood_cannot_use_up_what_all_have(parts: tuple[bytes, ...]) -> None:
     async def several() -> tuple[list[int], int, list[int]]:
-        limits = Limits(echo, Bounds(body=100, bodies=1600, at_once=64), lambda status: None)
+        limits = Limits(echo, Bounds(body=100, bodies=1600, at_once=64, shares=8), lambda status: None)
         held = [Sent(*parts, ends=False) for _ in range(64)]
         running = [asyncio.create_task(limits(scope("/hooks/none"), one.receive, one.send)) for one in held]
         for _ in range(3):
