@@ -38,10 +38,12 @@ def main() -> int:
     from mlflow.pyfunc import scoring_server
 
     from serving.app import VersionedApp
+    from serving.server import Server
 
     scoring = scoring_server.init(mlflow.pyfunc.load_model(str(verified.files)))
     app = VersionedApp(scoring, contract, verified.model)
-    uvicorn.run(app, host=contract.host, port=contract.port, log_level="warning", access_log=False)
+    config = uvicorn.Config(app, host=contract.host, port=contract.port, log_level="warning", access_log=False)
+    Server(config).run()
     return 0
 
 

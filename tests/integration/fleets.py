@@ -33,14 +33,22 @@ ROLLOUT = {
 }
 
 
-def configure(sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, **fleet: object) -> Config:
-    """lockstep.yaml in `folder` for one model on all clouds of the sandbox; written, and read back as a user's is."""
+def configure(
+    sandbox: RunningSandbox, mlflow: str, folder: Path, model: str, *, archives: bool = False, **fleet: object
+) -> Config:
+    """lockstep.yaml in `folder` for one model on all clouds of the sandbox; written, and read back as a user's is.
+
+    The clouds keep copies of the ledger with `archives` alone: bringing up three after every operation costs seconds.
+    """
     clouds = cloud_settings(
         {name: sandbox.settings[name] for name in ("aws", "azure", "gcp") if name in sandbox.settings}
     )
     for settings in clouds.values():
         # The sandbox is shared by tests with a ledger each.
         settings.update(call_timeout=5.0, deploy_timeout=90.0, traffic_timeout=10.0, archive_folder=uuid.uuid4().hex)
+        if not archives:
+            settings.pop("archive_bucket", None)
+            settings.pop("archive_container", None)
     data = {
         "mlflow": {"tracking_uri": mlflow, "timeout": 10},
         "ledger": str(folder / "ledger.db"),

@@ -87,7 +87,7 @@ class Scene:
 @pytest.fixture
 def scene(sandbox: RunningSandbox, tmp_path: Path) -> Iterator[Scene]:
     model = unique("copied")
-    config = configure(sandbox, NOWHERE, tmp_path, model)
+    config = configure(sandbox, NOWHERE, tmp_path, model, archives=True)
     create_keys(config.keys, config.ledger.origin)
     yield Scene(config, model, tmp_path, sandbox.control)
     sandbox.control.clear()
