@@ -130,7 +130,7 @@ def test_a_reconcile(deployed: Deployed, killer: Killer, at: int, way: str) -> N
         check(deployed, deployed.v2, since)
 
 
-@pytest.mark.parametrize("way", ["rerun", "the other"])
+@pytest.mark.parametrize("way", [pytest.param("rerun", marks=pytest.mark.chaos_full), "the other"])
 def test_condemning_and_lifting(deployed: Deployed, killer: Killer, way: str) -> None:
     """At every boundary of each, in turn; the other decision settles it as well."""
     fleet, v1 = deployed.fleet, deployed.v1

@@ -121,7 +121,8 @@ def test_the_audit_page_s_commands_run(deployed: Deployed, tmp_path: Path) -> No
 
 def test_a_report_says_what_registries_and_endpoints_say_now(deployed: Deployed, tmp_path: Path) -> None:
     def report(name: str, *more: str) -> tuple[dict[str, Any], int]:
-        ended = lockstep("audit", deployed.model, "--out", tmp_path / name, "--json", *more, config=deployed.config)
+        asked = ("audit", deployed.model, "--from", "5m", "--out", tmp_path / name, "--json", *more)
+        ended = lockstep(*asked, config=deployed.config)
         assert lockstep("audit", "verify", tmp_path / name).status == 0
         told: dict[str, Any] = json.loads((tmp_path / name / "audit.json").read_text())
         return told, ended.status
@@ -145,7 +146,7 @@ def test_a_report_says_what_registries_and_endpoints_say_now(deployed: Deployed,
 
 def test_a_report_is_checked_without_configuration_and_by_the_right_key(deployed: Deployed, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    ended = lockstep("audit", deployed.model, "--out", report, "--json", config=deployed.config)
+    ended = lockstep("audit", deployed.model, "--from", "5m", "--out", report, "--json", config=deployed.config)
     assert (ended.status, ended.document["holds"]) == (0, True)
     (key,) = ended.document["keys"]
     nowhere = tmp_path / "nowhere.yaml"
