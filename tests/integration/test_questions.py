@@ -121,8 +121,8 @@ def test_the_audit_page_s_commands_run(deployed: Deployed, tmp_path: Path) -> No
 
 def test_a_report_says_what_registries_and_endpoints_say_now(deployed: Deployed, tmp_path: Path) -> None:
     def report(name: str, *more: str) -> tuple[dict[str, Any], int]:
-        asked = ("audit", deployed.model, "--from", "5m", "--out", tmp_path / name, "--json", *more)
-        ended = lockstep(*asked, config=deployed.config)
+        span = ("--from", "5m", "--json", *more)
+        ended = lockstep("audit", deployed.model, "--out", tmp_path / name, *span, config=deployed.config)
         assert lockstep("audit", "verify", tmp_path / name).status == 0
         told: dict[str, Any] = json.loads((tmp_path / name / "audit.json").read_text())
         return told, ended.status
