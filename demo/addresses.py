@@ -62,6 +62,8 @@ def _gcp(printed: Mapping[str, object]) -> dict[str, object]:
         "api_endpoint",
         "monitoring_endpoint",
         "bigquery_endpoint",
+        "resource_manager_endpoint",
+        "iam_endpoint",
         "capture_dataset",
         "storage_endpoint",
     )

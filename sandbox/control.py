@@ -7,12 +7,15 @@
 | `POST /faults`                | `{cloud, kind, operation?, count?, seconds?, …}` | add one; answers `{"number": N}` |
 | `DELETE /faults[/N]`          |                                                  | clear one or all                 |
 | `GET  /delays`, `PUT /delays` | `{"aws.endpoint.weights": 15}`                   | see or change delays (seconds)   |
+| `GET  /permissions`           |                                                  | what callers are denied          |
+| `PUT  /permissions`           | `{cloud, denied}`                                | deny these, and no others        |
 | `GET  /calls?cloud=&since=`   |                                                  | what the clouds were asked       |
 | `POST /corrupt`               | `{cloud, key, offset?}`                          | flip one byte of a stored object |
 | `POST /evict`                 | `{cloud, endpoint, slot}`                        | take a slot's machine away       |
 
-`kind`, `operation`, `count` and the rest are described in `sandbox/faults.py`. A request that cannot have the effect
-that it asks for (a cloud that does not run, an operation that no cloud has, an unknown field) is answered with 400.
+`kind`, `operation`, `count` and the rest are described in `sandbox/faults.py`, permissions in `sandbox/permissions.py`.
+A request that cannot have the effect that it asks for (a cloud that does not run, an operation or permission that no
+cloud has, an unknown field) is answered with 400.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ ROUTES = Map(
         Rule("/faults", endpoint="faults", methods=["GET", "POST", "DELETE"]),
         Rule("/faults/<int:number>", endpoint="fault", methods=["DELETE"]),
         Rule("/delays", endpoint="delays", methods=["GET", "PUT"]),
+        Rule("/permissions", endpoint="permissions", methods=["GET", "PUT"]),
         Rule("/calls", endpoint="calls", methods=["GET"]),
         Rule("/corrupt", endpoint="corrupt", methods=["POST"]),
         Rule("/evict", endpoint="evict", methods=["POST"]),
@@ -115,6 +119,21 @@ class Control:
                     raise ValueError(f"{name}: a delay is a number of seconds >= 0, not {seconds!r}")  # noqa: TRY004 - as the other 400s
             self._world.delays.change(changes)
         return self._world.delays.table()
+
+    def _permissions(self, request: Request) -> object:
+        if request.method == "PUT":
+            body = _fields(request, ("cloud", "denied"), frozenset())
+            cloud, denied = self._cloud(body["cloud"]), body["denied"]
+            if not isinstance(denied, list) or not all(isinstance(name, str) for name in denied):
+                raise ValueError(f"denied is a list of permissions, not {denied!r}")
+            known = {name.lower(): name for name in cloud.permissions()}
+            for pattern in denied:
+                if not any(fnmatchcase(name, pattern.lower()) for name in known):
+                    near = difflib.get_close_matches(pattern.lower(), sorted(known), 3, 0.5)
+                    meant = f"; did you mean {', '.join(known[name] for name in near)}?" if near else ""
+                    raise ValueError(f"{body['cloud']} has no permission {pattern!r}{meant}")
+            self._world.permissions.deny(body["cloud"], denied)
+        return self._world.permissions.table()
 
     def _calls(self, request: Request) -> object:
         cloud = request.args.get("cloud")

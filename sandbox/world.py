@@ -11,6 +11,7 @@ from sandbox.calls import Calls
 from sandbox.containers import ContainerRuntime
 from sandbox.delays import Delays
 from sandbox.faults import Faults
+from sandbox.permissions import Permissions
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class World:
     containers: ContainerRuntime
     folder: Path
     seed: int = 0
+    permissions: Permissions = field(default_factory=Permissions)
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -45,6 +47,9 @@ class CloudServers(Protocol):
 
     def operations(self) -> frozenset[str]:
         """Names of the operations that faults can hit here."""
+
+    def permissions(self) -> frozenset[str]:
+        """Names of the permissions that can be taken away from callers here."""
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of the stored object whose key ends with `key`; returns its full name or raises KeyError."""

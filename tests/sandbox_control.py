@@ -41,6 +41,15 @@ class Control:
     def delays(self, changes: Mapping[str, float]) -> dict[str, float]:
         return dict(self._ask("PUT", "/delays", dict(changes)))
 
+    @contextlib.contextmanager
+    def denying(self, cloud: str, *permissions: str) -> Iterator[None]:
+        """Callers of a cloud go without these permissions while it lasts."""
+        self._ask("PUT", "/permissions", {"cloud": cloud, "denied": permissions})
+        try:
+            yield
+        finally:
+            self._ask("PUT", "/permissions", {"cloud": cloud, "denied": []})
+
     def calls(self, cloud: str | None = None, since: float = 0.0) -> list[dict[str, Any]]:
         wanted = f"&cloud={cloud}" if cloud else ""
         return list(self._ask("GET", f"/calls?since={since}{wanted}"))

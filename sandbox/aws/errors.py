@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from werkzeug.wrappers import Response
 
 #: Services that speak XML; all others are told by the request's headers.
-XML: Final[Mapping[str, str]] = {"s3": "s3", "sns": "query", "sts": "query", "route53": "query"}
+XML: Final[Mapping[str, str]] = {"s3": "s3", "sns": "query", "sts": "query", "iam": "query", "route53": "query"}
 
 
 class AwsError(Exception):

@@ -8,7 +8,7 @@ from typing import Final
 
 from sandbox.aws.shapes import service
 
-SERVICES: Final = ("sagemaker", "sagemaker-runtime", "s3", "sts", "cloudwatch", "logs", "sns", "route53")
+SERVICES: Final = ("sagemaker", "sagemaker-runtime", "s3", "sts", "iam", "cloudwatch", "logs", "sns", "route53")
 
 
 @functools.cache

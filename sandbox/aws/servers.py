@@ -10,10 +10,12 @@ from sandbox.aws.alarms import Alarms
 from sandbox.aws.capture import Capture
 from sandbox.aws.deployment import Deployer
 from sandbox.aws.endpoints import Endpoints
+from sandbox.aws.iam import SERVING, Iam
 from sandbox.aws.metrics import CloudWatch
 from sandbox.aws.models import Definitions
 from sandbox.aws.moto_host import MotoHost
 from sandbox.aws.packages import Packages
+from sandbox.aws.permissions import known
 from sandbox.aws.runtime import Runtime
 from sandbox.aws.s3 import S3
 from sandbox.aws.sagemaker import SageMaker
@@ -28,7 +30,6 @@ from sandbox.world import World
 
 BUCKET: Final = "lockstep-models"
 ARCHIVE: Final = "lockstep-ledger"
-ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/lockstep-serving"
 IMAGE: Final = (
     f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/lockstep-serving@sha256:"
     + hashlib.sha256(b"lockstep-serving").hexdigest()
@@ -36,7 +37,7 @@ IMAGE: Final = (
 
 
 class AwsServers:
-    """S3, STS, CloudWatch, SNS, Route 53, SageMaker and its runtime; see `CloudServers` in sandbox/world.py."""
+    """S3, STS, IAM, CloudWatch, SNS, Route 53, SageMaker and its runtime; see `CloudServers` in sandbox/world.py."""
 
     cloud = CLOUD
 
@@ -77,6 +78,8 @@ class AwsServers:
             SageMaker(self._world, self._state, packages, definitions, endpoints),
             Runtime(self._world, endpoints, metrics, Capture(self._world, self._moto)),
             sns_api.PublicPages(topics, signer),
+            Iam(self._moto, self._world.permissions),
+            self._world.permissions,
         )
         app = FaultyApp(aws, self._world.faults, self._world.calls, self._world.stop)
         self._server = WebServer(app, threads=32)
@@ -93,7 +96,7 @@ class AwsServers:
             "access_key_id": ACCESS_KEY,
             "secret_access_key": SECRET_KEY,
             "account_id": ACCOUNT,
-            "role_arn": ROLE,
+            "role_arn": SERVING,
             "bucket": BUCKET,
             "archive_bucket": ARCHIVE,
             "image": IMAGE,
@@ -111,6 +114,10 @@ class AwsServers:
     def operations(self) -> frozenset[str]:
         """The operations in botocore's descriptions of the services here."""
         return operations.names()
+
+    def permissions(self) -> frozenset[str]:
+        """IAM's actions."""
+        return known()
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of an S3 object."""

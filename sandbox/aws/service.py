@@ -10,15 +10,17 @@ from urllib.parse import unquote
 
 from werkzeug.wrappers import Request, Response
 
-from sandbox.aws import s3
+from sandbox.aws import permissions, s3
 from sandbox.aws.errors import AwsError, error_response, not_implemented, protocol_of
+from sandbox.aws.iam import OPERATOR, USER, Iam
 from sandbox.aws.moto_host import SERVICES, MotoHost
 from sandbox.aws.operations import route53
 from sandbox.aws.runtime import Runtime
 from sandbox.aws.sagemaker import SageMaker
 from sandbox.aws.sns_api import PublicPages, public_operation
-from sandbox.aws.state import CLOUD, REGION
+from sandbox.aws.state import ACCOUNT, CLOUD, REGION
 from sandbox.faults import Fault
+from sandbox.permissions import Permissions
 from sandbox.web import Target
 
 ACCESS_KEY: Final = "AKIALOCKSTEPSANDBOX0"
@@ -38,6 +40,7 @@ NAMES: Final = (
 REFUSED_KEY: Final[Mapping[str, tuple[str, str]]] = {
     "s3": ("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
     "sts": ("InvalidClientTokenId", "The security token included in the request is invalid."),
+    "iam": ("InvalidClientTokenId", "The security token included in the request is invalid."),
     "sns": ("InvalidClientTokenId", "The security token included in the request is invalid."),
 }
 
@@ -48,13 +51,22 @@ class Aws:
     cloud = CLOUD
 
     def __init__(
-        self, moto: MotoHost, store: s3.S3, sagemaker: SageMaker, runtime: Runtime, public: PublicPages
+        self,
+        moto: MotoHost,
+        store: s3.S3,
+        sagemaker: SageMaker,
+        runtime: Runtime,
+        public: PublicPages,
+        iam: Iam,
+        board: Permissions,
     ) -> None:
         self._moto = moto
         self._store = store
         self._sagemaker = sagemaker
         self._runtime = runtime
         self._public = public
+        self._iam = iam
+        self._board = board
 
     def identify(self, request: Request) -> Target:
         """Operation and resource as the vendor names them."""
@@ -82,8 +94,12 @@ class Aws:
             if service == "sns" and not key:
                 return self._public.respond(request, target.operation)
             self._admit(request, key, region, service)
+            body = _json(request) if service == "sagemaker" and target.operation != "InvokeEndpoint" else {}
+            permissions.admit(self._board, service, target.operation, request, body, _caller(key))
             if service == "s3":
                 return self._store.respond(request, target.operation, target.resource)
+            if self._iam.serves(service, target.operation, key):
+                return self._iam.respond(request, service, target.operation)
             if service != "sagemaker":
                 return self._moto.respond(request)
             if target.operation == "InvokeEndpoint":
@@ -92,7 +108,7 @@ class Aws:
                 return self._runtime.invoke(request, target.resource)
             if not request.headers.get("X-Amz-Target", "").startswith("SageMaker."):
                 raise not_implemented(f"{request.method} {request.path}")
-            return _answer(self._sagemaker.answer(target.operation, _json(request), target.resource))
+            return _answer(self._sagemaker.answer(target.operation, body, target.resource))
         except AwsError as error:
             return error_response(protocol_of(service, dict(request.headers)), error, target.resource)
 
@@ -102,7 +118,7 @@ class Aws:
         if fault.kind == "throttle":
             if service == "s3":
                 error = AwsError("SlowDown", "Please reduce your request rate.", 503)
-            elif service in ("sts", "sns", "route53"):
+            elif service in ("sts", "iam", "sns", "route53"):
                 error = AwsError("Throttling", "Rate exceeded")
             else:
                 error = AwsError("ThrottlingException", "Rate exceeded")
@@ -115,7 +131,7 @@ class Aws:
 
     @staticmethod
     def _admit(request: Request, key: str, region: str, service: str) -> None:
-        if service not in ("sagemaker", *SERVICES) or request.path.startswith(("/moto-api", "/latest/")):
+        if service not in ("sagemaker", "iam", *SERVICES) or request.path.startswith(("/moto-api", "/latest/")):
             raise not_implemented(f"service {service}")
         if key and key != ACCESS_KEY and not key.startswith("ASIA"):
             refusal = ("UnrecognizedClientException", "The security token included in the request is invalid.")
@@ -124,6 +140,12 @@ class Aws:
             raise AwsError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
         if region != REGION:
             raise not_implemented(f"{service} in region {region} (only {REGION})")
+
+
+def _caller(key: str) -> str:
+    """Whose key it is: the user's, or that of a session of the one role."""
+    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/{OPERATOR.rpartition('/')[2]}/session"
+    return USER if key == ACCESS_KEY else session
 
 
 def scope(request: Request) -> tuple[str, str, str]:

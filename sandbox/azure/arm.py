@@ -43,6 +43,9 @@ API_VERSIONS: Final = frozenset(
     )
 )
 PROVIDER: Final = "microsoft.machinelearningservices"
+#: The API version of the list of a caller's permissions alone, which is asked for at the end of any resource's path.
+PERMISSIONS_VERSION: Final = "2022-04-01"
+PERMISSIONS: Final = ["providers", "microsoft.authorization", "permissions"]
 
 
 class ArmError(Exception):
@@ -88,11 +91,12 @@ class Ask:
 
 @dataclass(frozen=True)
 class Operation:
-    """What serves one operation. `query` are the parameters that it knows beside api-version."""
+    """What serves one operation. `query` are the parameters that it knows beside api-version, of these `versions`."""
 
     name: str
     handler: Callable[[Ask], Response]
     query: frozenset[str] = field(default_factory=frozenset)
+    versions: frozenset[str] = API_VERSIONS
 
 
 class ResourceManager:
@@ -100,8 +104,17 @@ class ResourceManager:
 
     cloud = "azure"
 
-    def __init__(self, tokens: Tokens, subscription: str, group: str, is_stale: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        subscription: str,
+        group: str,
+        is_stale: Callable[[str], bool],
+        admit: Callable[[str, str, str], None],
+    ) -> None:
+        """`admit` raises for an operation, a client and a scope that the client may not use it on."""
         self._tokens = tokens
+        self._admit = admit
         self._scope = (subscription.lower(), group.lower())
         self._is_stale = is_stale
         self._operations: dict[tuple[str, str], Operation] = {}
@@ -128,8 +141,10 @@ class ResourceManager:
     def respond(self, request: Request, target: Target) -> Response:
         """Check, dispatch, and turn errors into Resource Manager's form."""
         try:
-            self._check_token(request)
-            return _stamped(self._operation(request).handler(self._ask(request, target)))
+            client = self._check_token(request)
+            operation = self._operation(request)
+            self._admit(operation.name, client, request.path)
+            return _stamped(operation.handler(self._ask(request, target)))
         except ArmError as error:
             return refusal(error)
 
@@ -142,14 +157,15 @@ class ResourceManager:
             ArmError(fault.status, "InternalServerError", "An internal server error occurred. Please retry.")
         )
 
-    def _check_token(self, request: Request) -> None:
+    def _check_token(self, request: Request) -> str:
+        """The client that the request's token was given to."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         challenge = {"WWW-Authenticate": 'Bearer authorization_uri="https://login.microsoftonline.com"'}
         if scheme.lower() != "bearer":
             message = "Authentication failed. The 'Authorization' header is missing."
             raise ArmError(401, "AuthenticationFailed", message, challenge)
         try:
-            self._tokens.check(token, self.audiences)
+            return str(self._tokens.check(token, self.audiences)["appid"])
         except InvalidTokenError as error:
             code = "ExpiredAuthenticationToken" if "expiry" in str(error) else "InvalidAuthenticationToken"
             raise ArmError(401, code, str(error), challenge) from error
@@ -165,7 +181,7 @@ class ResourceManager:
                 "MissingApiVersionParameter",
                 "The api-version query parameter (?api-version=) is required for all requests.",
             )
-        if version not in API_VERSIONS:
+        if version not in operation.versions:
             raise not_implemented(f"api-version {version} of {operation.name}")
         unknown = sorted(set(request.args) - operation.query - {"api-version"})
         if unknown:
@@ -206,6 +222,8 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 def _below_provider(path: str) -> list[str]:
     segments = [part for part in path.split("/") if part]
     lowered = [part.lower() for part in segments]
+    if len(segments) > 6 and lowered[0] == "subscriptions" and lowered[-3:] == PERMISSIONS:
+        return ["permissionsofresource" if len(segments) > 7 else "permissionsofresourcegroup"]
     if len(segments) == 5 and lowered[::2] == ["subscriptions", "resourcegroups", "resources"]:
         return segments[4:]
     if len(segments) > 4 and lowered[0] == "subscriptions":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -58,8 +58,12 @@ class BlobProxy:
 
     cloud = "azure"
 
-    def __init__(self, upstream: str, faults: Faults, azurite: Azurite, locked: str) -> None:
+    def __init__(
+        self, upstream: str, faults: Faults, azurite: Azurite, locked: str, lacking: Callable[[str], str]
+    ) -> None:
+        """`lacking` is the action that callers without the account's key do not have for an operation, or ""."""
         self._faults = faults
+        self._lacking = lacking
         self._worm = Worm(azurite, locked, _error)
         address = urllib3.util.parse_url(upstream)
         self._pool = urllib3.HTTPConnectionPool(
@@ -87,6 +91,11 @@ class BlobProxy:
 
     def respond(self, request: Request, target: Target) -> Response:
         """Send the request on and stream the answer back; neither body is held in memory."""
+        bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
+        if bearer and self._lacking(target.operation):
+            request.get_data()
+            text = "This request is not authorized to perform this operation using this permission."
+            return _error(403, "AuthorizationPermissionMismatch", text)
         if target.operation in WRITES and self._faults.take("azure", target.operation, ("ignore",), target.resource):
             request.get_data()
             return _written(WRITES[target.operation])

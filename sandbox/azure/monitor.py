@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -52,12 +52,20 @@ class Monitor:
     cloud = "azure"
 
     def __init__(
-        self, store: Store, metrics: Metrics, tokens: Tokens, faults: Faults, subscription: str, region: str
+        self,
+        store: Store,
+        metrics: Metrics,
+        tokens: Tokens,
+        faults: Faults,
+        subscription: str,
+        region: str,
+        admit: Callable[[str, str, str], None],
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._tokens = tokens
         self._faults = faults
+        self._admit = admit
         self._path = f"/subscriptions/{subscription}/metrics:getbatch"
         self._region = region
 
@@ -87,11 +95,12 @@ class Monitor:
     def _check(self, request: Request, target: Target) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         try:
-            self._tokens.check(token if scheme.lower() == "bearer" else "", AUDIENCE)
+            claims = self._tokens.check(token if scheme.lower() == "bearer" else "", AUDIENCE)
         except InvalidTokenError as error:
             raise ArmError(401, "InvalidAuthenticationToken", str(error), {"WWW-Authenticate": "Bearer"}) from error
         if target.operation != "Metrics_Batch" or request.method != "POST":
             raise not_implemented(f"{request.method} {request.path}")
+        self._admit(target.operation, str(claims["appid"]), request.path)
         if request.args.get("api-version") != API_VERSION:
             raise not_implemented(f"api-version {request.args.get('api-version')} of Metrics_Batch")
         unknown = sorted(set(request.args) - PARAMETERS)

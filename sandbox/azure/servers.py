@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 import threading
@@ -21,6 +22,7 @@ from sandbox.azure.entra import Entra
 from sandbox.azure.metrics import Metrics
 from sandbox.azure.monitor import Monitor
 from sandbox.azure.operations import Operations
+from sandbox.azure.permissions import Roles, admit, known, needed
 from sandbox.azure.resources import Resources
 from sandbox.azure.rollouts import Rollouts
 from sandbox.azure.scoring import Scoring
@@ -76,6 +78,7 @@ class AzureServers:
             self._subscription,
             GROUP,
             lambda operation: world.faults.since("azure", "stale", operation) is not None,
+            functools.partial(admit, world.permissions),
         )
         operations = Operations(store, self._subscription, REGION)
         datastores = {DEFAULT_DATASTORE: default_container, DATASTORE: CONTAINER}
@@ -86,6 +89,7 @@ class AzureServers:
         endpoints = Endpoints(world, store, operations, routes, tokens, workspace.check, deployments.remove_all)
         operations.serve(manager)
         Resources(store).serve(manager)
+        Roles(world.permissions, self._identifiers(default_container).__contains__).serve(manager)
         workspace.serve(manager)
         for kind in (MODELS, ENVIRONMENTS):
             Assets(kind, store, world.faults, workspace.check).serve(manager)
@@ -93,7 +97,15 @@ class AzureServers:
         deployments.serve(manager)
         self._manager_operations = manager.operations
         collector = Collector(world, self._azurite, default_container, store.workspace_id)
-        monitor = Monitor(store, metrics, tokens, world.faults, self._subscription, REGION)
+        monitor = Monitor(
+            store,
+            metrics,
+            tokens,
+            world.faults,
+            self._subscription,
+            REGION,
+            functools.partial(admit, world.permissions),
+        )
 
         def serve(service: Service, threads: int) -> str:
             app = FaultyApp(service, world.faults, world.calls, world.stop)
@@ -104,7 +116,13 @@ class AzureServers:
         resource_manager = serve(manager, 16)
         manager.audiences = (*MANAGEMENT, resource_manager)
         entra.allow(resource_manager)
-        blobs = BlobProxy(self._azurite.url, world.faults, self._azurite, LOCKED)
+        blobs = BlobProxy(
+            self._azurite.url,
+            world.faults,
+            self._azurite,
+            LOCKED,
+            lambda operation: world.permissions.lacking("azure", needed(operation)),
+        )
         self._settings = {
             "resource_manager": resource_manager,
             "authority": serve(entra, 6),
@@ -129,6 +147,14 @@ class AzureServers:
             "image": IMAGE,
         }
 
+    def _identifiers(self, default_container: str) -> frozenset[str]:
+        """What roles are assigned on, in lower case."""
+        group = self._store.workspace_id.partition("/providers/")[0]
+        account = f"{group}/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}"
+        names = (CONTAINER, ARCHIVE, LOCKED, default_container)
+        containers = (f"{account}/blobServices/default/containers/{name}" for name in names)
+        return frozenset(one.lower() for one in (group, self._store.workspace_id, account, *containers))
+
     def settings(self) -> dict[str, object]:
         """Addresses, identifiers and credentials; `blob_endpoint` ends with the account's name."""
         return dict(self._settings)
@@ -140,6 +166,10 @@ class AzureServers:
     def operations(self) -> frozenset[str]:
         """What Resource Manager, Storage, Entra, scoring and Monitor call their operations."""
         return frozenset({*self._manager_operations, *BLOB_OPERATIONS, *ENTRA_OPERATIONS, "Score", "Metrics_Batch"})
+
+    def permissions(self) -> frozenset[str]:
+        """Actions of Resource Manager and of Blob Storage's data."""
+        return known()
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of the blob whose `container/name` ends with `key`."""

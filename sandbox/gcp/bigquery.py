@@ -28,6 +28,7 @@ from sandbox.faults import Fault
 from sandbox.gcp.discovery import Discovery, document
 from sandbox.gcp.errors import GoogleError, error_response, invalid, not_emulated, status_for_http
 from sandbox.gcp.identity import Identity
+from sandbox.gcp.permissions import Guard
 from sandbox.gcp.vertex_names import JsonObject
 from sandbox.web import Target
 from sandbox.world import World
@@ -122,8 +123,9 @@ class BigQueryService:
 
     cloud = "gcp"
 
-    def __init__(self, identity: Identity, logs: RequestLogs, project: str) -> None:
+    def __init__(self, identity: Identity, logs: RequestLogs, project: str, guard: Guard) -> None:
         self._identity = identity
+        self._guard = guard
         self._logs = logs
         self._project = project
         self._discovery: Discovery = document("bigquery.v2")
@@ -143,6 +145,7 @@ class BigQueryService:
         """Answer one request."""
         try:
             self._identity.check(request)
+            self._guard.admit(target.operation, f"projects/{self._project}")
             self._check_place(request, target)
             asked = self._discovery.read_request(METHOD, request.get_json(silent=True) or {})
             answer = self._discovery.write("QueryResponse", self._query(asked), enums_as_int=False)

@@ -16,6 +16,7 @@ from sandbox.gcp.gcs_json import JsonApi
 from sandbox.gcp.gcs_objects import StorageError, Store
 from sandbox.gcp.gcs_xml import XmlApi
 from sandbox.gcp.identity import Identity
+from sandbox.gcp.permissions import Guard
 from sandbox.web import Target
 
 JSON_PREFIXES = ("/storage/v1/", "/upload/storage/v1/", "/download/storage/v1/", "/resumable/upload/", "/batch/")
@@ -26,9 +27,10 @@ class StorageService:
 
     cloud = "gcp"
 
-    def __init__(self, store: Store, identity: Identity) -> None:
+    def __init__(self, store: Store, identity: Identity, guard: Guard) -> None:
         self._identity = identity
-        self._json = JsonApi(store)
+        self._guard = guard
+        self._json = JsonApi(store, guard)
         self._xml = XmlApi(store)
 
     def identify(self, request: Request) -> Target:
@@ -43,11 +45,22 @@ class StorageService:
         """Answer through the API that the path belongs to."""
         try:
             self._identity.check(request, anonymous=True)
+            self._admit(request, target)
             return self._api(request).respond(request, target.operation)
         except GoogleError as error:
             return self._error(request, StorageError(401, "authError", "AuthenticationRequired", error.message))
         except StorageError as error:
             return self._error(request, error)
+
+    def _admit(self, request: Request, target: Target) -> None:
+        permission = self._guard.lacking(target.operation)
+        if permission and "Authorization" in request.headers:
+            what = "object" if target.operation.startswith("storage.objects.") else "bucket"
+            text = (
+                f"{self._identity.email} does not have {permission} access to the Google Cloud Storage {what}. "
+                f"Permission '{permission}' denied on resource (or it may not exist)."
+            )
+            raise StorageError(403, "forbidden", "AccessDenied", text)
 
     def failure(self, request: Request, target: Target, fault: Fault) -> Response:
         """`backendError` or, for a throttle, `rateLimitExceeded`."""

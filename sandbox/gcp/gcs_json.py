@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from werkzeug.wrappers import Request, Response
 
+from sandbox.gcp.errors import GoogleError
 from sandbox.gcp.gcs_http import (
     FIELD_HEADERS,
     conditions_from,
@@ -47,6 +48,7 @@ from sandbox.gcp.gcs_objects import (
     bad_request,
     chunks_of,
 )
+from sandbox.gcp.permissions import Guard
 
 BUCKET: Final = r"/storage/v1/b/(?P<bucket>[^/]+)"
 OBJECT: Final = BUCKET + r"/o/(?P<name>.+)"
@@ -60,6 +62,7 @@ ROUTES: Final = tuple(
         ("GET", r"/storage/v1/b", "storage.buckets.list"),
         ("POST", r"/storage/v1/b", "storage.buckets.insert"),
         ("POST", BUCKET + "/lockRetentionPolicy", "storage.buckets.lockRetentionPolicy"),
+        ("GET", BUCKET + "/iam/testPermissions", "storage.buckets.testIamPermissions"),
         ("GET", BUCKET, "storage.buckets.get"),
         ("PATCH", BUCKET, "storage.buckets.patch"),
         ("DELETE", BUCKET, "storage.buckets.delete"),
@@ -96,8 +99,9 @@ class Session:
 class JsonApi:
     """The JSON API over a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, guard: Guard) -> None:
         self._store = store
+        self._guard = guard
         self._sessions: dict[str, Session] = {}
         self._pages: dict[str, str] = {}
 
@@ -137,6 +141,20 @@ class JsonApi:
 
     def _storage_buckets_get(self, request: Request, names: dict[str, str]) -> Response:
         return json_response(bucket_json(self._store.bucket(names["bucket"])))
+
+    def _storage_buckets_testIamPermissions(  # noqa: N802 - as the API calls it
+        self, request: Request, names: dict[str, str]
+    ) -> Response:
+        self._store.bucket(names["bucket"])
+        asked = request.args.getlist("permissions")
+        if not asked:
+            raise bad_request("Required parameter: permissions")
+        try:
+            held = self._guard.held(asked, lambda name: name.startswith("storage."))
+        except GoogleError as error:
+            raise bad_request(error.message) from error
+        content: dict[str, Any] = {"kind": "storage#testIamPermissionsResponse"}
+        return json_response({**content, "permissions": held} if held else content)
 
     def _storage_buckets_patch(self, request: Request, names: dict[str, str]) -> Response:
         wanted = whole_number(request.args.get("ifMetagenerationMatch"), "ifMetagenerationMatch")

@@ -22,6 +22,7 @@ from sandbox.faults import Fault
 from sandbox.gcp.discovery import Discovery, document
 from sandbox.gcp.errors import GoogleError, error_response, invalid, not_emulated, status_for_http
 from sandbox.gcp.identity import Identity
+from sandbox.gcp.permissions import Guard
 from sandbox.gcp.samples import FINITE, GROWTH, Latencies, Samples, Second
 from sandbox.gcp.vertex_names import JsonObject, time_text
 from sandbox.web import Target
@@ -55,12 +56,15 @@ class MonitoringService:
 
     cloud = "gcp"
 
-    def __init__(self, world: World, identity: Identity, samples: Samples, project: str, location: str) -> None:
+    def __init__(
+        self, world: World, identity: Identity, samples: Samples, project: str, location: str, guard: Guard
+    ) -> None:
         self._world = world
         self._identity = identity
         self._samples = samples
         self._project = project
         self._location = location
+        self._guard = guard
         self._discovery: Discovery = document("monitoring.v3")
 
     def identify(self, request: Request) -> Target:
@@ -78,6 +82,7 @@ class MonitoringService:
         """Answer one request."""
         try:
             self._identity.check(request)
+            self._guard.admit(target.operation, f"projects/{self._project}")
             if target.operation == "unknown":
                 raise not_emulated(f"Cloud Monitoring {request.method} {request.path}")
             query = self._discovery.check_query(METHOD, request.args)

@@ -11,6 +11,7 @@ from sandbox.gcp.gcs_json import OPERATIONS as STORAGE_OPERATIONS
 from sandbox.gcp.gcs_objects import Store
 from sandbox.gcp.identity import Identity, TokenService
 from sandbox.gcp.monitoring import MonitoringService
+from sandbox.gcp.permissions import Guard, PolicyService, known
 from sandbox.gcp.quota import Limits
 from sandbox.gcp.samples import Samples
 from sandbox.gcp.vertex import ROUTES as VERTEX_ROUTES
@@ -65,6 +66,7 @@ class GcpServers:
 
     def start(self) -> None:
         """Bind every address, write the service account's key file and create the project's bucket."""
+        guard = Guard(self._world.permissions)
         scoring = Scoring(self._world, self._endpoints, self._deployments, self._samples, self._logs)
         vertex = VertexService(
             self._identity,
@@ -76,11 +78,14 @@ class GcpServers:
             self._operations,
             scoring,
             self._limits,
+            guard,
         )
         self._serve("token", TokenService(self._identity), threads=4)
-        self._serve("storage", StorageService(self._store, self._identity))
-        self._serve("monitoring", MonitoringService(self._world, self._identity, self._samples, PROJECT, LOCATION), 8)
-        self._serve("bigquery", BigQueryService(self._identity, self._logs, PROJECT), 4)
+        self._serve("storage", StorageService(self._store, self._identity, guard))
+        monitoring = MonitoringService(self._world, self._identity, self._samples, PROJECT, LOCATION, guard)
+        self._serve("monitoring", monitoring, 8)
+        self._serve("bigquery", BigQueryService(self._identity, self._logs, PROJECT, guard), 4)
+        self._serve("policy", PolicyService(self._identity, guard, (PROJECT, PROJECT_NUMBER)), 4)
         self._serve("vertex", vertex)
         self._identity.write_key_file(f"{self._servers['token'].url}/token")
         self._store.create_bucket(BUCKET)
@@ -103,6 +108,8 @@ class GcpServers:
             "bigquery_endpoint": self._servers["bigquery"].url,
             "capture_dataset": DATASET,
             "storage_endpoint": self._servers["storage"].url,
+            "resource_manager_endpoint": self._servers["policy"].url,
+            "iam_endpoint": self._servers["policy"].url,
             "credentials_file": str(self._identity.key_file),
             "token": self._identity.token,
             "bucket": BUCKET,
@@ -119,8 +126,15 @@ class GcpServers:
         """RPCs of Vertex AI and Monitoring, the JSON API's names for Cloud Storage, and what the sandbox adds."""
         vertex = {rpc for _, _, rpc, _ in VERTEX_ROUTES}
         return frozenset(
-            vertex | STORAGE_OPERATIONS | {"ListTimeSeries", "jobs.query", "Token", SPOT_RESTART, CONTAINER_RESTART}
+            vertex
+            | STORAGE_OPERATIONS
+            | {"ListTimeSeries", "jobs.query", "Token", SPOT_RESTART, CONTAINER_RESTART}
+            | {"projects.testIamPermissions", "projects.serviceAccounts.testIamPermissions"}
         )
+
+    def permissions(self) -> frozenset[str]:
+        """Google's permissions."""
+        return known()
 
     def corrupt(self, key: str, offset: int) -> str:
         """Flip one byte of a stored object's bytes; its metadata and checksums stay as they were."""

@@ -13,6 +13,7 @@ from sandbox.faults import Fault
 from sandbox.gcp.discovery import document
 from sandbox.gcp.errors import GoogleError, error_response, invalid, not_emulated, status_for_http
 from sandbox.gcp.identity import Identity
+from sandbox.gcp.permissions import ACT_AS, Guard
 from sandbox.gcp.quota import Limits, Quota
 from sandbox.gcp.vertex_deployments import Deployments
 from sandbox.gcp.vertex_endpoints import Endpoints
@@ -82,6 +83,7 @@ class VertexService:
         operations: Operations,
         scoring: Scoring,
         limits: Limits,
+        guard: Guard,
     ) -> None:
         self._identity = identity
         self._project = project
@@ -91,6 +93,7 @@ class VertexService:
         self._deployments = deployments
         self._operations = operations
         self._scoring = scoring
+        self._guard = guard
         self._discovery = document("aiplatform.v1")
         self._crud = Quota("Resource management (CRUD) requests", limits.crud, location)
         self._submissions = Quota("Long-running operation submissions", limits.submissions, location)
@@ -120,6 +123,7 @@ class VertexService:
             if request.path.startswith("/logs/"):
                 return self._logs(request.path.removeprefix("/logs/"))
             self._identity.check(request)
+            self._guard.admit(target.operation, f"//aiplatform.googleapis.com{request.path.partition(':')[0][3:]}")
             if target.operation in QUIET:
                 return self._score(request, target)
             return self._control(request)
@@ -162,6 +166,9 @@ class VertexService:
             self._crud.spend()
         query = self._discovery.check_query(described, request.args)
         body = self._discovery.read_request(described, _json_body(request))
+        account = (body.get("deployedModel") or {}).get("serviceAccount")
+        if account:
+            self._guard.require(ACT_AS, f"projects/-/serviceAccounts/{account}")
         if rpc in SUBMISSIONS:
             self._submissions.spend()
         action: Callable[[dict[str, str], dict[str, str], JsonObject], Any] = getattr(self, f"_{_snake(rpc)}")
