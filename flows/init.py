@@ -1,6 +1,7 @@
 """`python -m flows.init`: save lockstep.yaml to a Prefect server as blocks and deployments.
 
-Shows what would change first, names of fields only, and asks. A second time there is nothing to do.
+Asks every cloud whether it grants what will be needed, and refuses to save when one says no. Shows what would change
+first, names of fields only, and asks. A second time there is nothing to do.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,9 @@ from blocks.saving import differences as block_differences
 from flows.deploying import deploy
 from flows.deploying import differences as deployment_differences
 from lockstep import terminal
-from lockstep.config import load
+from lockstep.config import Config, load
 from lockstep.errors import ConfigError, LockstepError, UnreachableError
+from lockstep.operations.permissions import Asked, ask_permissions, models_by_cloud, refuse_lacking
 
 PATIENCE: Final = 5.0  # seconds for the first answer
 SIGNS: Final = {"added": "[green]+[/]", "changed": "[yellow]~[/]", "unchanged": "[dim]=[/]"}
@@ -81,6 +83,7 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="lockstep init", description=__doc__)
     parser.add_argument("--config", type=Path, help="configuration file (default: $LOCKSTEP_CONFIG or lockstep.yaml)")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--despite-permissions", action="store_true", help="save although a cloud lacks a permission")
     parser.add_argument("--json", action="store_true", help="print one JSON document; changes only with --yes")
     return parser.parse_args(given)
 
@@ -89,6 +92,7 @@ def _initialise(options: argparse.Namespace) -> int:
     config = load(options.config)
     path = options.config or Path(os.environ.get("LOCKSTEP_CONFIG", "lockstep.yaml"))
     address = check_api()
+    permissions = _permissions(config, options)
     wanted = blocks_of(config, path.absolute().parent)
     of_blocks, of_deployments = block_differences(wanted), deployment_differences()
     found = (*of_blocks, *of_deployments)
@@ -103,11 +107,25 @@ def _initialise(options: argparse.Namespace) -> int:
             deploy()
     if options.json:
         changes = [{"what": one.what, "name": one.name, "change": one.change, "fields": one.fields} for one in found]
-        terminal.emit({"prefect": address, "saved": agreed, "changes": changes})
+        asked = {name: one.as_json() for name, one in permissions.items()}
+        terminal.emit({"prefect": address, "permissions": asked, "saved": agreed, "changes": changes})
     elif agreed:
         pools = " and ".join(f"prefect worker start --pool {one.name}" for one in found if one.what == "work pool")
         Console().print(f"Saved. Runs need a worker: [bold]{pools}[/]")
     return 0
+
+
+def _permissions(config: Config, options: argparse.Namespace) -> Mapping[str, Asked]:
+    """What the clouds say, shown; raises RefusedError where something is missing, unless that was foreseen."""
+    clouds = [settings.connect(name) for name, settings in config.clouds.items()]
+    answers = ask_permissions(clouds, models_by_cloud(config))
+    if not options.json:
+        for name, one in answers.items():
+            for line in one.told() or ("grants everything that is needed",):
+                Console(highlight=False).print(f"{name}: {line}", markup=False, soft_wrap=True)
+    if not options.despite_permissions:
+        refuse_lacking(answers)
+    return answers
 
 
 def _show(address: str, found: Sequence[Difference]) -> None:

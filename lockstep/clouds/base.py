@@ -19,6 +19,7 @@ from lockstep.clouds.archive import Archive
 from lockstep.errors import LockstepError
 from lockstep.rules.capacity import Least
 from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
+from lockstep.rules.permissions import Permissions
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -78,6 +79,8 @@ class Cloud(ABC):
     title: ClassVar[str]
     #: Seconds that a flip of traffic and the deployment of a slot usually take there.
     usual: ClassVar[Mapping[str, float]]
+    #: Where it says what must exist there and what to grant.
+    guide: ClassVar[str]
 
     def __init__(self, name: str, settings: CloudSettings) -> None:
         self.name = name
@@ -139,6 +142,15 @@ class Cloud(ABC):
         """Prove that credentials and addresses work with one cheap read; raises the error that any verb would."""
         with self._translated("check the connection"):
             self._check()
+
+    def permissions(self, models: Collection[str] = ()) -> Permissions:
+        """What these settings need to be allowed there, and what of it the cloud says that the caller is.
+
+        `models` are those that will be worked on, for clouds that grant by name. The cloud is asked by its own way to
+        ask; nothing is tried. What the caller may not ask about is told as "cannot tell".
+        """
+        with self._translated("ask which permissions are granted"):
+            return self._permissions(frozenset(models))
 
     def observe(self, model: str) -> CloudState:
         """The endpoint, its slots and their traffic, as the cloud reports them now. Light and quick."""
@@ -249,6 +261,9 @@ class Cloud(ABC):
 
     @abstractmethod
     def _check(self) -> None: ...
+
+    @abstractmethod
+    def _permissions(self, models: Collection[str]) -> Permissions: ...
 
     @abstractmethod
     def _observe(self, model: str) -> CloudState: ...

@@ -17,34 +17,37 @@ from lockstep.commands.options import (
     options,
     run_module,
 )
-from lockstep.errors import LockstepError
 
 if TYPE_CHECKING:
     from lockstep.clouds.base import Cloud
 
 
 def check(as_json: AsJson = False) -> None:
-    """Prove that MLflow, every cloud, its store and its archive can be reached with the credentials at hand."""
+    """Prove that MLflow, clouds, stores and archives can be reached, and ask each cloud what the credentials may do."""
+    from lockstep.operations.permissions import ask_permissions, models_by_cloud
+    from lockstep.operations.running import Job, ThreadRunner
     from lockstep.stores.registry import Registry
 
     options.json = as_json
     config = load_config()
-    problems: dict[str, str] = {}
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.timeout)
-    clouds = {name: settings.connect(name) for name, settings in config.clouds.items()}
+    clouds = [settings.connect(name) for name, settings in config.clouds.items()]
     attempts: dict[str, Callable[[], None]] = {"mlflow": registry.check}
-    attempts |= {name: partial(_check_cloud, cloud) for name, cloud in clouds.items()}
-    for name, attempt in attempts.items():
-        try:
-            attempt()
-        except LockstepError as error:
-            problems[name] = error.reason
-        if not as_json:
-            typer.echo(f"{name:>6}  {problems.get(name, 'ok')}")
+    attempts |= {cloud.name: partial(_check_cloud, cloud) for cloud in clouds}
+    reached = ThreadRunner().run([Job(name, f"check {name}", attempt, 0) for name, attempt in attempts.items()])
+    problems = {outcome.cloud: outcome.error.reason for outcome in reached if outcome.error is not None}
+    answers = ask_permissions([cloud for cloud in clouds if cloud.name not in problems], models_by_cloud(config))
     if as_json:
-        emit({"problems": problems})
+        emit({"problems": problems, "permissions": {name: one.as_json() for name, one in answers.items()}})
+    else:
+        for name in attempts:
+            lines = [problems[name]] if name in problems else answers[name].told() if name in answers else ()
+            for line in lines or ["ok"]:
+                typer.echo(f"{name:>6}  {line}")
     if problems:
         raise typer.Exit(5)
+    if any(one.lacking for one in answers.values()):
+        raise typer.Exit(3)
 
 
 def _check_cloud(cloud: Cloud) -> None:
@@ -66,15 +69,19 @@ def schema() -> None:
 
 def init(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    despite_permissions: Annotated[
+        bool, typer.Option("--despite-permissions", help="Save although a cloud does not grant what is needed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the keys that are missing, then save lockstep.yaml to a Prefect server; shows the difference first."""
+    """Make the keys that are missing, check permissions, save lockstep.yaml to Prefect; shows the difference first."""
     import os
 
     options.json = as_json
     make_keys(load_config())  # a mistake in the file is told before anything is started
     chosen = options.config or Path(os.environ.get("LOCKSTEP_CONFIG", "lockstep.yaml"))
-    run_module("flows.init", "--config", str(chosen), *(["--yes"] if yes else []), *(["--json"] if as_json else []))
+    given = {"--yes": yes, "--despite-permissions": despite_permissions, "--json": as_json}
+    run_module("flows.init", "--config", str(chosen), *(name for name, on in given.items() if on))
 
 
 def demo(

@@ -18,6 +18,7 @@ import pytest
 
 from lockstep.errors import (
     BusyError,
+    CredentialsError,
     DeploymentFailedError,
     LockstepError,
     NotFoundError,
@@ -104,6 +105,33 @@ def canary_only(subject: Subject) -> TrafficSplit:
 
 def test_check_passes(subject: Subject) -> None:
     subject.cloud.check()
+
+
+def test_every_permission_is_granted(subject: Subject) -> None:
+    found = subject.cloud.permissions([subject.model])
+    assert found.needed
+    assert found.missing == ()
+    assert subject.cloud.guide.startswith("docs/clouds.md#")
+
+
+def test_what_is_taken_away_is_named_and_refused(subject: Subject) -> None:
+    if subject.control is None or subject.sandbox_cloud is None:
+        pytest.skip("a real account keeps its permissions")
+
+    def lacks() -> set[str]:
+        found = subject.cloud.permissions([subject.model])
+        return {finding.need.permission for finding in (*found.missing, *found.unknown)}
+
+    needed = {need.permission for need in subject.cloud.permissions([subject.model]).needed}
+    with subject.control.denying(subject.sandbox_cloud, *needed):
+        assert lacks() == needed
+        with pytest.raises(CredentialsError) as caught:
+            subject.cloud.check()
+    assert caught.value.hint
+    subject.cloud.check()
+    with subject.control.denying(subject.sandbox_cloud, max(needed)):
+        assert lacks() == {max(needed)}
+    assert lacks() == set()
 
 
 def test_names_and_places(subject: Subject) -> None:

@@ -268,7 +268,34 @@ def test_check(deployed: Deployed) -> None:
     assert [line.split() for line in ended.out.splitlines()] == [
         [name, "ok"] for name in ("mlflow", "aws", "azure", "gcp")
     ]
-    assert lockstep("check", "--json", config=deployed.config).document == {"problems": {}}
+    shown = lockstep("check", "--json", config=deployed.config).document
+    assert shown["problems"] == {}
+    assert set(shown["permissions"]) == {"aws", "azure", "gcp"}
+    assert all(one["needed"] and not one["missing"] + one["cannot_tell"] for one in shown["permissions"].values())
+
+
+def test_check_names_the_permission_that_is_missing(deployed: Deployed) -> None:
+    with deployed.control.denying("aws", "sagemaker:UpdateEndpoint"):
+        ended = lockstep("check", config=deployed.config)
+        shown = lockstep("check", "--json", config=deployed.config)
+    assert (ended.status, shown.status) == (3, 3)
+    assert " missing sagemaker:UpdateEndpoint on arn:aws:sagemaker:" in ended.out
+    assert "(places and removes slots): see docs/clouds.md#amazon-sagemaker" in ended.out
+    assert ended.out.count(" ok\n") == 3
+    (missing,) = shown.document["permissions"]["aws"]["missing"]
+    assert missing["permission"] == "sagemaker:UpdateEndpoint"
+    assert missing["on"].endswith(f"endpoint/{deployed.model.lower()}")
+
+
+def test_check_says_what_it_cannot_tell(deployed: Deployed) -> None:
+    """Neither ok nor missing; and nothing is in the way of working."""
+    with deployed.control.denying("aws", "iam:SimulatePrincipalPolicy"):
+        ended = lockstep("check", config=deployed.config)
+    assert ended.status == 0
+    assert "cannot tell about" in ended.out
+    assert "allow iam:SimulatePrincipalPolicy on arn:aws:iam::" in ended.out
+    assert "missing" not in ended.out
+    assert ended.out.count(" ok\n") == 3
 
 
 def test_schema_describes_the_file_that_is_used(deployed: Deployed) -> None:

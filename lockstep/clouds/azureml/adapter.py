@@ -17,11 +17,13 @@ from lockstep.clouds.azureml.endpoints import Endpoints
 from lockstep.clouds.azureml.failures import translate
 from lockstep.clouds.azureml.index import read_many
 from lockstep.clouds.azureml.metrics import Metrics
+from lockstep.clouds.azureml.permissions import ask
 from lockstep.clouds.azureml.scoring import Scoring
 from lockstep.clouds.azureml.slots import Slots
 from lockstep.clouds.base import Cloud, Row, StoreAddress
 from lockstep.errors import LockstepError, NotFoundError
 from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
+from lockstep.rules.permissions import Permissions
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -37,6 +39,7 @@ class AzureML(Cloud):
     title: ClassVar[str] = "Azure ML"
     #: As recorded on the real service: a PUT of the traffic 20.4 s, a deployment 9 minutes.
     usual: ClassVar[Mapping[str, float]] = {"flip": 20.0, "deploy": 540.0}
+    guide: ClassVar[str] = "docs/clouds.md#azure-machine-learning"
 
     def __init__(self, name: str, settings: AzureMLSettings) -> None:
         super().__init__(name, settings)
@@ -98,6 +101,9 @@ class AzureML(Cloud):
                 cloud=self.name,
                 hint="check subscription_id, resource_group and workspace",
             )
+
+    def _permissions(self, models: Collection[str]) -> Permissions:
+        return ask(self._workspace, self._settings)
 
     def _observe(self, model: str) -> CloudState:
         return self._endpoints.state(self.endpoint(model))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 API_VERSION: Final = "2024-10-01"
 INDEX_VERSION: Final = "2021-04-01"
+PERMISSIONS_VERSION: Final = "2022-04-01"
 DEPLOYMENT_TYPE: Final = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments"
 RUNNING: Final = ("Creating", "Updating", "Deleting", "Scaling")
 QUICK_SECONDS: Final = 1.0
@@ -78,6 +79,14 @@ class Workspace:
             url = page.get("nextLink")
         return found
 
+    def permissions(self, resource: str) -> tuple[Document, ...]:
+        """What each of the caller's roles allows on a resource, by its identifier, inherited ones included.
+
+        https://learn.microsoft.com/rest/api/authorization/permissions/list-for-resource
+        """
+        address = f"{self._access.settings.resource_manager.rstrip('/')}{resource}"
+        return self._pages(f"{address}/providers/Microsoft.Authorization/permissions?api-version={PERMISSIONS_VERSION}")
+
     def deployments(self) -> tuple[Document, ...]:
         """Every deployment of the workspace, as Resource Manager's index of the resource group has them.
 
@@ -93,12 +102,7 @@ class Workspace:
                 "$expand": "changedTime,provisioningState",
             }
         )
-        found: list[Document] = []
-        url: str | None = f"{settings.resource_manager.rstrip('/')}{group}/resources?{query}"
-        while url:
-            page = self._body(self._send("GET", url))
-            found += page.get("value") or []
-            url = page.get("nextLink")
+        found = self._pages(f"{settings.resource_manager.rstrip('/')}{group}/resources?{query}")
         own = f"{settings.workspace}/".lower()
         return tuple(one for one in found if str(one["name"]).lower().startswith(own))
 
@@ -171,6 +175,15 @@ class Workspace:
         settings = self._access.settings
         below = f"{settings.workspace_path}/{path}".rstrip("/")
         return f"{settings.resource_manager.rstrip('/')}{below}?api-version={API_VERSION}"
+
+    def _pages(self, address: str) -> tuple[Document, ...]:
+        found: tuple[Document, ...] = ()
+        url: str | None = address
+        while url:
+            page = self._body(self._send("GET", url))
+            found += tuple(page.get("value") or ())
+            url = page.get("nextLink")
+        return found
 
     def _send(self, method: str, url: str, document: Document | None = None) -> HttpResponse:
         from azure.core.rest import HttpRequest

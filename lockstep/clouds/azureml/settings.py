@@ -23,6 +23,9 @@ class AzureMLSettings(CloudSettings):
     workspace: Annotated[str, Field(min_length=1, description="Azure ML workspace.")]
     region: Annotated[str, Field(min_length=1, description="Region of the workspace, such as westeurope.")]
     storage_account: Annotated[str, Field(min_length=1, description="Storage account behind the datastore.")]
+    storage_resource_group: Annotated[
+        str | None, Field(description="Resource group of the storage account; the workspace's by default.")
+    ] = None
     container: Annotated[str, Field(min_length=1, description="Blob container behind the datastore.")]
     prefix: Annotated[str, Field(description="Folder in the container under which Lockstep keeps versions.")] = (
         "lockstep"
@@ -82,6 +85,15 @@ class AzureMLSettings(CloudSettings):
         return (
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
             f"/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
+        )
+
+    def container_path(self, container: str) -> str:
+        """The identifier of one of the storage account's containers in Resource Manager."""
+        group = self.storage_resource_group or self.resource_group
+        return (
+            f"/subscriptions/{self.subscription_id}/resourceGroups/{group}"
+            f"/providers/Microsoft.Storage/storageAccounts/{self.storage_account}"
+            f"/blobServices/default/containers/{container}"
         )
 
     @property

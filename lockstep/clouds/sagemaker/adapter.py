@@ -21,10 +21,12 @@ from lockstep.clouds.sagemaker.metrics import measure_slots
 from lockstep.clouds.sagemaker.names import checked, console, tag_value
 from lockstep.clouds.sagemaker.packages import DIGEST, LABEL, Packages
 from lockstep.clouds.sagemaker.settings import SageMakerSettings
+from lockstep.clouds.sagemaker.simulation import ask
 from lockstep.clouds.sagemaker.slots import Slots
 from lockstep.clouds.sagemaker.traffic import Traffic
 from lockstep.errors import CredentialsError, LockstepError, RefusedError
 from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
+from lockstep.rules.permissions import Permissions
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -38,6 +40,7 @@ class SageMaker(Cloud):
     title: ClassVar[str] = "Amazon SageMaker"
     #: The documentation says minutes for an UpdateEndpoint and gives no number for a change of weights.
     usual: ClassVar[Mapping[str, float]] = {"flip": 15.0, "deploy": 600.0}
+    guide: ClassVar[str] = "docs/clouds.md#amazon-sagemaker"
 
     def __init__(self, name: str, settings: SageMakerSettings) -> None:
         super().__init__(name, settings)
@@ -100,6 +103,9 @@ class SageMaker(Cloud):
 
     def _check(self) -> None:
         self._clients.sagemaker.list_endpoints(MaxResults=1)
+
+    def _permissions(self, models: Collection[str]) -> Permissions:
+        return ask(self._clients, self._settings, models)
 
     def _observe(self, model: str) -> CloudState:
         name = self.endpoint(model)

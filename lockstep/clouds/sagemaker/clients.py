@@ -48,6 +48,16 @@ class Clients:
         return self._client("s3")
 
     @property
+    def sts(self) -> Any:
+        """Who is asking."""
+        return self._client("sts")
+
+    @property
+    def iam(self) -> Any:
+        """What whoever asks is allowed."""
+        return self._client("iam")
+
+    @property
     def session(self) -> Any:
         """The boto3 session that all clients share."""
         with self._lock:

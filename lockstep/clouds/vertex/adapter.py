@@ -16,6 +16,7 @@ from lockstep.clouds.vertex.archive import GcsArchive
 from lockstep.clouds.vertex.attest import attest_model, attest_slot
 from lockstep.clouds.vertex.capture import find_captured
 from lockstep.clouds.vertex.endpoints import Endpoints
+from lockstep.clouds.vertex.permissions import ask
 from lockstep.clouds.vertex.records import DeployedModel, EndpointRecord
 from lockstep.clouds.vertex.registry import Registry
 from lockstep.clouds.vertex.rest import Rest, delays, json_of, translate
@@ -24,6 +25,7 @@ from lockstep.clouds.vertex.settings import VertexSettings
 from lockstep.clouds.vertex.slots import Slots
 from lockstep.errors import LockstepError, NotFoundError, RefusedError, RetryLaterError
 from lockstep.rules.measurement import Answer, CapturedRequest, NativeVersion, SlotMetrics
+from lockstep.rules.permissions import Permissions
 from lockstep.rules.state import CloudState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -38,6 +40,7 @@ class Vertex(Cloud):
     title: ClassVar[str] = "Google Vertex AI"
     #: A change of the split is one synchronous call; DeployModel takes many minutes.
     usual: ClassVar[Mapping[str, float]] = {"flip": 5.0, "deploy": 900.0}
+    guide: ClassVar[str] = "docs/clouds.md#google-vertex-ai"
 
     def __init__(self, name: str, settings: VertexSettings) -> None:
         super().__init__(name, settings)
@@ -77,6 +80,9 @@ class Vertex(Cloud):
 
     def _check(self) -> None:
         self._rest.call("GET", f"{self._settings.api}/{self._settings.parent}/endpoints", query={"pageSize": 1})
+
+    def _permissions(self, models: Collection[str]) -> Permissions:
+        return ask(self._rest, self._settings)
 
     def _observe(self, model: str) -> CloudState:
         record = self._endpoints.find(model)

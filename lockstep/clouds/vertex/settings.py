@@ -55,6 +55,10 @@ class VertexSettings(CloudSettings):
     storage_endpoint: Annotated[
         str | None, Field(description="Address of the Cloud Storage API; Google's by default.")
     ] = None
+    resource_manager_endpoint: Annotated[
+        str | None, Field(description="Address of the Resource Manager API; Google's by default.")
+    ] = None
+    iam_endpoint: Annotated[str | None, Field(description="Address of the IAM API; Google's by default.")] = None
 
     @model_validator(mode="after")
     def _captures_somewhere(self) -> VertexSettings:
@@ -92,6 +96,16 @@ class VertexSettings(CloudSettings):
     def storage(self) -> str:
         """Address of Cloud Storage's JSON API, without its version."""
         return (self.storage_endpoint or "https://storage.googleapis.com").rstrip("/")
+
+    @property
+    def resource_manager(self) -> str:
+        """Address of the Resource Manager API, without its version."""
+        return (self.resource_manager_endpoint or "https://cloudresourcemanager.googleapis.com").rstrip("/")
+
+    @property
+    def iam(self) -> str:
+        """Address of the IAM API, without its version."""
+        return (self.iam_endpoint or "https://iam.googleapis.com").rstrip("/")
 
     @property
     def time_series(self) -> str:

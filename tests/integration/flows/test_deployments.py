@@ -99,6 +99,19 @@ def test_init_and_runs_of_what_it_deployed(
     assert set(changed(shown)) - {"mlflow", *config.clouds} == {"default", "lockstep", *DEPLOYMENTS}
     assert changed(initialised(capsys, path)) == changed(shown), "showing the difference changed something"
 
+    with sandbox.control.denying("gcp", "aiplatform.endpoints.update"):
+        assert init.main(["--config", str(path), "--yes", "--json"]) == 3
+        refused = json.loads(capsys.readouterr().out)
+        assert "gcp does not grant aiplatform.endpoints.update" in refused["error"]
+        assert "--despite-permissions" in refused["hint"]
+        assert init.main(["--config", str(path), "--yes"]) == 3
+        assert "(moves traffic): see docs/clouds.md#google-vertex-ai" in capsys.readouterr().out
+        knowing = initialised(capsys, path, "--despite-permissions")
+        assert changed(knowing) == changed(shown), "something was saved"
+        assert [one["permission"] for one in knowing["permissions"]["gcp"]["missing"]] == [
+            "aiplatform.endpoints.update"
+        ]
+
     assert initialised(capsys, path, "--yes")["saved"]
     again = initialised(capsys, path, "--yes")
     assert changed(again) == {}
