@@ -59,11 +59,6 @@ class Permissions:
         return tuple(finding for finding in self.missing if not finding.need.optional)
 
 
-def all_unknown(needs: Iterable[Need], why: str) -> Permissions:
-    """Nothing is known of any of them, for one reason."""
-    return Permissions(tuple(Finding(need, None, why) for need in needs))
-
-
 def told(permissions: Permissions, guide: str) -> tuple[str, ...]:
     """One line a permission that is missing, and one a reason why something cannot be told; empty when all is granted.
 

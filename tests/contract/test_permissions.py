@@ -14,7 +14,10 @@ from azure.storage.blob import ContainerClient
 from botocore.exceptions import ClientError
 
 from lockstep.clouds.base import Cloud
-from lockstep.errors import CredentialsError
+from lockstep.clouds.sagemaker.permissions import Part
+from lockstep.clouds.sagemaker.simulation import simulate
+from lockstep.errors import CredentialsError, RefusedError
+from lockstep.operations.permissions import ask_permissions, refuse_lacking
 from lockstep.rules.permissions import told
 from tests.contract import azure_account
 from tests.contract.aws_account import Account
@@ -107,6 +110,18 @@ def test_a_session_of_a_role_is_told_by_its_roles_policies(aws: Account, sandbox
     assert "cannot tell" in said
     assert "allow iam:GetRole" in said
     assert "missing" not in said
+
+
+def test_aws_is_asked_one_by_one_where_iam_will_not_mix(aws: Account) -> None:
+    me = aws.client("sts").get_caller_identity()["Arn"]
+    endpoint = f"arn:aws:sagemaker:{aws.settings['region']}:{aws.settings['account_id']}:endpoint/churn"
+    mixed = Part((endpoint,), {"sagemaker:CreateEndpoint": "", "sagemaker:UpdateEndpoint": "", "sagemaker:Eat": ""})
+    answers = simulate(aws.client("iam"), me, mixed, tuple(mixed.actions))
+    assert {action: granted for (action, _), (granted, _) in answers.items()} == {
+        "sagemaker:CreateEndpoint": True,
+        "sagemaker:UpdateEndpoint": True,
+        "sagemaker:Eat": False,
+    }
 
 
 def test_credentials_that_iam_does_not_know_are_an_error(sandbox: RunningSandbox) -> None:
@@ -206,6 +221,22 @@ def test_google_is_asked_whether_the_service_account_may_be_used(sandbox: Runnin
 def test_what_only_the_dataset_may_grant_cannot_be_told(sandbox: RunningSandbox) -> None:
     with sandbox.control.denying("gcp", "bigquery.tables.getData"):
         assert "cannot tell about bigquery.tables.getData" in lines(cloud(sandbox, "vertex"))
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def test_a_cloud_that_does_not_answer_is_no_missing_permission(sandbox: RunningSandbox) -> None:
+    clouds = [cloud(sandbox, kind) for kind in ("sagemaker", "azureml", "vertex")]
+    with sandbox.control.during("azure", "down"), sandbox.control.denying("gcp", "aiplatform.models.get"):
+        answers = ask_permissions(clouds, {"aws": ["churn"]})
+        assert answers["aws"].told() == ()
+        (line,) = answers["azure"].told()
+        assert line.startswith("cannot tell what is granted: ")
+        assert "error" in answers["azure"].as_json()
+        refuse_lacking({name: answers[name] for name in ("aws", "azure")})
+        with pytest.raises(RefusedError, match=r"gcp does not grant aiplatform\.models\.get"):
+            refuse_lacking(answers)
 
 
 # -- the control address -----------------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from lockstep.clouds.azureml import permissions as azure
 from lockstep.clouds.azureml.settings import AzureMLSettings
 from lockstep.clouds.sagemaker import permissions as aws
 from lockstep.clouds.sagemaker.settings import SageMakerSettings
-from lockstep.clouds.sagemaker.simulation import _results
+from lockstep.clouds.sagemaker.simulation import results_of
 from lockstep.clouds.vertex import permissions as gcp
 from lockstep.clouds.vertex.settings import VertexSettings
-from lockstep.rules.permissions import Finding, Need, Permissions, all_unknown, as_json, refusal, told
+from lockstep.rules.permissions import Finding, Need, Permissions, as_json, refusal, told
 
 MOVE = Need("cloud:Move", "endpoint/churn", "moves traffic")
 INDEX = Need("cloud:List", "*", "looks at many", optional=True)
@@ -60,7 +60,7 @@ def test_every_finding_is_granted_missing_or_unknown_and_only_the_granted_are_si
 
 
 def test_what_cannot_be_told_is_neither_granted_nor_missing() -> None:
-    found = all_unknown((MOVE, INDEX), "the caller may not ask")
+    found = Permissions(tuple(Finding(need, None, "the caller may not ask") for need in (MOVE, INDEX)))
     assert (found.missing, len(found.unknown)) == ((), 2)
     assert told(found, GUIDE) == ("cannot tell about cloud:Move, cloud:List: the caller may not ask",)
     assert refusal({"aws": found.lacking}) == ""
@@ -171,9 +171,9 @@ def test_aws_answers_by_resource_and_admits_what_only_a_request_would_show() -> 
             },
         ],
     }
-    answers = _results(result, ("a", "b", "c", "d"))
+    answers = results_of(result, ("a", "b", "c", "d"))
     assert [answers["s3:GetObject", name][0] for name in "abcd"] == [True, False, None, False]
     assert "aws:SourceIp" in answers["s3:GetObject", "c"][1]
     assert "boundary" in answers["s3:GetObject", "d"][1]
     everywhere = {"EvalActionName": "s3:ListBucket", "EvalResourceName": "*", "EvalDecision": "allowed"}
-    assert _results(everywhere, ("*",)) == {("s3:ListBucket", "*"): (True, "")}
+    assert results_of(everywhere, ("*",)) == {("s3:ListBucket", "*"): (True, "")}

@@ -46,7 +46,7 @@ def ask(clients: Clients, settings: SageMakerSettings, models: Collection[str]) 
         answers: Answers = {}
         if not why:
             try:
-                answers = _simulate(clients.iam, caller.arn, part, tuple(part.actions))
+                answers = simulate(clients.iam, caller.arn, part, tuple(part.actions))
             except _CannotAskError as error:
                 why = str(error)
         for action, purpose in part.actions.items():
@@ -82,7 +82,8 @@ def _role(clients: Clients, account: Account, name: str) -> str:
         return f"arn:{account.partition}:iam::{account.number}:role/{name}"
 
 
-def _simulate(iam: Any, caller: str, part: Part, actions: Sequence[str]) -> Answers:
+def simulate(iam: Any, caller: str, part: Part, actions: Sequence[str]) -> Answers:
+    """IAM's answers about these actions of a part on all of its resources."""
     request: dict[str, Any] = {
         "PolicySourceArn": caller,
         "ActionNames": list(actions),
@@ -101,7 +102,7 @@ def _simulate(iam: Any, caller: str, part: Part, actions: Sequence[str]) -> Answ
         except Exception as error:
             return _refused(error, iam, caller, part, actions)
         for result in page.get("EvaluationResults", ()):
-            found.update(_results(result, part.resources))
+            found.update(results_of(result, part.resources))
         if not page.get("IsTruncated"):
             return found
         request["Marker"] = page["Marker"]
@@ -119,12 +120,12 @@ def _refused(error: Exception, iam: Any, caller: str, part: Part, actions: Seque
         text = " ".join(str(error).split())
         return {(actions[0], resource): (None, f"IAM does not evaluate it: {text}") for resource in part.resources}
     # Actions "require different authorization information": not documented which; each can be asked about alone.
-    alone = [_simulate(iam, caller, part, (action,)) for action in actions]
+    alone = [simulate(iam, caller, part, (action,)) for action in actions]
     return {key: value for answers in alone for key, value in answers.items()}
 
 
-def _results(result: Mapping[str, Any], resources: Sequence[str]) -> Answers:
-    """By resource, where IAM tells them apart, as it does unless all resources (`*`) are asked about."""
+def results_of(result: Mapping[str, Any], resources: Sequence[str]) -> Answers:
+    """Of one result: by resource, where IAM tells them apart, as it does unless all resources (`*`) are asked about."""
     action = str(result["EvalActionName"])
     specific = result.get("ResourceSpecificResults") or ()
     if not specific:
