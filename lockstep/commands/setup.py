@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lockstep.commands.keys import make_keys
-from lockstep.commands.options import (
-    AsJson,
-    emit,
-    load_config,
-    options,
-    run_module,
-)
+from lockstep.commands.options import AsJson, emit, load_config, options, run_module
+from lockstep.errors import CredentialsError
 
 if TYPE_CHECKING:
     from lockstep.clouds.base import Cloud
+    from lockstep.operations.permissions import Asked
 
 
 def check(as_json: AsJson = False) -> None:
@@ -35,19 +31,27 @@ def check(as_json: AsJson = False) -> None:
     attempts: dict[str, Callable[[], None]] = {"mlflow": registry.check}
     attempts |= {cloud.name: partial(_check_cloud, cloud) for cloud in clouds}
     reached = ThreadRunner().run([Job(name, f"check {name}", attempt, 0) for name, attempt in attempts.items()])
-    problems = {outcome.cloud: outcome.error.reason for outcome in reached if outcome.error is not None}
-    answers = ask_permissions([cloud for cloud in clouds if cloud.name not in problems], models_by_cloud(config))
+    errors = {outcome.cloud: outcome.error for outcome in reached if outcome.error is not None}
+    problems = {name: error.reason for name, error in errors.items()}
+    # A cloud that refuses the read is asked all the same: a missing permission may be why.
+    willing = [cloud for cloud in clouds if isinstance(errors.get(cloud.name), CredentialsError | None)]
+    answers = ask_permissions(willing, models_by_cloud(config))
     if as_json:
         emit({"problems": problems, "permissions": {name: one.as_json() for name, one in answers.items()}})
     else:
         for name in attempts:
-            lines = [problems[name]] if name in problems else answers[name].told() if name in answers else ()
-            for line in lines or ["ok"]:
+            for line in _lines(problems.get(name, ""), answers.get(name)):
                 typer.echo(f"{name:>6}  {line}")
     if problems:
         raise typer.Exit(5)
     if any(one.lacking for one in answers.values()):
         raise typer.Exit(3)
+
+
+def _lines(problem: str, asked: Asked | None) -> tuple[str, ...]:
+    """Why it cannot be reached, then what it does not grant; an error that keeps it from both is said once."""
+    told = asked.told() if asked is not None and (asked.permissions is not None or not problem) else ()
+    return ((problem, *told) if problem else told) or ("ok",)
 
 
 def _check_cloud(cloud: Cloud) -> None:

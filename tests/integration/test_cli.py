@@ -285,6 +285,11 @@ def test_check_names_the_permission_that_is_missing(deployed: Deployed) -> None:
     (missing,) = shown.document["permissions"]["aws"]["missing"]
     assert missing["permission"] == "sagemaker:UpdateEndpoint"
     assert missing["on"].endswith(f"endpoint/{deployed.model.lower()}")
+    with deployed.control.denying("aws", "sagemaker:ListEndpoints"):
+        refused = lockstep("check", config=deployed.config)
+    assert refused.status == 5
+    assert "AccessDeniedException" in refused.out
+    assert " missing sagemaker:ListEndpoints on * " in refused.out
 
 
 def test_check_says_what_it_cannot_tell(deployed: Deployed) -> None:
