@@ -33,13 +33,16 @@ def create_app(agent: Agent, bounds: Bounds | None = None) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(hooks.routes(agent))
+    taker = hooks.Taker(agent)
+    app.include_router(hooks.routes(agent, taker))
     app.include_router(api.routes(agent))
     app.include_router(page.routes(agent))
     app.add_exception_handler(LockstepError, _Problems(agent))
     app.openapi = _with_tokens(app)  # type: ignore[method-assign]
     refused = agent.telemetry.refused.labels
-    limited = Limits(app, bounds or Bounds(), lambda status: refused(str(status)).inc(), agent.sources)
+    limited = Limits(
+        hooks.Hooks(app, taker), bounds or Bounds(), lambda status: refused(str(status)).inc(), agent.sources
+    )
     return Headers(limited)
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.alert_rules import AlertRules
+from lockstep.agent.familiar import Familiar
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Notice, Receiver
 from lockstep.agent.notices import receivers as configured_receivers
 from lockstep.agent.outbox import Outbox
 from lockstep.agent.scribe import Scribe
 from lockstep.agent.shared_fleets import Fleets
-from lockstep.agent.taking import Taking, clouds_of, pace_of
+from lockstep.agent.taking import Taken, Taking, as_kept, clouds_of, is_sure, pace_of
 from lockstep.agent.workers import Workers
 from lockstep.config import Config
 from lockstep.errors import LockstepError
@@ -64,6 +65,7 @@ class Desk:
         self._clock = clock
         self._receivers = tuple(configured_receivers(settings) if receivers is None else receivers)
         self._taking = Taking(self.pace, self._receivers)
+        self._familiar = Familiar()
         self._database = GroupCommit(config.inbox, inbox.SCHEMA, self._committed)
         self._outbox = Outbox(self._database, self._receivers, clock)
         self._workers = Workers(
@@ -88,16 +90,41 @@ class Desk:
 
         Raises RetryLaterError, with nothing kept, while the inbox cannot be written or is behind: answer 503.
         """
+        keys = [inbox.key_of(as_kept(alert)) for alert in alerts]
+        known = self._familiar.answers(keys, at)
+        if known is not None:
+            return _known(known)
+        return self._noted(keys, self._database.write(self._keeping(alerts, body, at)), at)
+
+    async def accepted(self, alerts: Sequence[Alert], body: bytes, at: float) -> Accepted:
+        """As `accept`, for a loop of asyncio, which goes on with others while the inbox is written."""
+        keys = [inbox.key_of(as_kept(alert)) for alert in alerts]
+        known = self._familiar.answers(keys, at)
+        if known is not None:
+            return _known(known)
+        return self._noted(keys, await self._database.written(self._keeping(alerts, body, at)), at)
+
+    def _keeping(
+        self, alerts: Sequence[Alert], body: bytes, at: float
+    ) -> Callable[[sqlite3.Connection], Sequence[tuple[Taken, bool]]]:
+        """What keeps the alerts: each as it was taken, and whether that is sure for a while."""
         digest = hashlib.sha256(body).hexdigest()
         routed = [(alert, route(alert, self._rules, self._models)) for alert in alerts]
 
-        def keep(connection: sqlite3.Connection) -> Accepted:
+        def keep(connection: sqlite3.Connection) -> Sequence[tuple[Taken, bool]]:
             taken = [self._taking.alert(connection, alert, way, digest, at) for alert, way in routed]
-            duplicates = sum(one.decision is None for one in taken)
-            intents = dict.fromkeys(one.answer for one in taken if one.answer)
-            return Accepted(tuple(intents), len(taken) - duplicates, duplicates)
+            return [(one, is_sure(connection, one.answer)) for one in taken]
 
-        return self._database.write(keep)
+        return keep
+
+    def _noted(self, keys: Sequence[str], kept: Sequence[tuple[Taken, bool]], at: float) -> Accepted:
+        """What was kept, and is durable now, comes to."""
+        for key, (one, sure) in zip(keys, kept, strict=True):
+            if sure:
+                self._familiar.add(key, one.answer, at)
+        duplicates = sum(one.decision is None for one, _ in kept)
+        intents = dict.fromkeys(one.answer for one, _ in kept if one.answer)
+        return Accepted(tuple(intents), len(kept) - duplicates, duplicates)
 
     def ask_rollback(self, model: str, to: str | None, reason: str, actor: str, leaving: str = "") -> Intent:
         """A person's rollback: kept as an alert's is, and begun at once, whatever cool-down says.
@@ -172,3 +199,7 @@ class Desk:
         self._workers.wake()
         self._scribe.wake()
         self._outbox.wake()
+
+
+def _known(answers: Sequence[str]) -> Accepted:
+    return Accepted(tuple(dict.fromkeys(answer for answer in answers if answer)), 0, len(answers))

@@ -6,6 +6,7 @@ work under a savepoint of its own: one that fails takes nothing of the others wi
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -73,19 +74,34 @@ class GroupCommit:
         Raises what `work` raises; BusyError when too much waits; RetryLaterError when the database cannot be written,
         and then nothing was.
         """
+        future = self._begin(work)
+        try:
+            return future.result(patience)
+        except WaitedTooLong:
+            future.cancel()  # what is being written at this very moment is known again when it is sent again
+            raise self._too_slow(patience) from None
+
+    async def written(self, work: Callable[[sqlite3.Connection], T], patience: float = PATIENCE) -> T:
+        """As `write`, for a loop of asyncio, which goes on with others meanwhile."""
+        try:
+            async with asyncio.timeout(patience):
+                return await asyncio.wrap_future(self._begin(work))  # which is cancelled with it
+        except TimeoutError:
+            raise self._too_slow(patience) from None
+
+    def _begin(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
         piece = _Piece(work)
         self._start()
         try:
             self._queue.put_nowait(piece)  # type: ignore[arg-type]  # a queue of pieces of any value
         except queue.Full:
             raise BusyError(f"{self.path} is behind: {WAITING} writes wait", hint="send it again in a moment") from None
-        try:
-            return piece.future.result(patience)
-        except WaitedTooLong:
-            piece.future.cancel()  # what is being written at this very moment is known again when it is sent again
-            raise RetryLaterError(
-                f"{self.path} was not written within {patience:.0f} s", hint="look whether its disk answers"
-            ) from None
+        return piece.future
+
+    def _too_slow(self, patience: float) -> RetryLaterError:
+        return RetryLaterError(
+            f"{self.path} was not written within {patience:.0f} s", hint="look whether its disk answers"
+        )
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -1,7 +1,7 @@
 """A source: verifies the raw bytes of a delivery first, and only then reads what it says.
 
 `open_source` puts a scheme of authenticity and a reader together for each kind; both are elsewhere
-(lockstep.agent.authenticity, lockstep.rules.alerts.sources). What a `Source` does may block for as long as fetching
+(lockstep.agent.authenticity, lockstep.rules.alerts.sources). A `Source` that `waits` may block for as long as fetching
 a key takes (its settings' time-out), so call it in a thread.
 """
 
@@ -79,6 +79,7 @@ class Scheme:
     allowed: Callable[[Mapping[str, str]], Mapping[str, str] | None] = lambda headers: None
     is_confirmation: Callable[[str], bool] = lambda address: False
     fetch: Fetch | None = None
+    waits: bool = False  # for keys that are fetched
 
 
 class Source:
@@ -88,6 +89,8 @@ class Source:
         self.name = name
         self.kind = kind
         self._scheme = scheme
+        #: Whether `receive` may wait for a network: then not on a loop of asyncio.
+        self.waits = scheme.waits
         # A delivery may be early by a window and late by one.
         self._seen = Seen(2 * scheme.window)
 
@@ -150,12 +153,13 @@ def _scheme(name: str, settings: SourceSettings, fetching: Fetching) -> Scheme:
             read = partial(eventbridge.read, accounts=settings.accounts)
             return Scheme(_shared(name, settings), document(name, read))
         case AzureMonitorSource():
-            return Scheme(_shared_or_oidc(name, settings, fetching), document(name, azure_monitor.read))
+            verifier = _shared_or_oidc(name, settings, fetching)
+            return Scheme(verifier, document(name, azure_monitor.read), waits=settings.oidc is not None)
         case GoogleMonitoringSource():
             return Scheme(_shared(name, settings), document(name, google_monitoring.read))
         case GooglePubSubSource():
             pushed = partial(google_pubsub.read, subscriptions=settings.subscriptions)
-            return Scheme(_oidc(name, settings.oidc, fetching), document(name, pushed))
+            return Scheme(_oidc(name, settings.oidc, fetching), document(name, pushed), waits=True)
         case DatadogSource():
             return Scheme(_shared(name, settings), document(name, datadog.read))
         case PagerDutySource(secrets=secrets, window=window):
@@ -165,7 +169,8 @@ def _scheme(name: str, settings: SourceSettings, fetching: Fetching) -> Scheme:
         case CloudEventsSource():
             verifier = _shared_or_oidc(name, settings, fetching)
             allowed = partial(cloudevents.handshake, origins=settings.origins, rate=settings.rate)
-            return Scheme(verifier, cloud_events(name, settings), allowed=allowed)
+            hear = cloud_events(name, settings)
+            return Scheme(verifier, hear, allowed=allowed, waits=settings.oidc is not None)
         case MlflowSource(secrets=secrets, window=window):
             return Scheme(MlflowSignature(name, secrets, window), document(name, mlflow.read), window)
         case GenericSource():
@@ -180,6 +185,7 @@ def _sns(name: str, settings: SnsSource, fetch: Fetch) -> Scheme:
         settings.window,
         is_confirmation=verifier.is_confirmation,
         fetch=fetch,
+        waits=True,
     )
 
 

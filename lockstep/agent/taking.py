@@ -21,6 +21,8 @@ from lockstep.rules.event_names import ALERT_RECEIVED
 
 #: Intents of one model in the incident window; whoever says ever new things to notify of joins the newest.
 MOST: Final = 50
+#: What came to nothing, which an alert that still comes has tried once more.
+TRIED_AGAIN: Final = (State.NOT_CONFIRMED, State.FAILED)
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,7 @@ class Taking:
 
     def alert(self, connection: sqlite3.Connection, alert: Alert, way: Route, digest: str, at: float) -> Taken:
         """Keep an alert and what follows from it; `digest` is of the whole delivery, `at` when it came."""
-        alert = replace(
-            alert,
-            id=well_formed(alert.id),
-            source=well_formed(alert.source),
-            incident=well_formed(alert.incident),
-            title=well_formed(alert.title),
-            severity=well_formed(alert.severity),
-        )
+        alert = as_kept(alert)
         known = inbox.known(connection, key_of(alert))
         tried = None if known is None else _to_try_again(connection, alert, known, at)
         if known is not None and tried is None:
@@ -154,12 +149,30 @@ class Taking:
         return intent
 
 
+def as_kept(alert: Alert) -> Alert:
+    """The alert in characters that a database can hold."""
+    return replace(
+        alert,
+        id=well_formed(alert.id),
+        source=well_formed(alert.source),
+        incident=well_formed(alert.incident),
+        title=well_formed(alert.title),
+        severity=well_formed(alert.severity),
+    )
+
+
+def is_sure(connection: sqlite3.Connection, answer: str) -> bool:
+    """Whether alerts with that answer get it again for AGAIN seconds from now: what it tells of has not failed yet."""
+    found = inbox.find_intent(connection, answer) if answer else None
+    return found is None or found.state not in TRIED_AGAIN
+
+
 def _to_try_again(connection: sqlite3.Connection, alert: Alert, known: str, at: float) -> Intent | None:
     """The intent of an alert that still fires a while after that came to nothing; None where there is none."""
     if alert.status is not Status.FIRING or inbox.known(connection, key_of(replace(alert, status=Status.RESOLVED))):
         return None
     found = inbox.find_intent(connection, known)
-    if found is None or found.state not in (State.NOT_CONFIRMED, State.FAILED):
+    if found is None or found.state not in TRIED_AGAIN:
         return None
     return found if abs(at - found.ended) >= AGAIN else None
 

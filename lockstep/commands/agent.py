@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import logging
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger("lockstep.agent")
 NEEDED: Final = ("uvicorn", "prometheus_client", "apprise", "jwt")
+SWITCH: Final = 0.0005  # seconds; see `agent`
 WARM_SECONDS: Final = 600.0  # after which a page that is not ready yet is not waited for
 
 
@@ -70,6 +72,9 @@ def agent(
         if not rules.sources:
             why = "names no sources" if alerts.exists() else "is not there"
             typer.echo(f"note: no alerts are taken: {alerts} {why}")
+    # Each read and write of a connection gives Python's lock away, and gets it back after so long while another thread
+    # computes: by default 5 ms, of which a few hundred deliveries a second would have none.
+    sys.setswitchinterval(SWITCH)
     beside = _Beside()
     threading.Thread(target=_when_warm, args=(server, beside, as_json), daemon=True).start()
     try:
@@ -118,4 +123,7 @@ def _when_warm(server: Server, beside: _Beside, quiet: bool) -> None:
     """Only then Prefect, whose import takes seconds of the same processor."""
     if server.agent.refresher.wait_until_warm(WARM_SECONDS) and not quiet:
         LOG.info("ready: every model was looked at, and what a rollback needs is connected")
+    # What was imported stays; looking through it for garbage again and again would stop alerts for a third of a second.
+    gc.freeze()
     beside.start()
+    gc.freeze()

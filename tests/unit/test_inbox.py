@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -257,3 +258,39 @@ def test_a_storm_of_ever_new_things_makes_no_storm_of_intents(database: GroupCom
         found = inbox.newest_intents(connection, 100)
     assert len(found) == 50
     assert sum(one.alerts for one in found) == 70
+
+
+def test_a_loop_goes_on_with_others_while_the_inbox_is_written(database: GroupCommit) -> None:
+    async def several() -> list[str]:
+        held = threading.Event()
+        first = asyncio.create_task(database.written(lambda connection: held.wait(30)))
+        others = [asyncio.create_task(taken(replace(ALERT, id=f"a{number}"))) for number in range(3)]
+        await asyncio.sleep(0)
+        assert not any(one.done() for one in (first, *others))
+        held.set()
+        assert await first
+        return await asyncio.gather(*others)
+
+    async def taken(alert: Alert) -> str:
+        way = Taking(Pace())
+        return (await database.written(lambda connection: way.alert(connection, alert, ROUTE, "", 1.0))).answer
+
+    assert len(set(asyncio.run(several()))) == 1
+    with database.reading() as connection:
+        assert len(inbox.unrecorded(connection, 10)) == 3
+
+
+def test_a_loop_does_not_wait_for_ever(database: GroupCommit) -> None:
+    held = threading.Event()
+
+    async def slow() -> None:
+        first = asyncio.create_task(database.written(lambda connection: held.wait(30)))
+        try:
+            with pytest.raises(RetryLaterError, match="was not written within"):
+                await database.written(lambda connection: pytest.fail("given up, and written"), patience=0.01)
+        finally:
+            held.set()
+            await first
+
+    asyncio.run(slow())
+    database.write(lambda connection: None)  # what was given up is not written later
