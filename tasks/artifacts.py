@@ -115,7 +115,7 @@ def links(fleet: Fleet, *versions: Version | None) -> str:
 
 def _newest_entry(fleet: Fleet) -> list[str]:
     try:
-        newest = fleet.ledger.entries(fleet.model, last=1)
+        newest = fleet.ledger.entries(fleet.model, last=1, waiting=False)
     except LockstepError:
         return []
     return [f"- entry {entry.number} of the ledger, {entry.kind}: `lockstep log {fleet.model}`" for entry in newest]

@@ -100,7 +100,8 @@ def recall(fleet: Fleet) -> ModelRecord:
     except LockstepError as error:
         fleet.say(f"what was last known is not checked against the ledger: {error.problem}")
         entries = ()
-    return replay(remembered.record or empty(fleet.model), [one for one in entries if one.number > remembered.upto])
+    newer = [one for one in entries if one.number > remembered.upto or one.number < 0]  # which waits to be appended
+    return replay(remembered.record or empty(fleet.model), newer)
 
 
 def newest_entry(fleet: Fleet) -> int:
@@ -109,7 +110,8 @@ def newest_entry(fleet: Fleet) -> int:
     To be asked before MLflow is: what comes in between is in both then, which does no harm.
     """
     try:
-        return max((entry.number for entry in fleet.ledger.entries(fleet.model, last=1)), default=-1)
+        newest = fleet.ledger.entries(fleet.model, last=1, waiting=False)
+        return max((entry.number for entry in newest), default=-1)
     except LockstepError:
         return -1
 

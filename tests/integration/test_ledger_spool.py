@@ -10,13 +10,18 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from lockstep.errors import LockstepError, NoteError
+from lockstep.config import FleetSettings
+from lockstep.errors import LockstepError, NoteError, RefusedError
+from lockstep.operations.fleet import Fleet
+from lockstep.operations.hold import hold, raise_if_held, refuse_held, release
 from lockstep.rules.checkpoint import open_checkpoint
 from lockstep.rules.note import open_note
 from lockstep.stores.ledger import Ledger
+from lockstep.stores.registry import Registry
 from tests.ledger_places import CHILD, SIGNER, Place, fill
 
 LOOP = (
@@ -255,3 +260,53 @@ def test_a_signature_of_the_spool_is_none_of_a_checkpoint(tmp_path: Path) -> Non
     assert open_note(note, [SIGNER.verifier])[1] == (SIGNER.name,)
     with pytest.raises(NoteError):
         open_checkpoint(note, SIGNER.name, [SIGNER.verifier])
+
+
+def kinds(ledger: Ledger, **options: object) -> list[str]:
+    return [entry.kind for entry in ledger.entries("tumour", **options)]  # type: ignore[arg-type]
+
+
+def test_what_waits_is_read_as_the_newest(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "disk" / "ledger.db", spool=tmp_path / "spool")
+    ledger.append("e0", "hold.released", "tumour", "ann", {})
+    ledger.close()
+    (tmp_path / "disk").rename(tmp_path / "aside")
+    (tmp_path / "disk").write_text("")
+    ledger.append("e1", "hold.placed", "tumour", "ann", {})
+    ledger.append("e2", "rollback.outcome", "tumour", "ann", {"clouds": ["gcp"]})
+    ledger.append("e3", "hold.placed", "other", "ann", {})
+    assert kinds(ledger, kind="hold.", last=1) == ["hold.placed"], "enough waits to tell without the database"
+    with pytest.raises(LockstepError, match="cannot be opened"):
+        ledger.entries("tumour", "hold.", last=2)
+    (tmp_path / "disk").unlink()
+    (tmp_path / "aside").rename(tmp_path / "disk")
+    assert kinds(ledger) == ["hold.released", "hold.placed", "rollback.outcome"]
+    assert kinds(ledger, waiting=False) == ["hold.released"]
+    assert kinds(ledger, last=2) == ["hold.placed", "rollback.outcome"]
+    assert kinds(ledger, cloud="gcp") == ["rollback.outcome"]
+    waiting = [entry for entry in ledger.entries() if entry.number < 0]
+    assert len({entry.number for entry in waiting}) == len(waiting) == 3, "each is another line"
+    shutil.copytree(tmp_path / "spool", tmp_path / "copy")
+    ledger.append("e4", "hold.released", "tumour", "ann", {})
+    shutil.copytree(tmp_path / "copy", tmp_path / "spool", dirs_exist_ok=True)  # as after a kill before their removal
+    assert kinds(ledger) == ["hold.released", "hold.placed", "rollback.outcome", "hold.released"]
+
+
+def test_what_nobody_vouches_for_decides_nothing_while_it_waits(tmp_path: Path) -> None:
+    without = Ledger(tmp_path / "ledger.db", origin=SIGNER.name, verifiers=[SIGNER.verifier])
+    spooled(tmp_path, without)
+    assert ledger_at(tmp_path / "ledger.db").entries() == ()
+
+
+def test_a_hold_that_waits_is_in_force(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "disk" / "ledger.db", spool=tmp_path / "spool")
+    fleet = Fleet("tumour", (), cast("Registry", None), ledger, FleetSettings(clouds=("aws",)))
+    (tmp_path / "disk").write_text("")
+    hold(fleet, "it answers wrongly")
+    with pytest.raises(RefusedError, match="it answers wrongly"):
+        raise_if_held(fleet)
+    (tmp_path / "disk").unlink()
+    with pytest.raises(RefusedError, match="it answers wrongly"):
+        refuse_held(fleet)
+    assert release(fleet, "it is mended") is not None
+    refuse_held(fleet)

@@ -50,6 +50,15 @@ def newest_checkpoint(connection: Connection) -> tuple[int, bytes | None]:
     return (0, None) if found is None else (int(found.size), blob(found.note))
 
 
+def standing_ids(connection: Connection, event_ids: Sequence[str]) -> frozenset[str]:
+    """Which of the event ids are there."""
+    found: list[str] = []
+    for start in range(0, len(event_ids), LOOKED_UP):
+        ids = event_ids[start : start + LOOKED_UP]
+        found += connection.execute(select(ENTRY.c.event_id).where(ENTRY.c.event_id.in_(ids))).scalars()
+    return frozenset(found)
+
+
 def _standing(connection: Connection, event_ids: Sequence[str]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     known: Mapping[str, str] = {}

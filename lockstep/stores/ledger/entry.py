@@ -47,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line as it stands: `number` counts from 0 (-1: kept in the spool so far), `at` in Unix seconds.
+    """One line as it stands: `number` counts from 0 (below: kept in the spool so far), `at` in Unix seconds.
 
     `kind` is `<operation>.intent` or `.outcome`, `actor` the person's name as long as it is not forgotten, else the
     pseudonym. `late` entries were appended after they happened, for `unvouched` ones see Event; `body` holds plain

@@ -17,7 +17,7 @@ from lockstep.rules.merkle import NodeReader, inclusion_proof, leaf_hash
 from lockstep.rules.note import Signer, Verifier
 from lockstep.rules.tiles import WIDTH, TileName, encode_entries, tile_hashes
 from lockstep.rules.tlog_proof import make_proof
-from lockstep.stores.ledger.appending import FORGOTTEN, LOCKSTEP, append_events, newest_checkpoint
+from lockstep.stores.ledger.appending import FORGOTTEN, LOCKSTEP, append_events, newest_checkpoint, standing_ids
 from lockstep.stores.ledger.audit import Audit, audit
 from lockstep.stores.ledger.database import Database
 from lockstep.stores.ledger.entry import Entry, Event, decode, micros, text
@@ -188,12 +188,48 @@ class Ledger:
         since: datetime | None = None,
         until: datetime | None = None,
         cloud: str | None = None,
+        waiting: bool = True,
     ) -> tuple[Entry, ...]:
         """The newest `last` entries that fit, oldest first.
 
         Of one model; of kinds that start with `kind`; that happened at `since` or later and before `until`; whose body
-        names a cloud.
+        names a cloud. What waits in the spool is among them with a negative number (unless `waiting` is off), as the
+        next append would put it: last. So a hold stands although the ledger could not be written, and where enough
+        waits a ledger that cannot be read is not missed.
         """
+        kept = [
+            entry
+            for entry in (self._spool.entries() if waiting else ())  # first: what is appended meanwhile is in both
+            if (model is None or entry.model == model)
+            and (kind is None or entry.kind.startswith(kind))
+            and (since is None or entry.at >= since.timestamp())
+            and (until is None or entry.at < until.timestamp())
+            and (cloud is None or names_cloud(entry.body, cloud))
+        ][-last:]
+        try:
+            with self._database.reading() as connection:
+                there = standing_ids(connection, [entry.event_id for entry in kept])
+                kept = [entry for entry in kept if entry.event_id not in there]
+                found = self._standing(connection, model, kind, last - len(kept), since, until, cloud)
+        except ProofError:
+            raise
+        except LockstepError:
+            if len(kept) < last:
+                raise
+            return tuple(kept)
+        return (*found, *kept)
+
+    def _standing(
+        self,
+        connection: Connection,
+        model: str | None,
+        kind: str | None,
+        last: int,
+        since: datetime | None,
+        until: datetime | None,
+        cloud: str | None,
+    ) -> tuple[Entry, ...]:
+        """As `entries`, of what is in the database."""
         query = _with_hashes().order_by(ENTRY.c.number.desc())
         if model is not None:
             query = query.where(ENTRY.c.model == model)
@@ -206,12 +242,11 @@ class Ledger:
         if cloud is None:
             query = query.limit(last)
         found: list[Entry] = []
-        with self._database.reading() as connection:
-            for entry in self._read(connection, query):
-                if len(found) == last:
-                    break
-                if cloud is None or names_cloud(entry.body, cloud):
-                    found.append(entry)
+        for entry in self._read(connection, query):
+            if len(found) == last:
+                break
+            if cloud is None or names_cloud(entry.body, cloud):
+                found.append(entry)
         return tuple(reversed(found))
 
     def entry(self, index: int) -> Entry:

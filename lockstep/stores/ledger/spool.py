@@ -26,7 +26,7 @@ from typing import Final
 
 from lockstep.errors import LockstepError
 from lockstep.rules.note import Signer, Verifier, open_note, sign
-from lockstep.stores.ledger.entry import Event, canonical, plain
+from lockstep.stores.ledger.entry import Entry, Event, canonical, plain
 
 SUFFIX: Final = ".jsonl"
 SIGNED: Final = "lockstep/spool/v1"
@@ -91,6 +91,18 @@ class Spool:
                 if number == 0 or folder.stat().st_uid == os.geteuid():
                     paths += [path for path in folder.iterdir() if path.suffix == SUFFIX]
         return tuple(Waiting(path, self._read(path)) for path in sorted(paths, key=lambda path: path.name))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """What waits and was vouched for, oldest first, with numbers below 0 in that order.
+
+        What nobody vouches for decides nothing before it is appended, under another event id.
+        """
+        waiting = self.waiting()
+        found = (one.event for one in waiting if one.event is not None and not one.event.unvouched)
+        return tuple(
+            Entry(number, one.event_id, one.at or 0.0, one.kind, one.model, one.actor, dict(one.body), late=True)
+            for number, one in enumerate(found, -len(waiting))
+        )
 
     def remove(self, taken: Iterable[Waiting]) -> None:
         """Forget what stands in the ledger now."""
