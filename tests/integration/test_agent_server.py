@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -421,6 +422,28 @@ def test_html_in_an_alert_is_shown_as_text(agent: Running) -> None:
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_no_answer_waits_for_an_acknowledgement_of_its_first_half() -> None:
+    """asyncio sends small writes at once on what it knows to be TCP."""
+
+    async def accepted() -> int:
+        delays: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            ours = writer.get_extra_info("socket")
+            delays.set_result(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = listen("127.0.0.1", 0)
+        async with await asyncio.start_server(connected, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            try:
+                return await delays
+            finally:
+                writer.close()
+
+    assert asyncio.run(accepted()) != 0
 
 
 def test_a_port_that_is_taken_is_one_clear_line() -> None:
