@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from lockstep.agent.telemetry import Telemetry
 from lockstep.config import Config
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.hold import find_hold
+from lockstep.operations.hold import held_and_released
 
 LOG: Final = logging.getLogger("lockstep.agent")
 CONFIRMATIONS: Final = 16  # that may wait
@@ -46,7 +47,7 @@ class Agent:
             every=settings.refresh_every,
             prove_every=settings.prove_every,
             plan_every=settings.plan_every,
-            held=held,
+            held=self._held,
         )
         self.telemetry = Telemetry(
             lambda: self.refresher.overview, lambda: self.desk.intents(INTENTS), self.desk.backlog
@@ -89,6 +90,17 @@ class Agent:
         finally:
             self._waiting.release()
 
+    def _held(self, fleet: Fleet) -> str:
+        """Why the model's rollouts are held, "" when they are not; a ledger that cannot be read says so elsewhere."""
+        try:
+            found, released = held_and_released(fleet)
+        except LockstepError:
+            return ""
+        if released:
+            with contextlib.suppress(LockstepError):  # the inbox's trouble is told where it is written; the next look
+                self.desk.released(fleet.model, released)
+        return "" if found is None else str(found)
+
     def unready(self) -> Mapping[str, str]:
         """What is not as it must be to take alerts, by part; empty when all is. Looked at once a second at most."""
         at, known = self._looked
@@ -112,12 +124,3 @@ class Agent:
             if self.config.models and age > limit:
                 found["overview"] = f"a model was looked at {age:.0f} s ago; at most {limit:.0f} s are usual"
         return found
-
-
-def held(fleet: Fleet) -> str:
-    """Why the model's rollouts are held, "" when they are not; a ledger that cannot be read says so elsewhere."""
-    try:
-        found = find_hold(fleet)
-    except LockstepError:
-        return ""
-    return "" if found is None else str(found)

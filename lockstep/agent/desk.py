@@ -143,6 +143,13 @@ class Desk:
         """Have everyone told who wants it: what the agent learns otherwise, such as an approval that is wanted."""
         self._database.write(lambda connection: outbox.put(connection, notice, self._receivers))
 
+    def released(self, model: str, at: float) -> None:
+        """A person released the model at that time: its rollbacks are counted anew. May be told again and again."""
+        with self._database.reading() as connection:
+            if inbox.released_at(connection, model) >= at:
+                return
+        self._database.write(lambda connection: inbox.put_released(connection, model, at))
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def intents(self, last: int = 50) -> tuple[Intent, ...]:

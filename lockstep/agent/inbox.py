@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS notice (
     dead INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '', UNIQUE (receiver, id)
 );
 CREATE INDEX IF NOT EXISTS notice_due ON notice (receiver, dead, due);
+CREATE TABLE IF NOT EXISTS released (model TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 COLUMNS: Final = (
     *("id", "model", "version", "cloud", "action", "state", "reason", "actor", "alerts"),
@@ -146,6 +147,17 @@ def past_intents(connection: sqlite3.Connection, model: str, since: float) -> tu
         (model, since),
     ).fetchall()
     return tuple(_intent(row) for row in rows)
+
+
+def released_at(connection: sqlite3.Connection, model: str) -> float:
+    """When a person released the model last, as far as the agent has seen; 0.0 for never."""
+    found = connection.execute("SELECT at FROM released WHERE model = ?", (model,)).fetchone()
+    return 0.0 if found is None else float(found["at"])
+
+
+def put_released(connection: sqlite3.Connection, model: str, at: float) -> None:
+    """A person released the model."""
+    connection.execute("INSERT OR REPLACE INTO released (model, at) VALUES (?, ?)", (model, at))
 
 
 def open_intents(connection: sqlite3.Connection) -> tuple[Intent, ...]:

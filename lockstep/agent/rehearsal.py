@@ -137,8 +137,11 @@ def _copy(config: Config, now: float) -> sqlite3.Connection:
                     for model in ("", *config.models)
                     for one in inbox.past_intents(reader, model, now - pace_of(config).memory)
                 ]
+                released = {model: inbox.released_at(reader, model) for model in config.models}
         finally:
             real.close()
         for one in reversed(intents):
             inbox.add_intent(connection, one)
+        for model, at in released.items():
+            inbox.put_released(connection, model, at)
     return connection

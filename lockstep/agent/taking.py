@@ -15,7 +15,7 @@ from lockstep.config import Config
 from lockstep.operations.reasons import LONGEST
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.deciding import AGAIN, Decision, Join, Nothing, Pace, Start, Wish, decide
-from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 from lockstep.rules.alerts.routing import Route, well_formed
 from lockstep.rules.event_names import ALERT_RECEIVED
 
@@ -54,7 +54,7 @@ class Taking:
         about = way.version if way.model else f"{alert.source}: {alert.title}"[: inbox.KEPT]
         wish = Wish(way.model, about, way.action, resolved=alert.status is Status.RESOLVED)
         past = inbox.past_intents(connection, way.model, at - self._pace.memory)
-        decision = decide(wish, past, self._pace, at)
+        decision = decide(wish, past, self._pace, at, inbox.released_at(connection, way.model))
         if known is not None and tried is not None and not _tries_again(decision, tried):
             return Taken(known, None)
         recent = [one for one in past if at - one.began <= self._pace.incident_window]
@@ -69,7 +69,7 @@ class Taking:
             action=way.action,
             state=State.ACCEPTED,
             reason=reason,
-            actor=f"alert:{alert.source}",
+            actor=f"{BY_ALERT}{alert.source}",
             alerts=1 if tried is None or isinstance(decision, Start) else 0,
             began=at,
             told=way.told,

@@ -25,8 +25,8 @@ from lockstep.errors import LockstepError, RetryLaterError
 from lockstep.operations.confirm import Confirmation, confirm
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import hold
-from lockstep.rules.alerts.deciding import Pace, overtaken
-from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.deciding import Pace, flaps, overtaken
+from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 
 LOG: Final = logging.getLogger("lockstep.agent")
 MOST: Final = 16  # models that are worked on at once
@@ -297,17 +297,18 @@ class Workers:
         LOG.info("%s: intent %s: %s: %s", intent.model, intent.id, outcome.state.value, outcome.told)
 
     def _flapping(self, intent: Intent, outcome: Outcome) -> str:
-        """Hold the model after so many rollbacks in a while; what to tell of that, "" when it is not so."""
-        if not outcome.moved:
+        """Hold the model after so many rollbacks by alerts in a while; what to tell of that, "" when it is not so."""
+        if not outcome.moved or not intent.actor.startswith(BY_ALERT):
             return ""
-        since = self._clock() - self._pace.flapping_window
+        now = self._clock()
         with self._database.reading() as connection:
-            past = inbox.past_intents(connection, intent.model, since)
-        moved = [one for one in past if one.moved and one.id != intent.id]
-        if len(moved) + 1 < self._pace.flapping_rollbacks:
+            past = inbox.past_intents(connection, intent.model, now - self._pace.flapping_window)
+            released = inbox.released_at(connection, intent.model)
+        before = flaps([one for one in past if one.id != intent.id], self._pace, now, released)
+        if len(before) + 1 < self._pace.flapping_rollbacks:
             return ""
         hours = f"{self._pace.flapping_window / 3600:.3g} h"
-        told = f"rolled back {len(moved) + 1} times within {hours}"
+        told = f"rolled back {len(before) + 1} times within {hours}"
         try:
             hold(fleet_for(self._fleets(intent.model), intent), told, f"{intent.id}/flapping")
         except LockstepError as error:

@@ -32,8 +32,15 @@ class Hold:
 
 def find_hold(fleet: Fleet) -> Hold | None:
     """The hold in force, None without one; raises LockstepError for a ledger that cannot be read."""
+    return held_and_released(fleet)[0]
+
+
+def held_and_released(fleet: Fleet) -> tuple[Hold | None, float]:
+    """The hold in force, and when the model was released (Unix seconds) if that was the last, else 0.0."""
     newest = next(iter(fleet.ledger.entries(fleet.model, "hold.", last=1)), None)
-    return None if newest is None or newest.kind != PLACED else _hold(newest)
+    if newest is None:
+        return None, 0.0
+    return (_hold(newest), 0.0) if newest.kind == PLACED else (None, newest.at)
 
 
 def hold(fleet: Fleet, reason: str, event: str = "") -> Hold:

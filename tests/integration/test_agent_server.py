@@ -20,6 +20,7 @@ import pytest
 import requests
 import yaml
 
+from lockstep.agent import inbox
 from lockstep.agent.access import FREE
 from lockstep.agent.connections import PromptProtocol
 from lockstep.agent.headers import POLICY
@@ -385,6 +386,19 @@ def test_a_hold_is_shown_and_released_by_an_approver_alone(agent: Running, deplo
         release(deployed.fleet, "the test is over")
     newest = deployed.fleet.ledger.entries(agent.model, "hold.released", last=1)[0]
     assert (newest.actor, newest.body["reason"]) == ("anna", "it is settled")
+    assert counted_since(agent, newest.at) == newest.at, "rollbacks before it hold the model no more"
+
+
+def counted_since(agent: Running, at: float) -> float:
+    """Since when the agent counts the model's rollbacks, once it has seen what was done at that time."""
+    pause, found = threading.Event(), 0.0
+    for _ in range(600):
+        with agent.agent.desk._database.reading() as connection:
+            found = inbox.released_at(connection, agent.model)
+        if found >= at:
+            break
+        pause.wait(0.1)
+    return found
 
 
 def csrf_of(answer: requests.Response) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -209,3 +210,38 @@ def test_whatever_comes_the_rules_hold(story: list[tuple[float, Wish, State]]) -
         assert len(moved) <= PACE.flapping_rollbacks
         for later in moved:
             assert all(later.ended - one.ended >= PACE.cool_down for one in moved if one.ended < later.ended)
+
+
+def test_what_people_roll_back_is_no_flapping() -> None:
+    pace = replace(PACE, cool_down=0.0)
+    asked = [replace(DONE, id=f"p{number}", actor="Ada", alerts=1) for number in range(5)]
+    assert decide(replace(WISH, version="9"), asked, pace, 1100.0) == Start(Action.ROLLBACK)
+    again = decide(replace(WISH, version="9"), [DONE, replace(DONE, id="b"), *asked], pace, 1100.0)
+    assert (again.action, again.urgent) == (Action.HOLD, True)  # type: ignore[union-attr]
+    assert "2 times" in again.told
+
+
+def test_the_counting_starts_anew_once_a_person_has_released_it() -> None:
+    pace = replace(PACE, cool_down=0.0)
+    past = [replace(DONE, id="b", began=1050.0, ended=1060.0), DONE]
+    wish = replace(WISH, version="9")
+    for released, action in ((0.0, Action.HOLD), (1005.0, Action.HOLD), (1010.0, Action.ROLLBACK)):
+        assert decide(wish, past, pace, 1100.0, released) == Start(
+            action, urgent=action is Action.HOLD, told="" if action is Action.ROLLBACK else ANY
+        )
+    held = replace(INTENT, id="h", state=State.HELD, action=Action.HOLD, ended=1070.0, asked="9")
+    taken_up = decide(wish, [held, *past], pace, 1100.0, 1080.0)
+    assert taken_up == Join("h", Action.ROLLBACK, again=True), "what was only held is done after all"
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9000)), max_size=6), st.integers(0, 9000), st.integers(0, 9000))
+def test_a_model_is_held_for_what_alerts_did_since_it_was_released_and_nothing_else(
+    ends: list[tuple[bool, int]], released: int, now: int
+) -> None:
+    past = [
+        replace(DONE, id=str(number), began=float(at), ended=float(at), actor="alert:am" if alert else "Ada")
+        for number, (alert, at) in enumerate(ends)
+    ]
+    counted = [at for alert, at in ends if alert and at > released and abs(now - at) < PACE.flapping_window]
+    found = decide(replace(WISH, version="9"), past, replace(PACE, cool_down=0.0), float(now), float(released))
+    assert (found.action is Action.HOLD) == (len(counted) >= PACE.flapping_rollbacks)  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,3 +187,43 @@ def test_a_notice_waits_for_no_clock_that_was_set_back(database: GroupCommit) ->
         )
     assert [box._next(receiver), box._next(receiver), box._next(receiver)] == [0.0, 0.0, 30.0]
     assert told == ["new", "tried"]
+
+
+@pytest.mark.parametrize(
+    ("actor", "earlier", "released", "holds"),
+    [
+        ("alert:am", "alert:am", 0.0, True),
+        ("alert:am", "alert:am", 450.0, False),
+        ("alert:am", "Ada", 0.0, False),
+        ("Ada", "alert:am", 0.0, False),
+    ],
+)
+def test_a_model_is_held_for_rollbacks_of_alerts_since_its_release(
+    database: GroupCommit,
+    monkeypatch: pytest.MonkeyPatch,
+    actor: str,
+    earlier: str,
+    released: float,
+    holds: bool,
+) -> None:
+    held: list[str] = []
+    monkeypatch.setattr(workers, "roll_back", lambda fleet, intent, begun: carrying.Outcome(State.DONE, "", moved=True))
+    monkeypatch.setattr(workers, "hold", lambda fleet, reason, event: held.append(reason))
+    monkeypatch.setattr(workers, "fleet_for", lambda fleet, intent: fleet)
+
+    def fill(connection: sqlite3.Connection) -> None:
+        before = replace(INTENT, id="before", state=State.DONE, ended=400.0, began=300.0, moved=True, actor=earlier)
+        inbox.add_intent(connection, before)
+        inbox.add_intent(connection, replace(INTENT, actor=actor))
+        inbox.put_released(connection, INTENT.model, released)
+
+    database.write(fill)
+    desk = working(database)
+    desk.start()
+    try:
+        found = ended(database, INTENT.id)
+    finally:
+        desk.stop(SOON)
+    assert found.state is State.DONE
+    assert held == (["rolled back 2 times within 6 h"] if holds else [])
+    assert found.urgent == holds

@@ -4,7 +4,8 @@
   it: notify < hold < rollback-if-confirmed < rollback.
 - RESOLVED starts nothing.
 - After a rollback a cool-down: no alert rolls the model back again before its end; people are called instead.
-- So many rollbacks of one model in the flapping window, and the next wish for one holds the model and calls a person.
+- So many rollbacks of one model by alerts in the flapping window, and the next wish for one holds the model and calls a
+  person. Once a person has released it the counting starts anew.
 - A person's wish knows no pause: it only joins what is under way to the same end.
 
 No I/O and no clock: what happened before comes as intents, the newest first.
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 
 #: Seconds after which an alert that still comes has something that failed, or found nothing, tried once more.
 AGAIN: Final = 60.0
@@ -82,15 +83,18 @@ class Nothing:
 Decision = Start | Join | Nothing
 
 
-def decide(wish: Wish, past: Sequence[Intent], pace: Pace, now: float) -> Decision:
-    """What a wish comes to; `past` are the model's intents that are open or matter still, the newest first."""
+def decide(wish: Wish, past: Sequence[Intent], pace: Pace, now: float, released: float = 0.0) -> Decision:
+    """What a wish comes to; `past` are the model's intents that are open or matter still, the newest first.
+
+    `released` is when a person released the model last, 0.0 for never.
+    """
     mine = [one for one in past if one.model == wish.model and _tells_of(wish.version, one)]
     if wish.resolved:
         told = next((one.id for one in mine if one.open or _since(one, now) <= pace.incident_window), "")
         return Nothing(told, "it is over, says its sender; that starts nothing")
     if wish.person:
         return _asked(wish, mine)
-    allowed = _allowed(wish, [one for one in past if one.model == wish.model], mine, pace, now)
+    allowed = _allowed(wish, [one for one in past if one.model == wish.model], mine, pace, now, released)
     for one in mine:
         joined = _join(wish, one, allowed, pace, now)
         if joined is not None:
@@ -142,15 +146,28 @@ def _asked(wish: Wish, mine: Sequence[Intent]) -> Decision:
     return Start(Action.ROLLBACK)
 
 
-def _allowed(wish: Wish, past: Sequence[Intent], mine: Sequence[Intent], pace: Pace, now: float) -> Start:
+def flaps(past: Sequence[Intent], pace: Pace, now: float, released: float) -> tuple[Intent, ...]:
+    """The rollbacks of a model that count as going back and forth: alerts', in the window, since it was released."""
+    return tuple(
+        one
+        for one in past
+        if one.moved
+        and one.actor.startswith(BY_ALERT)
+        and _since(one, now) < pace.flapping_window
+        and max(one.began, one.ended) > released
+    )
+
+
+def _allowed(
+    wish: Wish, past: Sequence[Intent], mine: Sequence[Intent], pace: Pace, now: float, released: float
+) -> Start:
     """What may be started now for the wish: flapping and cool-down make less of a rollback."""
     if wish.action.strength < Action.ROLLBACK_IF_CONFIRMED.strength:
         return Start(wish.action)
     under_way = [one for one in past if one.open and one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength]
     if any(one in mine for one in under_way):
         return Start(wish.action)  # it joins that one
-    moved = [one for one in past if one.moved]
-    counted = [one for one in moved if _since(one, now) < pace.flapping_window]
+    counted = flaps(past, pace, now, released)
     if len(counted) >= pace.flapping_rollbacks:
         told = (
             f"{wish.model} was rolled back {len(counted)} times within {pace.flapping_window / 3600:.3g} h: "
@@ -158,7 +175,7 @@ def _allowed(wish: Wish, past: Sequence[Intent], mine: Sequence[Intent], pace: P
         )
         return Start(Action.HOLD, urgent=True, told=told)
     # What is under way for another version may come to nothing; if it does not, `overtaken` stops this one.
-    if any(_since(one, now) < pace.cool_down for one in moved):
+    if any(one.moved and _since(one, now) < pace.cool_down for one in past):
         told = f"{wish.model} has just been rolled back: no alert does that again within {pace.cool_down:.0f} s"
         return Start(Action.NOTIFY, urgent=True, told=told)
     return Start(wish.action)

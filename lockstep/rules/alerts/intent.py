@@ -39,6 +39,10 @@ class State(StrEnum):
 ENDED: Final = frozenset({State.DONE, State.SPLIT, State.FAILED, State.NOT_CONFIRMED, State.HELD, State.NOTIFIED})
 
 
+#: Before the source in the actor of an intent that an alert started; what a person asked has the person's name.
+BY_ALERT: Final = "alert:"
+
+
 @dataclass(frozen=True)
 class Intent:
     """One incident of one version, for which alerts of any vendor, or a person, asked something.
