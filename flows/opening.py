@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger
@@ -12,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Failed
+from prefect.utilities.urls import url_for
 
 import blocks
 from flows import connections
@@ -55,7 +57,7 @@ def open_in_flow(block: blocks.Fleet, model: str, operation: str, adapters: Mapp
     `adapters` are the block's, where several models share them.
     """
     config = block.to_config()
-    return open_fleet(
+    opened = open_fleet(
         config,
         model,
         clouds=connections.adapters(block) if adapters is None else adapters,
@@ -65,6 +67,7 @@ def open_in_flow(block: blocks.Fleet, model: str, operation: str, adapters: Mapp
         via=flow_run_name(),
         alert=alert(),
     )
+    return replace(opened, link=flow_run_link())
 
 
 def load_fleet(name: str) -> blocks.Fleet:
@@ -113,6 +116,20 @@ def flow_run_name() -> str:
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     return "" if run is None else f"Prefect flow run {run.name} ({run.id})"
+
+
+def flow_run_link() -> str:
+    """Address of this flow run in Prefect's UI, empty outside of one and where it is not known."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return "" if run is None else url_for("flow-run", obj_id=run.id) or ""
+
+
+def expected() -> float | None:
+    """When this flow run should have begun (Unix seconds); None outside of one and where Prefect does not say."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return None if run is None or run.expected_start_time is None else run.expected_start_time.timestamp()
 
 
 def rename(name: str) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import select
 import sys
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from lockstep.operations.approving import Approver, Question
     from lockstep.rules.approval import Word
+
+LOOK: Final = 1.0  # seconds between two looks whether anybody needs to answer
+YES: Final = ("y", "yes")
+NO: Final = ("", "n", "no")
 
 
 def approver_for(actor: str, reason: str, *, quiet: bool) -> Approver | None:
@@ -15,7 +22,7 @@ def approver_for(actor: str, reason: str, *, quiet: bool) -> Approver | None:
     if not reason and (quiet or not sys.stdin.isatty()):
         return None
 
-    def answer(question: Question) -> Word:
+    def answer(question: Question) -> Word | None:
         from lockstep.rules.approval import Word
 
         return Word(True, actor, reason) if reason else _asked(question, actor)
@@ -23,12 +30,37 @@ def approver_for(actor: str, reason: str, *, quiet: bool) -> Approver | None:
     return answer
 
 
-def _asked(question: Question, actor: str) -> Word:
+def _asked(question: Question, actor: str) -> Word | None:
+    """Ask at the terminal; raises what the question's check raises, also while nobody types."""
     import typer
 
     from lockstep.rules.approval import Word
 
     for line in question.told:
         typer.echo(line)
-    approved = typer.confirm(str(question), default=False)
-    return Word(approved, typer.prompt("Your name", default=actor), typer.prompt("Why"))
+    until = time.monotonic() + question.seconds
+    try:
+        said = _line(f"{question} [y/N]: ", question, until, lambda given: given.lower() in (*YES, *NO)).lower()
+        name = _line(f"Your name [{actor}]: ", question, until)
+        return Word(said in YES, name or actor, _line("Why: ", question, until, bool))
+    except TimeoutError:
+        typer.echo()
+        return None
+
+
+def _line(prompt: str, question: Question, until: float, fits: Callable[[str], bool] = lambda given: True) -> str:
+    """A line that somebody types and that fits; raises TimeoutError when nobody does in time."""
+    import typer
+
+    while True:
+        typer.echo(prompt, nl=False)
+        # A terminal gives one line at a time, so none waits in this process's own buffer.
+        while not select.select([sys.stdin], [], [], LOOK)[0]:
+            question.check()
+            if time.monotonic() >= until:
+                raise TimeoutError
+        line = sys.stdin.readline()
+        if not line:
+            raise typer.Abort
+        if fits(line.strip()):
+            return line.strip()

@@ -14,7 +14,7 @@ from lockstep.errors import (
     UnreachableError,
 )
 from lockstep.operations.aliases import delete_alias, set_alias
-from lockstep.operations.approving import Approver, ask, refuse_unasked
+from lockstep.operations.approving import Approver, ask, refuse_unasked, unless_decided
 from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import refuse_held
@@ -63,7 +63,7 @@ def canary_deploy(
     (`accept_broken_seal`: the reason to go on when no other version that was known to be good is intact), VerdictError
     when the canary was taken back, and the cause when a cloud could not follow: then the canary was taken back as well.
     Where the fleet wants an approval `approver` asks for it: RejectedError when nobody gave it. The first version of a
-    model is asked about before it starts, if at all.
+    model is asked about before it starts, if at all. A hold, or a rollback, ends the wait.
     BusyError when another operation is changing the model; OvertakenError when a rollback came in between.
     """
     stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
@@ -83,10 +83,12 @@ def _ask_first(fleet: Fleet, version: Version, accept_broken_seal: str, approver
         return
     with refusals(fleet, "canary_deploy", version):
         refuse_unasked(fleet, approver)
+        refuse_held(fleet)
+        check = unless_decided(fleet)
         check_deployable(fleet, version, accept_broken_seal)
         champion = read_record(fleet).desired.champion
     gate = fleet.settings.rollout.approval if champion is None else Gate.BEFORE_START  # the first has no stages
-    ask(fleet, gate, version, [f"{champion or 'nothing'} serves now"], approver)
+    ask(fleet, gate, version, [f"{champion or 'nothing'} serves now"], approver, check)
 
 
 def _deploy(

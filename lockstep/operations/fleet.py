@@ -44,7 +44,8 @@ class Fleet:
     """A model with its clouds in rollout order.
 
     `actor` is who or what asked, for the ledger: a person's name (kept apart from the entries, which hold a pseudonym),
-    or `schedule:…`, `alert:…`, `flow:…`, `machine:…`. `via` is what carries it out for them.
+    or `schedule:…`, `alert:…`, `flow:…`, `machine:…`. `via` is what carries it out for them, and `link` the address at
+    which people see that, "" for none.
 
     `alert` is the alert that asked, as intents carry it: its `id`, and `at`, when it was given (ISO 8601 with a zone).
 
@@ -66,6 +67,7 @@ class Fleet:
     observer: Observer = lambda event: None
     actor: str = ""
     via: str = ""
+    link: str = ""
     alert: Mapping[str, str] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
     retention: timedelta = timedelta(days=400)

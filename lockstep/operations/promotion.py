@@ -147,7 +147,7 @@ class Promotion:
     def _ask(self) -> None:
         began = time.monotonic()
         told = [f"{one.stage.title}: {'; '.join(one.verdict.reasons)}" for one in self.reports]
-        ask(self._fleet, Gate.BEFORE_PROMOTION, self.canary, told, self._approver)
+        ask(self._fleet, Gate.BEFORE_PROMOTION, self.canary, told, self._approver, self._unless_stopped)
         if time.monotonic() - began > self._fleet.settings.rollout.look_every:
             self._judge(self._watch, self._stages[-1])  # what it did while a person thought
 
@@ -157,6 +157,11 @@ class Promotion:
         target = Target((self.stable, self.canary), stage.splits(self.stable.slot, self.canary.slot))
         shifts = plan_changes(target, self._fleet.observe()).shifts
         return shift_traffic(self._fleet, shifts, [self.stable, self.canary], f"canary: {stage.title}")
+
+    def _unless_stopped(self) -> None:
+        """Raise when a rollback has taken the lease, or the model is held; asks the ledger's database alone."""
+        check(self._fleet.model)
+        raise_if_held(self._fleet)
 
     def _go_on(self) -> None:
         """Raise when the rollout must not go on: it was overtaken, or the model is held."""

@@ -3,6 +3,7 @@
 - Only a clear yes, with a name and a reason, goes on: who, when and why are what the ledger is asked for later.
 - A no is a no, whoever says it and why ever.
 - Nobody's word in time is a no: a canary is not promoted because people sleep.
+- A question falls away when the model is held, or somebody else decides what serves: a yes that comes then is none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Answer(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     TIMED_OUT = "timed out"
+    WITHDRAWN = "withdrawn"  # nobody needs to answer any more: held, overtaken, or whoever asked was stopped
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""Which questions wait for a person's word, as the ledger tells it; decided without I/O.
+
+A question is an entry `approval.wanted`. It waits until it is answered or its time is over, and no longer than it means
+something: a hold, a rollback or a promotion settles it, and so does the end of the rollout that asked. One that was
+killed cannot say so; asked again, or begun anew, its question is no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lockstep.rules.deeds import Line, in_order, text, texts
+
+KINDS: Final = "approval."
+WANTED: Final = "approval.wanted"
+ANSWERED: Final = "approval.outcome"
+#: What decides which version serves, whoever is asked about another one.
+DECIDES: Final = ("rollback.intent", "promote.intent")
+HELD: Final = "hold.placed"
+BEGUN: Final = "canary_deploy.intent"
+ENDED: Final = "canary_deploy.outcome"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A question that waits: `since` and `until` are Unix seconds, `within` is the rollout that asks, "" before one.
+
+    `link` is the address at which it is answered, "" for a terminal; `via` is what asks.
+    """
+
+    id: str
+    model: str
+    version: str
+    digest: str
+    gate: str
+    asks: str
+    told: tuple[str, ...]
+    since: float
+    until: float
+    within: str = ""
+    via: str = ""
+    link: str = ""
+
+    @property
+    def where(self) -> str:
+        """Where and how it is answered, in words."""
+        if self.link:
+            return f"answer in Prefect: {self.link}"
+        if self.via:
+            return f"answer in Prefect: {self.via}"
+        return f"answer at the terminal where `lockstep deploy {self.model} {self.version}` runs"
+
+
+def still_waiting(lines: Sequence[Line], model: str, now: float) -> tuple[Waiting, ...]:
+    """The model's questions that wait now, the oldest first; `lines` are its newest entries."""
+    found: dict[str, Waiting] = {}
+    for line in in_order(lines):
+        if line.kind == WANTED:
+            asked = _read(line, model)
+            again = [one.id for one in found.values() if (one.digest, one.gate) == (asked.digest, asked.gate)]
+            for one in again:
+                del found[one]
+            found[asked.id] = asked
+        elif line.kind == ANSWERED:
+            found.pop(text(line.body, "question"), None)
+        elif line.kind == HELD or line.kind in DECIDES:
+            found.clear()
+        elif line.kind == ENDED:
+            found = {one: asked for one, asked in found.items() if asked.within != text(line.body, "intent")}
+        elif line.kind == BEGUN:  # one writes a model at a time: what ran before was killed
+            found = {one: asked for one, asked in found.items() if not asked.within}
+    return tuple(one for one in found.values() if now < one.until)
+
+
+def _read(line: Line, model: str) -> Waiting:
+    body = line.body
+    until = body.get("until")
+    link = text(body, "link")
+    return Waiting(
+        line.event_id,
+        model,
+        text(body, "version"),
+        text(body, "digest"),
+        text(body, "gate"),
+        text(body, "asks"),
+        told=texts(body, "told"),
+        since=line.at,
+        until=float(until) if isinstance(until, int | float) and not isinstance(until, bool) else line.at,
+        within=text(body, "within"),
+        via=text(body, "via"),
+        link=link if link.startswith(("https://", "http://")) else "",
+    )
