@@ -30,7 +30,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 SHOWN: Final = 20.0  # seconds between two signs of life; after 60 the UI calls a queue's deployments not ready
-MOST: Final = 100  # runs of one look
+MOST: Final = 200  # runs of one answer, as many as Prefect gives
+PAGES: Final = 50  # that are read of a queue nobody has taken from for long: the newest run may be an urgent one
 
 
 class DueQueue:
@@ -56,6 +57,17 @@ class DueQueue:
     async def _read(
         self, client: PrefectClient, states: tuple[StateType, ...], before: datetime | None
     ) -> list[FlowRun]:
+        found: list[FlowRun] = []
+        for _ in range(PAGES):
+            page = await self._page(client, states, before, len(found))
+            found += page
+            if len(page) < MOST:
+                break
+        return found
+
+    async def _page(
+        self, client: PrefectClient, states: tuple[StateType, ...], before: datetime | None, offset: int
+    ) -> list[FlowRun]:
         return await client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=self._flows)),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool])),
@@ -66,6 +78,7 @@ class DueQueue:
             ),
             sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
             limit=MOST,
+            offset=offset,
         )
 
     async def _show(self, client: PrefectClient) -> None:

@@ -22,16 +22,17 @@ LOG: Final = logging.getLogger("lockstep.warm")
 CLAIM: Final = "claimed by the warm runner "
 
 
-def claim_text() -> str:
-    """Message of the Pending state by which a run is claimed: it names this process."""
-    return CLAIM + json.dumps(asdict(this_process()))
+def claim_text(runner: str) -> str:
+    """Message of the Pending state by which a run is claimed: it names this process, and which runner of it."""
+    return CLAIM + json.dumps({**asdict(this_process()), "runner": runner})
 
 
 def claimant(states: Sequence[State]) -> Process | None:
     """The process of the warm runner that claimed a run last; None when none did."""
     for state in sorted(states, key=lambda one: one.timestamp, reverse=True):
         if state.type is StateType.PENDING and (state.message or "").startswith(CLAIM):
-            return Process(**json.loads((state.message or "").removeprefix(CLAIM)))
+            told = json.loads((state.message or "").removeprefix(CLAIM))
+            return Process(**{name: value for name, value in told.items() if name != "runner"})
     return None
 
 

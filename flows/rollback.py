@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from prefect import flow
 
 from flows.events import tell
-from flows.opening import explained, load_fleet, open_in_flow, parameters, rename
+from flows.opening import expected, explained, load_fleet, open_in_flow, parameters, rename
 from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
@@ -17,6 +18,7 @@ from lockstep.operations.rollback import rollback as roll_back
 from lockstep.operations.rollback_plan import plan_rollback
 from lockstep.rules.event_names import ROLLBACK_COMPLETED, ROLLBACK_FAILED, ROLLBACK_SPLIT
 from lockstep.rules.meanwhile import Meanwhile
+from lockstep.rules.waited import asked_at
 from tasks.artifacts import bullets, links, publish, traffic_table
 
 
@@ -41,8 +43,10 @@ def rollback(
 ) -> Rollback | None:
     """Put every cloud on the last known-good version, or on a named one, and prove that it answers.
 
-    It waits for no other run. The version that is left behind is condemned: it will not be deployed again. Clouds that
-    could not follow are brought over by a run of reconcile, which the event `lockstep.rollback.split` starts.
+    It waits for no other run. One that begins late, since nobody carried it out in time, leaves what served when it was
+    asked for, and nothing that came since. The version that is left behind is condemned: it will not be deployed again.
+    Clouds that could not follow are brought over by a run of reconcile, which the event `lockstep.rollback.split`
+    starts.
 
     Args:
         model: Name of the model in MLflow.
@@ -64,7 +68,12 @@ def rollback(
     with told_first():
         try:
             done = roll_back(
-                opened, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile
+                opened,
+                to=to or None,
+                reason=reason,
+                accept_broken_seal=accept_broken_seal,
+                meanwhile=meanwhile,
+                asked=asked_at(expected(), time.time()),
             )
         except SplitError as error:  # prefect.yaml has an automation that reconciles then
             tell(ROLLBACK_SPLIT, model, fleet, reason=reason, problem=str(error))
@@ -75,10 +84,19 @@ def rollback(
         except LockstepError as error:
             tell(ROLLBACK_FAILED, model, fleet, reason=reason, problem=str(error))
             raise
+        if done.needless:
+            _show_needless(opened, done)
+            return done
         tell_done(done, model, fleet, reason)
         rename(f"rollback {move(model, done)}")
         _show_done(opened, done, reason)
     return done
+
+
+def _show_needless(opened: Fleet, done: Rollback) -> None:
+    rename(f"rollback {opened.model}: nothing was left to roll back")
+    text = f"# Nothing was rolled back\n\nThis run began late: {done.needless}. Run it anew to leave that as well.\n"
+    publish("rollback", opened.model, f"{text}\n{traffic_table(opened, done.before)}\n{links(opened)}", done.needless)
 
 
 def _show_done(opened: Fleet, done: Rollback, reason: str) -> None:

@@ -5,6 +5,9 @@ Prefect once a second, and at once when Prefect tells of a new run, for due runs
 by setting it Pending, which Prefect grants once, and runs it in a thread. A process worker that polls the same queue is
 no danger, and a help where no warm runner lives: whoever claims a run first has it.
 
+Of runs that piled up while nobody took any, those that a newer one makes needless are cancelled: see flows/overdue.py.
+A claim whose answer was lost on the way is found in Prefect a moment later, and carried out.
+
 A run in a thread cannot be ended from outside. Cancelled before it began, it does not begin; cancelled later it goes
 on to its end, as a rollback must. Heavy flows are left to a process worker, which ends what is cancelled.
 
@@ -25,12 +28,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import httpx
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
 from prefect.client.schemas import OrchestrationResult
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.events import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
@@ -43,6 +47,7 @@ from flows.connections import warm_up
 from flows.due import DueQueue
 from flows.monitor import monitor
 from flows.orphans import claim_text, mend_orphans
+from flows.overdue import cancel_needless, needless
 from flows.reconcile import reconcile
 from flows.rollback import rollback
 from lockstep import terminal
@@ -54,6 +59,7 @@ POOL: Final = "lockstep"
 QUEUE: Final = "urgent"
 POLL: Final = 1.0  # seconds
 LEAST: Final = 0.05  # seconds between two looks, however often Prefect tells of runs
+SWEEP: Final = 20.0  # seconds between two looks for claims of our own that nobody carries out
 CALL: Final = 20.0  # seconds that one round of calls to Prefect's API may take
 #: Flows that are run, the most urgent first, and how many of one at a time; what waits longer stays due.
 URGENT: Final[tuple[tuple[Flow[Any, Any], int], ...]] = ((rollback, 64), (reconcile, 8), (monitor, 8))
@@ -71,6 +77,8 @@ class WarmRunner:
         self._queue = DueQueue(POOL, QUEUE, list(self._flows))
         self._running: dict[str, tuple[str, threading.Thread]] = {}  # run id -> flow's name
         self._names: dict[str, str] = {}  # flow id -> flow's name
+        self.claim: Final = claim_text(str(uuid4()))  # by which Prefect shows that a run is ours
+        self._sweep = 0.0  # when claims are looked for next, on the monotonic clock
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
@@ -140,6 +148,7 @@ class WarmRunner:
                             if not mended:
                                 await mend_orphans(client, self._queue)
                                 mended = True
+                            await self._take_up_lost(client)
                             await self._take_due(client)
                         self._told_connected(None)
                         await self._rest()
@@ -191,8 +200,32 @@ class WarmRunner:
         ours = sorted(
             ((self._flows[name][0], name, run) for name, run in known if name in self._flows), key=lambda one: one[:2]
         )
-        for name, run in self._fitting(ours):  # one after the other: SQLite would keep them all waiting
-            await self._take(client, name, run)
+        old = needless(due)
+        wait: set[str] | None = None
+        # One after the other: SQLite would keep them all waiting.
+        for name, run in self._fitting([one for one in ours if str(one[2].id) not in old]):
+            if name != rollback.name and wait is None:
+                wait = await cancel_needless(client, due, old)
+            if str(run.id) not in (wait or ()):
+                await self._take(client, name, run)
+        if wait is None:
+            await cancel_needless(client, due, old)
+
+    async def _take_up_lost(self, client: PrefectClient) -> None:
+        """Carry out what Prefect holds for claimed by this runner, and nobody carries out: the answer was lost.
+
+        Claims are made by this loop alone, so that one that is not running before the look was lost.
+        """
+        if time.monotonic() < self._sweep:
+            return
+        running = set(self.running)
+        for run in await self._queue.claimed(client):
+            lost = run.state_type is StateType.PENDING and run.state is not None and run.state.message == self.claim
+            name = await self._name_of(client, run) if lost and str(run.id) not in running else ""
+            if name in self._flows:
+                LOG.warning("run %s was claimed, and the answer was lost on the way: it is begun now", run.name)
+                self._begin(name, run)
+        self._sweep = time.monotonic() + SWEEP
 
     def _fitting(self, ours: Sequence[tuple[int, str, FlowRun]]) -> list[tuple[str, FlowRun]]:
         """Those that there is room for; nothing keeps a rollback waiting but other rollbacks."""
@@ -213,10 +246,17 @@ class WarmRunner:
         return self._names[key]
 
     async def _take(self, client: PrefectClient, name: str, run: FlowRun) -> None:
-        claimed: OrchestrationResult[Any] = await client.set_flow_run_state(run.id, Pending(message=claim_text()))
+        until, self._sweep = self._sweep, 0.0  # looked for at once, unless the answer comes
+        claimed: OrchestrationResult[Any] = await client.set_flow_run_state(run.id, Pending(message=self.claim))
         if claimed.status is not SetStateStatus.ACCEPT:
-            return  # another runner was quicker, somebody cancelled it, or the deployment's limit is reached
+            # Another runner was quicker, somebody cancelled it, or the deployment's limit is reached; or it was a
+            # second attempt of the client's, which Prefect refuses since the first was accepted.
+            return
+        self._sweep = until
         run.state = claimed.state
+        self._begin(name, run)
+
+    def _begin(self, name: str, run: FlowRun) -> None:
         thread = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._carry_out, self._flows[name][1], run),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+import requests
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.saving import block_name, blocks_of, save
@@ -47,10 +52,11 @@ def block_of(deployed: Deployed) -> str:
     return block_name(deployed.model)
 
 
-def press_run(server: PrefectServer, name: str, **parameters: object) -> str:
-    """Id of a run that the UI's button makes."""
+def press_run(server: PrefectServer, name: str, *, ago: float = 0.0, **parameters: object) -> str:
+    """Id of a run that the UI's button makes, or made `ago` seconds ago, when nobody took it."""
     path = f"/deployments/{deployment(server, name)['id']}/create_flow_run"
-    made = ask(server, "POST", path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})
+    at = {"scheduled_time": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()}
+    made = ask(server, "POST", path, {"parameters": parameters, "state": {"type": "SCHEDULED", "state_details": at}})
     return str(made["id"])
 
 
@@ -117,6 +123,45 @@ def test_prefect_goes_away_and_comes_back(deployed: Deployed, server: PrefectSer
             assert runner.stop()
 
 
+def test_of_what_piled_up_the_newest_is_carried_out(deployed: Deployed, server: PrefectServer) -> None:
+    block = block_of(deployed)
+    asked = {"model": deployed.model, "fleet": block, "dry_run": True}
+    old = [press_run(server, "reconcile", ago=300.0 * (30 - number), **asked) for number in range(21)]
+    newest = press_run(server, "reconcile", ago=120.0, **asked)
+    other = press_run(server, "reconcile", ago=7200.0, **{**asked, "remove_foreign": True})
+    back = press_run(server, "rollback", ago=7200.0, model=deployed.model, fleet=block)
+    promoted = {"version": deployed.v2.label, "digest": deployed.v2.digest, "error": ""}
+    deployed.fleet.ledger.append(str(uuid4()), "promote.outcome", deployed.model, "test", promoted)
+    with deployed.unchanged():
+        runner = warm.start(deployed.config)
+        try:
+            done = {run: ended(server, run) for run in (*old, newest, other, back)}
+        finally:
+            assert runner.stop()
+    assert [done[run]["state_type"] for run in (newest, other, back)] == ["COMPLETED"] * 3
+    assert {done[run]["state_type"] for run in old} == {"CANCELLED"}
+    assert all(f"({newest}), which is newer" in done[run]["state"]["message"] for run in old)
+    assert all(not {"PENDING", "RUNNING"} & set(states(server, run)) for run in old)
+    # What serves now was promoted after it was asked for: its sender has not seen it.
+    assert done[back]["name"] == f"rollback {deployed.model}: nothing was left to roll back"
+
+
+def test_a_claim_whose_answer_was_lost_is_carried_out_once(deployed: Deployed, server: PrefectServer) -> None:
+    block = block_of(deployed)
+    with losing_claims(server) as (api, lost), temporary_settings({PREFECT_API_URL: api}):
+        runner = warm.start(deployed.config)
+        try:
+            assert runner.wait_connected(60)
+            run = press_run(server, "reconcile", model=deployed.model, fleet=block, dry_run=True)
+            done = ended(server, run)
+        finally:
+            assert runner.stop()
+    assert lost == [run]
+    assert done["state_type"] == "COMPLETED", done["state"]["message"]
+    kinds = states(server, run)
+    assert kinds.count("PENDING") == kinds.count("RUNNING") == 1, kinds
+
+
 def test_what_a_dead_runner_had_claimed_is_not_left_running(deployed: Deployed, server: PrefectServer) -> None:
     block = block_of(deployed)
     gone = dead_process()
@@ -165,6 +210,40 @@ def test_a_run_that_is_cancelled_does_not_begin_or_is_told_as_cancelled(
 def test_a_runner_without_a_server_says_so() -> None:
     with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(Exception, match="no Prefect server"):
         warm.start()
+
+
+@contextlib.contextmanager
+def losing_claims(server: PrefectServer) -> Iterator[tuple[str, list[str]]]:
+    """A way to the server's API on which the answer to the first claim is lost after the server has accepted it."""
+    lost: list[str] = []
+    server_of_api = server.api.removesuffix("/api")
+
+    class Way(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+            kept["accept-encoding"] = "identity"
+            answer = requests.request(self.command, server_of_api + self.path, data=body, headers=kept, timeout=30)
+            if not lost and self.path.endswith("/set_state") and CLAIM.encode() in body:
+                lost.append(self.path.split("/")[-2])
+                self.close_connection = True
+                return
+            self.send_response(answer.status_code)
+            self.send_header("content-type", answer.headers.get("content-type", "application/json"))
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = forward  # noqa: N815 - named by http.server
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    way = ThreadingHTTPServer(("127.0.0.1", 0), Way)
+    thread = threading.Thread(target=way.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{way.server_address[1]}/api", lost
+    # It stays: Prefect's own threads go on by it to report what they have not reported yet.
 
 
 def tell_split(server: PrefectServer, model: str, block: str) -> None:
