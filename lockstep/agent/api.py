@@ -19,6 +19,7 @@ from lockstep.agent.telemetry import CONTENT_TYPE
 from lockstep.errors import NotFoundError
 from lockstep.operations.reasons import LONGEST, checked_reason
 from lockstep.rules.alerts.intent import Intent
+from lockstep.rules.waiting import Waiting
 
 AT_ONCE: Final = 8
 SECURITY: Final[dict[str, object]] = {"security": [{"token": []}]}
@@ -217,8 +218,24 @@ def model_as_json(view: ModelView) -> dict[str, object]:
         },
         "writer": view.writer,
         "held": view.held,
+        "approvals": [_approval_as_json(one) for one in view.approvals],
         "notes": list(view.notes),
         "problem": view.problem,
+    }
+
+
+def _approval_as_json(one: Waiting) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "version": one.version,
+        "digest": one.digest,
+        "gate": one.gate,
+        "asks": one.asks,
+        "evidence": list(one.told),
+        "since": one.since,
+        "until": one.until,
+        "where": one.where,
+        "link": one.link,
     }
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from lockstep.agent.access import Access
 from lockstep.agent.alert_rules import AlertRules
 from lockstep.agent.desk import Desk
+from lockstep.agent.notice import of_question
 from lockstep.agent.refresher import Refresher
 from lockstep.agent.sessions import Sessions
 from lockstep.agent.shared_fleets import Fleets
@@ -48,6 +49,7 @@ class Agent:
             prove_every=settings.prove_every,
             plan_every=settings.plan_every,
             held=self._held,
+            wanted=lambda question: self.desk.tell_once(of_question(question)),
         )
         self.telemetry = Telemetry(
             lambda: self.refresher.overview, lambda: self.desk.intents(INTENTS), self.desk.backlog

@@ -139,9 +139,19 @@ class Desk:
 
         return self._database.write(lambda connection: self._taking.asked(connection, wish, reason, actor, now))
 
-    def tell(self, notice: Notice) -> None:
-        """Have everyone told who wants it: what the agent learns otherwise, such as an approval that is wanted."""
-        self._database.write(lambda connection: outbox.put(connection, notice, self._receivers))
+    def tell_once(self, notice: Notice) -> None:
+        """Have everyone told who wants it, of what the agent learns otherwise, such as an approval that is wanted.
+
+        Told of again, by another process or after a restart, a notice of the same id comes to nothing. Raises
+        RetryLaterError when the inbox cannot be written.
+        """
+        now = self._clock()
+
+        def put(connection: sqlite3.Connection) -> None:
+            if inbox.tell_first(connection, notice.id, now):
+                outbox.put(connection, notice, self._receivers)
+
+        self._database.write(put)
 
     def released(self, model: str, at: float) -> None:
         """A person released the model at that time: its rollbacks are counted anew. May be told again and again."""

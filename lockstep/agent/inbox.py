@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS notice (
 );
 CREATE INDEX IF NOT EXISTS notice_due ON notice (receiver, dead, due);
 CREATE TABLE IF NOT EXISTS released (model TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 COLUMNS: Final = (
     *("id", "model", "version", "cloud", "action", "state", "reason", "actor", "alerts"),
@@ -166,11 +167,18 @@ def open_intents(connection: sqlite3.Connection) -> tuple[Intent, ...]:
     return tuple(_intent(row) for row in rows)
 
 
+def tell_first(connection: sqlite3.Connection, notice_id: str, at: float) -> bool:
+    """Whether the notice of that id was never told of before; it has been from now on."""
+    done = connection.execute("INSERT OR IGNORE INTO told (id, at) VALUES (?, ?)", (notice_id, at))
+    return done.rowcount == 1
+
+
 def prune(connection: sqlite3.Connection, before: float) -> None:
     """Forget what was done before that time; what the ledger or a receiver still waits for stays."""
     connection.execute("DELETE FROM alert WHERE at < ? AND recorded = 1", (before,))
     connection.execute("DELETE FROM intent WHERE ended != 0 AND ended < ? AND recorded = ended", (before,))
     connection.execute("DELETE FROM notice WHERE made < ?", (before,))
+    connection.execute("DELETE FROM told WHERE at < ?", (before,))
 
 
 def backlog(connection: sqlite3.Connection) -> Mapping[str, int]:

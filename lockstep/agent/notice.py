@@ -10,12 +10,15 @@ from typing import Protocol
 
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.event_names import (
+    APPROVAL_WANTED,
     INTENT_ACCEPTED,
     INTENT_ENDED,
     ROLLBACK_COMPLETED,
     ROLLBACK_FAILED,
     ROLLBACK_SPLIT,
 )
+from lockstep.rules.moments import show_moment
+from lockstep.rules.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,25 @@ def of_intent(intent: Intent, at: float, fields: Mapping[str, object] | None = N
     text = "\n".join(line for line in (intent.told, f"why: {intent.reason}" if intent.reason else "") if line)
     urgent = intent.urgent and not intent.open  # a person is called once, with what came of it
     return Notice(event, f"{what}: {title}", text, intent.model, at, urgent, data)
+
+
+def of_question(question: Waiting) -> Notice:
+    """The notice of an approval that is wanted; the same id whenever it is made, so that it is told once."""
+    until = f"until {show_moment(question.until)}, then nobody's word is a no"
+    data: dict[str, object] = {
+        **{"question": question.id, "model": question.model, "version": question.version, "digest": question.digest},
+        **{"gate": question.gate, "asks": question.asks, "evidence": list(question.told)},
+        **{"since": question.since, "until": question.until, "link": question.link, "via": question.via},
+    }
+    return Notice(
+        APPROVAL_WANTED,
+        f"{question.model} {question.version}: an approval is wanted ({question.gate})",
+        "\n".join([question.asks, *question.told, until, question.where]),
+        question.model,
+        question.since,
+        data=data,
+        id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"lockstep/approval/{question.id}")),
+    )
 
 
 def _event(intent: Intent) -> tuple[str, str]:

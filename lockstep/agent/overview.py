@@ -12,6 +12,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.status import CloudProof, Status
 from lockstep.rules.deeds import Deed
 from lockstep.rules.state import CloudState, DesiredState, SlotState, Version
+from lockstep.rules.waiting import Waiting
 
 
 class Tone(StrEnum):
@@ -127,7 +128,10 @@ class WayBack:
 
 @dataclass(frozen=True)
 class ModelView:
-    """One model as of `at` (Unix seconds); `problem` is why nothing is known, "" else."""
+    """One model as of `at` (Unix seconds); `problem` is why nothing is known, "" else.
+
+    `approvals` are the questions that wait for a person's word.
+    """
 
     model: str
     at: float
@@ -140,6 +144,7 @@ class ModelView:
     way: WayBack | None = None
     held: str = ""
     problem: str = ""
+    approvals: tuple[Waiting, ...] = ()
 
     @property
     def tone(self) -> Tone:
@@ -177,6 +182,12 @@ class Overview:
         """The newest deeds of all models, the newest first."""
         found = [deed for view in self.models.values() for deed in view.deeds]
         return tuple(sorted(found, key=lambda deed: -deed.began))[:12]
+
+    @property
+    def approvals(self) -> tuple[Waiting, ...]:
+        """The questions of all models that wait for a person's word, the oldest first."""
+        found = [one for view in self.models.values() for one in view.approvals]
+        return tuple(sorted(found, key=lambda one: one.since))
 
     @property
     def oldest(self) -> float:

@@ -381,6 +381,8 @@ def summary(overview: Overview) -> dict[str, object]:
         parts.append("every model is in step" if every else f"{count} in step")
     if waiting:
         parts.append(f"{waiting} not looked at yet")
+    if asked := [f"{one.model} {one.version}" for one in overview.approvals]:
+        parts.append(f"waiting for an approval: {', '.join(asked)}")
     text = "; ".join(parts) or "no model is configured"
     text = text[0].upper() + text[1:]
     return {"text": text, "tone": worst, "mark": hashlib.sha256(text.encode()).hexdigest()[:12]}

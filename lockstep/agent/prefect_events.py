@@ -15,7 +15,7 @@ import requests
 
 from lockstep.agent.notice import Notice
 from lockstep.errors import CloudRejectedError, RetryLaterError, UnreachableError
-from lockstep.rules.event_names import resource
+from lockstep.rules.event_names import APPROVAL_WANTED, resource
 
 TIMEOUT: Final = (2.0, 10.0)  # seconds to connect, and for the answer
 URL_VARIABLE: Final = "PREFECT_API_URL"
@@ -32,8 +32,8 @@ class PrefectEvents:
         self._session.headers.update(_authorization(os.environ if environment is None else environment))
 
     def wants(self, notice: Notice) -> bool:
-        """See Receiver."""
-        return True
+        """See Receiver. A run that waits for an approval has told Prefect so itself."""
+        return notice.event != APPROVAL_WANTED or not notice.data.get("via")
 
     def send(self, notice: Notice) -> None:
         """See Receiver."""

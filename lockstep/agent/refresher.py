@@ -27,11 +27,13 @@ from lockstep.rules.deeds import Deed, read_deeds
 from lockstep.rules.state import DesiredState
 from lockstep.rules.target import Why
 from lockstep.rules.traffic import TrafficSplit
+from lockstep.rules.waiting import KINDS, Waiting, still_waiting
 
 LOG: Final = logging.getLogger("lockstep.agent.refresher")
 AT_ONCE: Final = 4  # models
 ENTRIES: Final = 300  # of the ledger that are read: a rollout leaves several a step
 DEEDS: Final = 20  # shown
+QUESTIONS: Final = 20  # of which some may wait
 MEASURE_EVERY: Final = 60.0  # seconds, while there is no rollout: looks at metrics cost money
 WATCHED: Final = 300.0  # seconds after which a page that nobody loaded again is not looked at any more
 BEFORE: Final = timedelta(minutes=10)  # that are counted before the first look
@@ -49,10 +51,15 @@ class _Memory:
     tracker: Tracker | None = None
     measured: float = 0.0
     watched: float = 0.0
+    told: frozenset[str] = frozenset()  # questions
 
 
 class Refresher:
-    """Looks at `models` again and again; the page reads `overview`. `held` tells why a model's rollouts are held."""
+    """Looks at `models` again and again; the page reads `overview`.
+
+    `held` tells why a model's rollouts are held. `wanted` is called for each question that waits for a person, again
+    where it raised LockstepError, and after a restart.
+    """
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class Refresher:
         prove_every: float,
         plan_every: float,
         held: Callable[[Fleet], str],
+        wanted: Callable[[Waiting], None] = lambda question: None,
     ) -> None:
         """All in seconds, from the end of one look to the next; `prove_every` 0.0 asks endpoints for no answers."""
         self._fleets = fleets
@@ -73,6 +81,7 @@ class Refresher:
         self._prove_every = prove_every
         self._plan_every = plan_every
         self._held = held
+        self._wanted = wanted
         self._memory = {model: _Memory() for model in models}
         self._views: dict[str, ModelView] = {}
         self._lock = threading.Lock()
@@ -158,6 +167,7 @@ class Refresher:
             self._due.add(model)
 
     def _look(self, model: str) -> None:
+        approvals = self._approvals(model)  # first: people wait for no cloud that hangs
         try:
             view = self._view(model)
         except LockstepError as error:
@@ -166,8 +176,29 @@ class Refresher:
             LOG.exception("looking at %s failed", model)
             view = self._without(model, f"{type(error).__name__}: {error}")
         with self._lock:
-            self._views[model] = view
+            self._views[model] = replace(view, approvals=approvals)
         self._wake.set()
+
+    def _approvals(self, model: str) -> tuple[Waiting, ...]:
+        """The questions that wait; each is told of once in this process."""
+        memory = self._memory[model]
+        try:
+            ledger = self._fleets(model).ledger
+            # A question may wait for days beside the entries of other work.
+            found = {one.number: one for one in ledger.entries(model, KINDS, last=QUESTIONS)}
+            if not found:
+                return ()
+            found |= {one.number: one for one in ledger.entries(model, last=ENTRIES)}
+            waiting = still_waiting(tuple(found.values()), model, time.time())
+            for question in waiting:
+                if question.id not in memory.told:
+                    self._wanted(question)
+                    memory.told |= {question.id}
+        except LockstepError as error:  # the status says what is wrong with the ledger
+            LOG.warning("whether %s waits for an approval cannot be told: %s", model, error.reason)
+            return ()
+        memory.told &= {one.id for one in waiting}
+        return waiting
 
     def _without(self, model: str, problem: str) -> ModelView:
         """What was known before, with the reason why nothing newer is."""

@@ -2,8 +2,8 @@
 
 An operation leaves `<operation>.intent` and `<operation>.outcome` (event ids `<event>/intent` and `<event>/outcome`);
 what has no beginning and end, a verdict, a refusal or an approval, is one entry by itself. Steps name the operation
-that they were part of in `within`. `approval.granted` and `approval.denied` are kinds kept for approvals: their body
-names `version`, `digest` and `reason`.
+that they were part of in `within`. A question is `approval.wanted`, its answer `approval.outcome`: their bodies name
+`version` and `digest`, and the answer's `answer` and `reason`.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ def show_weights(weights: object) -> str:
 
 def headline(deed: Deed) -> str:
     """How it ended and how long it took."""
+    if deed.operation == "approval" and len(deed.entries) == 1:
+        return text(deed.body, "answer") or "wanted"
     if deed.ended is None:
         return "no outcome: still running, or killed"
     if deed.ending is Ending.REFUSED:
@@ -102,6 +104,9 @@ def _step(step: Deed, outer: Deed | None) -> tuple[str, Sequence[str]]:
     if step.operation == "promote":
         return f"promote version {step.version} ({step.digest[:12]}){_in_brackets(step.error)}", ()
     said = step.error or step.reason
+    if step.operation == "approval":
+        by = f" by {step.actor}" if text(body, "answer") in ("approved", "rejected") else ""
+        return f"approval {headline(step)}{by}{': ' + said if said else ''}", ()
     return f"{step.operation} {step.ending.value}{': ' + said if said else ''}", ()
 
 

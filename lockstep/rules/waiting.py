@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lockstep.rules.deeds import Line, in_order, text, texts
+from lockstep.rules.deeds import Deed, Line, in_order, text, texts
 
 KINDS: Final = "approval."
 WANTED: Final = "approval.wanted"
@@ -72,6 +72,11 @@ def still_waiting(lines: Sequence[Line], model: str, now: float) -> tuple[Waitin
         elif line.kind == BEGUN:  # one writes a model at a time: what ran before was killed
             found = {one: asked for one, asked in found.items() if not asked.within}
     return tuple(one for one in found.values() if now < one.until)
+
+
+def is_answer(deed: Deed) -> bool:
+    """Whether a deed is somebody's answer, or that none came; a question has an entry of its own."""
+    return deed.operation == KINDS.rstrip(".") and "asks" not in deed.body
 
 
 def _read(line: Line, model: str) -> Waiting:

@@ -11,7 +11,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,8 +29,12 @@ from lockstep.agent.connections import PromptProtocol
 from lockstep.agent.headers import POLICY
 from lockstep.agent.limits import Bounds
 from lockstep.agent.server import listen
-from lockstep.errors import ConfigError
+from lockstep.errors import ConfigError, RejectedError
+from lockstep.operations.approving import Question
+from lockstep.operations.canary import canary_deploy
 from lockstep.operations.hold import find_hold, hold, release
+from lockstep.rules.approval import Word
+from lockstep.rules.event_names import APPROVAL_WANTED
 from tests.integration.agents import (
     ALERTS,
     APPROVER,
@@ -40,6 +47,8 @@ from tests.integration.agents import (
     running_agent,
 )
 from tests.integration.deployed import Deployed, lockstep
+from tests.integration.fleets import ROLLOUT
+from tests.integration.test_outbox import NEW, listening
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -399,6 +408,51 @@ def counted_since(agent: Running, at: float) -> float:
             break
         pause.wait(0.1)
     return found
+
+
+def test_an_approval_that_is_wanted_is_shown_and_told_once(deployed: Deployed, tmp_path: Path) -> None:
+    rollout = {**ROLLOUT, "approval": "before-start", "approval_seconds": 600}
+    link, answered = "https://prefect.example/runs/flow-run/1", threading.Event()
+    fleet = replace(deployed.changed(fleets__default__rollout=rollout), link=link, via="Prefect flow run 1")
+
+    def ask(question: Question) -> Word:
+        assert answered.wait(TIMEOUT)
+        return Word(False, "Ada", "not today")
+
+    def approvals(agent: Running, count: int) -> list[dict[str, object]]:
+        """Those of the overview, once there are so many: it is looked at anew every second."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            found = agent.get("/api/overview", VIEWER).json()["models"][agent.model]["approvals"]
+            if len(found) == count:
+                return list(found)
+            assert time.monotonic() < deadline, found
+
+    with listening() as heard, ThreadPoolExecutor(1) as pool:
+        told = {"url": heard.url, "secrets": [NEW], "events": ["lockstep.approval.*"]}
+        rollout_of_v3 = pool.submit(canary_deploy, fleet, deployed.v3, approver=ask)
+        try:
+            with running_agent(deployed, tmp_path, prove_every=0, webhooks=[told]) as agent:
+                (shown,) = approvals(agent, 1)
+                heard.wait(1)
+                page = agent.signed_in(VIEWER).get(f"{agent.base}/models/{agent.model}", timeout=TIMEOUT).text
+                assert f'href="{link}"' in page
+            with running_agent(deployed, tmp_path, prove_every=0, webhooks=[told]) as agent:
+                assert approvals(agent, 1) == [shown]
+                assert agent.agent.desk.backlog()["waiting_notices"] == 0, "it was told before"
+                answered.set()
+                assert approvals(agent, 0) == []
+        finally:
+            answered.set()
+        assert isinstance(rollout_of_v3.exception(TIMEOUT), RejectedError)
+    content = json.loads(heard.requests[0][2])
+    assert len(heard.requests) == 1
+    assert content["type"] == APPROVAL_WANTED
+    data = content["data"]
+    assert (data["model"], data["version"], data["gate"]) == (deployed.model, deployed.v3.label, "before-start")
+    assert (data["until"], data["link"]) == (shown["until"], link)
+    assert link in data["text"]
+    assert "May Lockstep start the rollout of" in data["text"]
 
 
 def csrf_of(answer: requests.Response) -> str:

@@ -6,7 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.group_commit import GroupCommit
-from lockstep.agent.notice import Notice, Receiver
+from lockstep.agent.notice import Notice, Receiver, of_question
 from lockstep.agent.notices import receivers
 from lockstep.agent.outbox import Outbox
 from lockstep.agent.prefect_events import PrefectEvents
@@ -25,6 +26,7 @@ from lockstep.agent.webhooks import Webhook
 from lockstep.agent_settings import AgentSettings, NotifySettings, WebhookSettings
 from lockstep.errors import CloudRejectedError, RetryLaterError, UnreachableError
 from lockstep.rules.event_names import ALERT_RECEIVED, ROLLBACK_COMPLETED
+from lockstep.rules.waiting import Waiting
 
 OLD, NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_b2xkZXItdGhhbi10aGUtb3RoZXItb25l"
 NOTICE = Notice(
@@ -50,6 +52,13 @@ class Heard:
 
 @pytest.fixture
 def heard() -> Iterator[Heard]:
+    with listening() as found:
+        yield found
+
+
+@contextmanager
+def listening() -> Iterator[Heard]:
+    """The server, until the end of the block."""
     found = Heard()
 
     class Handler(BaseHTTPRequestHandler):
@@ -72,10 +81,12 @@ def heard() -> Iterator[Heard]:
     found.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def webhook(url: str, *secrets: str, **rest: object) -> Webhook:
@@ -138,6 +149,18 @@ def test_prefect_takes_an_event_of_the_model(heard: Heard) -> None:
     assert (event["event"], event["id"]) == (ROLLBACK_COMPLETED, NOTICE.id)
     assert event["resource"]["prefect.resource.id"] == "lockstep.model.churn"
     assert event["payload"]["target"] == "7"
+
+
+def test_prefect_is_told_of_an_approval_by_the_run_that_wants_it_or_else_by_the_agent(heard: Heard) -> None:
+    asked = Waiting("q", "churn", "3", "c" * 64, "before-start", "May it?", (), 1.0, 2.0)
+    prefect = PrefectEvents(heard.url, {})
+    assert prefect.wants(of_question(asked))
+    assert not prefect.wants(of_question(replace(asked, via="Prefect flow run deploy churn 3 (1)")))
+    assert (
+        of_question(asked).id
+        == of_question(replace(asked, told=("more",))).id
+        != of_question(replace(asked, id="r")).id
+    )
 
 
 def test_people_are_told_through_apprise_and_some_only_of_what_is_urgent(heard: Heard) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockstep.agent.api import model_as_json
 from lockstep.agent.chart import Line, draw
 from lockstep.agent.overview import CloudView, ModelView, Overview, Proved, SlotView, Tone
 from lockstep.agent.page import SAID, newest_rows, rows, summary
@@ -23,6 +25,7 @@ from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.deeds import Deed, Ending
 from lockstep.rules.measurement import SlotMetrics
 from lockstep.rules.state import DesiredState, Version
+from lockstep.rules.waiting import Waiting
 from tests.docs_snippets import snippets
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -184,6 +187,35 @@ def test_nothing_in_a_page_is_anything_but_text() -> None:
         assert "<script>" not in page
         assert "<img src=x" not in page
         assert "49" not in page.replace("{{7*7}}", "")
+
+
+def test_an_approval_that_is_wanted_is_shown_with_the_way_to_answer_it() -> None:
+    link = 'https://prefect.example/runs/flow-run/1?a="<b>'
+    asked = Waiting(
+        "q", "churn", "3", "c" * 64, "before-promotion", "May <b>?", ("50 %: <i>",), 60.0, 3660.0, link=link
+    )
+    there = replace(asked, model="tumour", since=30.0, link="", via="")
+    views = {
+        one.model: ModelView(one.model, 1.0, DesiredState(one.model, V1), approvals=(one,)) for one in (asked, there)
+    }
+    overview = Overview(views, tuple(views), ("aws",))
+    shown = render(
+        "models.html", overview=overview, titles={"aws": "AWS"}, rollouts=[], intents=(), deeds=newest_rows(overview)
+    )
+    assert shown.index("lockstep deploy tumour 3") < shown.index("Answer in Prefect"), "the oldest first"
+    assert 'href="https://prefect.example/runs/flow-run/1?a=&#34;&lt;b&gt;"' in shown
+    assert "May &lt;b&gt;?" in shown
+    assert "50 %: &lt;i&gt;" in shown
+    assert '<time datetime="1970-01-01T01:01:00+00:00">' in shown
+    assert "waiting for an approval: tumour 3, churn 3" in str(summary(overview)["text"])
+    told = str(model_as_json(views["churn"])["approvals"])
+    assert "'gate': 'before-promotion'" in told
+    assert f"'until': 3660.0, 'where': {f'answer in Prefect: {link}'!r}" in told
+    nothing = Overview({"churn": replace(views["churn"], approvals=())}, ("churn",), ("aws",))
+    shown = render(
+        "models.html", overview=nothing, titles={"aws": "AWS"}, rollouts=[], intents=(), deeds=newest_rows(nothing)
+    )
+    assert "approval" not in shown
 
 
 def test_assets_are_named_by_what_they_hold() -> None:

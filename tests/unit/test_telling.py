@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from lockstep.rules.deeds import Deed, read_deeds
 from lockstep.rules.telling import step_line, tell
+from lockstep.rules.waiting import is_answer
 from tests.unit.lines import Line
 
 CLOUDS = ("aws", "azure", "gcp")
@@ -75,3 +76,23 @@ def test_a_registration_that_failed_names_its_source() -> None:
     told = tell(failed, "ann")
     assert "  source runs:/1/model" in told
     assert "  error  no signature" in told
+
+
+def test_an_approval_is_told_with_who_gave_it_and_why_and_the_question_beside_it() -> None:
+    asked = {"within": "d", "version": "3", "digest": "3" * 64, "asks": "May Lockstep promote churn 3?"}
+    said = {"within": "d", "version": "3", "question": "q", "answer": "rejected", "reason": "not on a Friday"}
+    whole = deed(
+        ("d/intent", "canary_deploy.intent", {"version": "3"}),
+        ("q", "approval.wanted", asked),
+        ("a", "approval.outcome", said),
+        ("d/outcome", "canary_deploy.outcome", {"intent": "d"}),
+    )
+    question, answer = whole.steps
+    assert [is_answer(step) for step in whole.steps] == [False, True]
+    assert (step_line(question, whole), step_line(answer, whole)) == (
+        "approval wanted",
+        "approval rejected by ann: not on a Friday",
+    )
+    assert tell(answer, "ann")[0] == "approval: rejected"
+    (late,) = read_deeds([Line(0, "a", 0.0, "approval.outcome", {"answer": "timed out", "reason": "nobody"}, "bob")])
+    assert step_line(late) == "approval timed out: nobody"

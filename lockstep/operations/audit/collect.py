@@ -24,9 +24,9 @@ from lockstep.rules.merkle import leaf_hash
 from lockstep.rules.moments import show_moment
 from lockstep.rules.state import Version
 from lockstep.rules.telling import as_json, headline, moved, numbers, step_line, steps, verdict
+from lockstep.rules.waiting import is_answer
 
 FORMAT: Final = "lockstep/audit/v1"
-APPROVAL: Final = "approval"
 CHECKING: Final = ("verify", "scrub")  # operations that look for tampering
 
 
@@ -111,7 +111,7 @@ def collect(
         "incidents": [_incident(one) for one in incidents],
         "operations": [_operation(deed) for deed in reversed(deeds)],
         "asked": _asked(deeds),
-        "approvals": [_operation(deed) for deed in _all(deeds) if deed.operation == APPROVAL],
+        "approvals": [_operation(deed) for deed in _all(deeds) if is_answer(deed)],
         "surprises": [
             {
                 "cloud": one.cloud,
