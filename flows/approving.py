@@ -29,6 +29,7 @@ from tasks.artifacts import bullets
 
 LOG: Final = logging.getLogger("lockstep.approving")
 POLL = 1  # seconds between two looks whether somebody has answered, and whether anybody needs to
+ENDS: Final = 5.0  # seconds that the watch beside it is waited for: Prefect's client tries for a minute
 LONGEST: Final = 1000  # characters of a reason
 TROUBLE: Final = (httpx.HTTPError, PrefectException, OSError)
 
@@ -98,7 +99,7 @@ def _ended_when_over(question: Question) -> Iterator[_Over]:
         yield over
     finally:
         over.stop.set()
-        watch.join()
+        watch.join(ENDS)
 
 
 def _watch(question: Question, run: UUID, over: _Over) -> None:

@@ -184,12 +184,12 @@ class Refresher:
         memory = self._memory[model]
         try:
             ledger = self._fleets(model).ledger
-            # A question may wait for days beside the entries of other work.
-            found = {one.number: one for one in ledger.entries(model, KINDS, last=QUESTIONS)}
-            if not found:
-                return ()
-            found |= {one.number: one for one in ledger.entries(model, last=ENTRIES)}
-            waiting = still_waiting(tuple(found.values()), model, time.time())
+            # A question may wait for days, beside the entries of other work, which may settle it.
+            found = ledger.entries(model, KINDS, last=QUESTIONS)
+            waiting = still_waiting(found, model, time.time())
+            if waiting:
+                lines = {one.number: one for one in (*found, *ledger.entries(model, last=ENTRIES))}
+                waiting = still_waiting(tuple(lines.values()), model, time.time())
             for question in waiting:
                 if question.id not in memory.told:
                     self._wanted(question)
