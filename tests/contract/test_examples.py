@@ -62,6 +62,8 @@ def test_the_sandbox_gets_a_configuration_that_reaches_its_clouds(sandbox: Runni
     assert config.model("churn").fleet == "default"
     for name, settings in config.clouds.items():
         settings.connect(name).check()
+        granted = settings.connect(name).permissions(["churn"])
+        assert (granted.missing, granted.unknown) == ((), ())
 
 
 def test_what_is_no_sandboxs_settings_gets_one_line() -> None:
@@ -76,5 +78,11 @@ def test_the_faults_of_the_sandboxs_page_are_taken(sandbox: RunningSandbox) -> N
     for body in shown:
         given = json.loads(body)
         with sandbox.control.during(given.pop("cloud"), given.pop("kind"), **given):
+            pass
+    denials = re.findall(r'\{"cloud": "[a-z]+", "denied"[^}]*\}', page.read_text(encoding="utf-8"))
+    assert len(denials) == 2
+    for body in denials:
+        given = json.loads(body)
+        with sandbox.control.denying(given["cloud"], *given["denied"]):
             pass
     assert any("curl" in snippet.text for snippet in snippets(page))
