@@ -30,21 +30,21 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-import httpx
 from prefect import Flow
-from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.events import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.exceptions import Abort, PrefectException
+from prefect.exceptions import Abort
 from prefect.flow_engine import run_flow
 from prefect.settings import get_current_settings
-from prefect.states import Cancelled, Crashed, Pending
+from prefect.states import Pending
 
 from flows.connections import warm_up
 from flows.due import DueQueue
+from flows.endings import TROUBLE, Endings
 from flows.monitor import monitor
 from flows.orphans import claim_text, mend_orphans
 from flows.overdue import cancel_needless, needless
@@ -63,7 +63,6 @@ SWEEP: Final = 20.0  # seconds between two looks for claims of our own that nobo
 CALL: Final = 20.0  # seconds that one round of calls to Prefect's API may take
 #: Flows that are run, the most urgent first, and how many of one at a time; what waits longer stays due.
 URGENT: Final[tuple[tuple[Flow[Any, Any], int], ...]] = ((rollback, 64), (reconcile, 8), (monitor, 8))
-TROUBLE: Final = (httpx.HTTPError, PrefectException, OSError, TimeoutError)
 
 
 class WarmRunner:
@@ -79,6 +78,7 @@ class WarmRunner:
         self._names: dict[str, str] = {}  # flow id -> flow's name
         self.claim: Final = claim_text(str(uuid4()))  # by which Prefect shows that a run is ours
         self._sweep = 0.0  # when claims are looked for next, on the monotonic clock
+        self._endings = Endings()
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
@@ -150,6 +150,7 @@ class WarmRunner:
                                 mended = True
                             await self._take_up_lost(client)
                             await self._take_due(client)
+                        self._endings.tell_again()
                         self._told_connected(None)
                         await self._rest()
             except (
@@ -218,7 +219,7 @@ class WarmRunner:
         """
         if time.monotonic() < self._sweep:
             return
-        running = set(self.running)
+        running = {*self.running, *self._endings.untold}
         for run in await self._queue.claimed(client):
             lost = run.state_type is StateType.PENDING and run.state is not None and run.state.message == self.claim
             name = await self._name_of(client, run) if lost and str(run.id) not in running else ""
@@ -271,34 +272,15 @@ class WarmRunner:
         try:
             with contextlib.suppress(Abort):  # cancelled before it began
                 run_flow(flow, flow_run=run, parameters=run.parameters, return_type="state")
-            self._settle(run, None)
+            self._endings.tell(run, None)
         except BaseException as error:  # a thread must not end without a word in Prefect
             LOG.exception("run %s of %s crashed", run.id, flow.name)
-            self._settle(run, error)
+            self._endings.tell(run, error)
         finally:
             with self._lock:
                 self._running.pop(str(run.id), None)
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._wake.set)
-
-    def _settle(self, run: FlowRun, error: BaseException | None) -> None:
-        """End the run in Prefect where the engine could not: it broke, or the run was cancelled while it went on."""
-        try:
-            with get_client(sync_client=True) as client:
-                _settle(client, run, error)
-        except TROUBLE as trouble:
-            LOG.warning("how run %s ended could not be told to Prefect: %r", run.id, trouble)
-
-
-def _settle(client: SyncPrefectClient, run: FlowRun, error: BaseException | None) -> None:
-    state = client.read_flow_run(run.id).state
-    if state is None or state.is_final():
-        return
-    if error is not None:
-        client.set_flow_run_state(run.id, Crashed(message=f"{type(error).__name__}: {error}"), force=True)
-    elif state.is_cancelling():
-        told = "cancelled after it had begun: what it had begun was done to the end, see its log and the ledger"
-        client.set_flow_run_state(run.id, Cancelled(message=told), force=True)
 
 
 def start(config_path: Path | str | None = None) -> WarmRunner:

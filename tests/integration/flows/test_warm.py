@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -148,7 +148,16 @@ def test_of_what_piled_up_the_newest_is_carried_out(deployed: Deployed, server: 
 
 def test_a_claim_whose_answer_was_lost_is_carried_out_once(deployed: Deployed, server: PrefectServer) -> None:
     block = block_of(deployed)
-    with losing_claims(server) as (api, lost), temporary_settings({PREFECT_API_URL: api}):
+    lost: list[str] = []
+
+    def loses(run: str, body: bytes) -> bool:
+        """The answer to the first claim, which the server has accepted."""
+        if lost or CLAIM.encode() not in body:
+            return False
+        lost.append(run)
+        return True
+
+    with way_to(server, loses) as api, temporary_settings({PREFECT_API_URL: api}):
         runner = warm.start(deployed.config)
         try:
             assert runner.wait_connected(60)
@@ -160,6 +169,33 @@ def test_a_claim_whose_answer_was_lost_is_carried_out_once(deployed: Deployed, s
     assert done["state_type"] == "COMPLETED", done["state"]["message"]
     kinds = states(server, run)
     assert kinds.count("PENDING") == kinds.count("RUNNING") == 1, kinds
+
+
+def test_an_end_that_could_not_be_told_is_told_later(deployed: Deployed, server: PrefectServer) -> None:
+    block, away, begun = block_of(deployed), threading.Event(), list[str]()
+
+    def loses(run: str, body: bytes) -> bool:
+        """From the run's beginning on, until Prefect is back."""
+        if b'"RUNNING"' in body:
+            begun.append(run)
+            return False
+        return run in begun and away.is_set()
+
+    away.set()
+    with way_to(server, loses, status=500) as api, temporary_settings({PREFECT_API_URL: api}):
+        runner = warm.start(deployed.config)
+        try:
+            run = press_run(server, "reconcile", model=deployed.model, fleet=block, dry_run=True)
+            wait_until(lambda: run in begun and run not in runner.running)
+            assert ask(server, "GET", f"/flow_runs/{run}")["state_type"] == "RUNNING"
+            away.clear()
+            done = ended(server, run)
+        finally:
+            away.clear()
+            assert runner.stop()
+    assert done["state_type"] == "CRASHED"
+    assert "what it did is in the ledger" in done["state"]["message"]
+    assert states(server, run).count("RUNNING") == 1
 
 
 def test_what_a_dead_runner_had_claimed_is_not_left_running(deployed: Deployed, server: PrefectServer) -> None:
@@ -213,19 +249,24 @@ def test_a_runner_without_a_server_says_so() -> None:
 
 
 @contextlib.contextmanager
-def losing_claims(server: PrefectServer) -> Iterator[tuple[str, list[str]]]:
-    """A way to the server's API on which the answer to the first claim is lost after the server has accepted it."""
-    lost: list[str] = []
-    server_of_api = server.api.removesuffix("/api")
+def way_to(server: PrefectServer, loses: Callable[[str, bytes], bool], status: int = 0) -> Iterator[str]:
+    """A way to the server's API that loses answers: `loses` gets the run and the body of each change of a run's state.
+
+    The server has accepted what it answered. With a `status` that is answered in its place, and nothing was passed on.
+    """
+    place = server.api.removesuffix("/api")
 
     class Way(BaseHTTPRequestHandler):
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
             kept["accept-encoding"] = "identity"
-            answer = requests.request(self.command, server_of_api + self.path, data=body, headers=kept, timeout=30)
-            if not lost and self.path.endswith("/set_state") and CLAIM.encode() in body:
-                lost.append(self.path.split("/")[-2])
+            lost = self.path.endswith("/set_state") and loses(self.path.split("/")[-2], body)
+            if lost and status:
+                self.send_error(status)
+                return
+            answer = requests.request(self.command, place + self.path, data=body, headers=kept, timeout=60)
+            if lost:
                 self.close_connection = True
                 return
             self.send_response(answer.status_code)
@@ -240,9 +281,8 @@ def losing_claims(server: PrefectServer) -> Iterator[tuple[str, list[str]]]:
             pass
 
     way = ThreadingHTTPServer(("127.0.0.1", 0), Way)
-    thread = threading.Thread(target=way.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{way.server_address[1]}/api", lost
+    threading.Thread(target=way.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"http://127.0.0.1:{way.server_address[1]}/api"
     # It stays: Prefect's own threads go on by it to report what they have not reported yet.
 
 
