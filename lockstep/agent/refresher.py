@@ -167,8 +167,9 @@ class Refresher:
             self._due.add(model)
 
     def _look(self, model: str) -> None:
-        approvals = self._approvals(model)  # first: people wait for no cloud that hangs
+        approvals: tuple[Waiting, ...] = ()
         try:
+            approvals = self._approvals(model)  # first: people wait for no cloud that hangs
             view = self._view(model)
         except LockstepError as error:
             view = self._without(model, error.reason)
@@ -190,14 +191,18 @@ class Refresher:
             if waiting:
                 lines = {one.number: one for one in (*found, *ledger.entries(model, last=ENTRIES))}
                 waiting = still_waiting(tuple(lines.values()), model, time.time())
-            for question in waiting:
-                if question.id not in memory.told:
-                    self._wanted(question)
-                    memory.told |= {question.id}
-        except LockstepError as error:  # the status says what is wrong with the ledger
-            LOG.warning("whether %s waits for an approval cannot be told: %s", model, error.reason)
-            return ()
+        except LockstepError:
+            return ()  # the status says so
         memory.told &= {one.id for one in waiting}
+        for question in waiting:
+            if question.id in memory.told:
+                continue
+            try:
+                self._wanted(question)
+            except LockstepError as error:
+                LOG.warning("nobody is told yet that %s waits for an approval: %s", model, error.reason)
+            else:
+                memory.told |= {question.id}
         return waiting
 
     def _without(self, model: str, problem: str) -> ModelView:
