@@ -189,7 +189,7 @@ class Refresher:
             found = ledger.entries(model, KINDS, last=QUESTIONS)
             waiting = still_waiting(found, model, time.time())
             if waiting:
-                lines = {one.number: one for one in (*found, *ledger.entries(model, last=ENTRIES))}
+                lines = {one.event_id: one for one in (*found, *ledger.entries(model, last=ENTRIES))}
                 waiting = still_waiting(tuple(lines.values()), model, time.time())
         except LockstepError:
             return ()  # the status says so
