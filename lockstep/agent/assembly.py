@@ -23,6 +23,7 @@ from lockstep.config import Config
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import held_and_released
+from lockstep.operations.journal import keep_copies
 
 LOG: Final = logging.getLogger("lockstep.agent")
 CONFIRMATIONS: Final = 16  # that may wait
@@ -72,6 +73,23 @@ class Agent:
         self.refresher.stop(min(2.0, timeout))
         self._background.shutdown(wait=False, cancel_futures=True)
         self.desk.stop(max(0.0, until - time.monotonic()))
+
+    def catch_up(self) -> None:
+        """Bring the clouds' copies of the ledger up to it; what that needs is imported and connected from then on.
+
+        A rollback copies at its end, while alerts come in.
+        """
+        known: set[tuple[str, ...]] = set()
+        for model in self.fleets.models:
+            try:
+                fleet = self.fleets(model)
+            except LockstepError as error:
+                LOG.warning("%s: %s", model, error.reason)
+                continue
+            clouds = tuple(cloud.name for cloud in fleet.clouds)
+            if clouds not in known:
+                known.add(clouds)
+                keep_copies(fleet)
 
     def confirm(self, source: Source, url: str) -> None:
         """Fetch a subscription's confirmation, after the answer; one too many is dropped, and sent again by its sender.

@@ -125,5 +125,6 @@ def _when_warm(server: Server, beside: _Beside, quiet: bool) -> None:
         LOG.info("ready: every model was looked at, and what a rollback needs is connected")
     # What was imported stays; looking through it for garbage again and again would stop alerts for a third of a second.
     gc.freeze()
+    server.agent.catch_up()
     beside.start()
     gc.freeze()

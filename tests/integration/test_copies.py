@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import requests
 
+from lockstep.agent.alert_rules import AlertRules
+from lockstep.agent.assembly import Agent
 from lockstep.config import Config
 from lockstep.errors import ForkError
 from lockstep.operations.comparison import CopyCheck, compare_copies
@@ -135,6 +137,14 @@ def test_a_cloud_that_is_down_is_named_stops_nothing_and_is_caught_up(scene: Sce
         assert all("the ledger was not copied" in event.text for event in scene.said)
     scene.act()
     assert scene.sizes() == everywhere(scene, 6)
+
+
+def test_an_agent_that_begins_catches_up(scene: Scene) -> None:
+    with scene.control.during("azure", "down"):
+        scene.act()
+    assert scene.sizes() == {**everywhere(scene, 2), "azure": None}
+    Agent(scene.config, AlertRules()).catch_up()
+    assert scene.sizes() == everywhere(scene, 2)
 
 
 def test_without_a_key_nothing_is_copied_and_nothing_complained_of(scene: Scene) -> None:
