@@ -32,6 +32,7 @@ from lockstep.stores.outcomes import AnyOutcomes, FileOutcomes
 P = TypeVar("P", bound=BaseModel)
 DEFAULT_PATH: Final = "lockstep.yaml"
 PATH_VARIABLE: Final = "LOCKSTEP_CONFIG"
+STORE: Final = "mlflow"
 #: Fields of clouds that name files.
 FILES: Final = ("credentials_file", "ca_file")
 REFERENCE: Final = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
@@ -182,6 +183,12 @@ class Config(_Part):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
+        if STORE in self.clouds:
+            raise PydanticCustomError(
+                "taken_name",
+                "a cloud cannot be called {name}: that is the store of versions, in all that is told; rename it",
+                {"path": ("clouds", STORE), "name": STORE},
+            )
         for name, fleet in self.fleets.items():
             for place, cloud in enumerate(fleet.clouds):
                 if cloud not in self.clouds:

@@ -6,10 +6,13 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from serving.contract import Contract, ContractError, read_contract
 from serving.fetch import fetch_prefix
 from serving.verify import DigestMismatchError, VerifiedModel, verify_folder
+
+GRACE: Final = 20  # seconds for answers that are under way when it is ended; clouds kill it after 30
 
 
 def locate(contract: Contract) -> VerifiedModel:
@@ -42,7 +45,14 @@ def main() -> int:
 
     scoring = scoring_server.init(mlflow.pyfunc.load_model(str(verified.files)))
     app = VersionedApp(scoring, contract, verified.model)
-    config = uvicorn.Config(app, host=contract.host, port=contract.port, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        app,
+        host=contract.host,
+        port=contract.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE,
+    )
     Server(config).run()
     return 0
 

@@ -61,6 +61,7 @@ def test_a_missing_variable_is_named_with_line_and_key() -> None:
         ("kind: sagemaker", "kind: sagemakr", "line 4: clouds.aws"),
         ("clouds: [aws]", "clouds: [aws, gpc]", "'gpc'"),
         ("churn: {}", "churn: {fleet: other}", "'other'"),
+        ("  aws:\n", "  mlflow:\n", "clouds.mlflow: a cloud cannot be called mlflow"),
         ("steps: [5, 100]", "steps: [5, x]", "line 16: fleets.default.rollout.steps.1"),
         ("mlflow:\n", "mlflow: [\n", "not valid YAML"),
     ],

@@ -94,7 +94,7 @@ def test_aws_is_asked_for_the_resources_that_will_be_worked_on() -> None:
     assert ("s3:PutObjectRetention", "arn:aws-cn:s3:::ledger/ledger/*") in asked
     assert ("s3:GetObject", "arn:aws-cn:s3:::bytes/captured/*") in asked
     (passing,) = (part for part in with_ledger if "iam:PassRole" in part.actions)
-    assert passing.context == {"iam:PassedToService": "sagemaker.amazonaws.com"}
+    assert passing.context == {"iam:PassedToService": "sagemaker.amazonaws.com", "aws:RequestedRegion": "r-1"}
 
 
 def test_azure_needs_no_roles_for_bytes_where_there_is_the_accounts_key() -> None:
@@ -169,10 +169,12 @@ def test_aws_answers_by_resource_and_admits_what_only_a_request_would_show() -> 
                 "EvalResourceDecision": "implicitDeny",
                 "PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": False},
             },
+            {"EvalResourceName": "e", "EvalResourceDecision": "allowed", "MissingContextValues": ["aws:SourceVpc"]},
+            {"EvalResourceName": "f", "EvalResourceDecision": "explicitDeny", "MissingContextValues": ["aws:SourceIp"]},
         ],
     }
-    answers = results_of(result, ("a", "b", "c", "d"))
-    assert [answers["s3:GetObject", name][0] for name in "abcd"] == [True, False, None, False]
+    answers = results_of(result, tuple("abcdef"))
+    assert [answers["s3:GetObject", name][0] for name in "abcdef"] == [True, False, None, False, None, None]
     assert "aws:SourceIp" in answers["s3:GetObject", "c"][1]
     assert "boundary" in answers["s3:GetObject", "d"][1]
     everywhere = {"EvalActionName": "s3:ListBucket", "EvalResourceName": "*", "EvalDecision": "allowed"}

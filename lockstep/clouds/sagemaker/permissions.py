@@ -8,7 +8,7 @@ holds only what may be asked together.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lockstep.clouds.sagemaker.capture import FOLDER
@@ -18,6 +18,7 @@ from lockstep.clouds.sagemaker.settings import SageMakerSettings
 #: What it takes to ask, for `lockstep check` and `lockstep init` alone.
 ASKING: Final = ("iam:GetRole", "iam:SimulatePrincipalPolicy")
 PASSED_TO: Final = "iam:PassedToService"
+REGION: Final = "aws:RequestedRegion"
 SERVICE: Final = "sagemaker.amazonaws.com"
 
 REGISTERS: Final = "registers versions"
@@ -53,8 +54,9 @@ class Part:
 def parts(settings: SageMakerSettings, account: Account, models: Collection[str]) -> tuple[Part, ...]:
     """Everything that is needed; without models, for one of any name."""
     names = [settings.endpoint_name.format(model=model) for model in sorted(models) or ["*"]]
-    return (*_registry(settings, account, names), *_slots(settings, account, names), *_around(settings, account, names),
-            *_bytes(settings, account, models), *_ledger(settings, account))  # fmt: skip
+    found = [*_registry(settings, account, names), *_slots(settings, account, names)]
+    found += [*_around(settings, account, names), *_bytes(settings, account, models), *_ledger(settings, account)]
+    return tuple(replace(part, context={REGION: settings.region, **part.context}) for part in found)
 
 
 def _registry(settings: SageMakerSettings, account: Account, names: list[str]) -> tuple[Part, ...]:

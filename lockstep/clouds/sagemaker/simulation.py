@@ -89,12 +89,12 @@ def simulate(iam: Any, caller: str, part: Part, actions: Sequence[str]) -> Answe
         "ActionNames": list(actions),
         "ResourceArns": list(part.resources),
         "MaxItems": PAGE,
-    }
-    if part.context:
-        request["ContextEntries"] = [
-            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
-            for key, value in part.context.items()
-        ]
+        "ContextEntries": [
+            *({"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+              for key, value in part.context.items()),
+            {"ContextKeyName": "aws:SecureTransport", "ContextKeyValues": ["true"], "ContextKeyType": "boolean"},
+        ],
+    }  # fmt: skip
     found: dict[tuple[str, str], tuple[bool | None, str]] = {}
     while True:
         try:
@@ -137,11 +137,12 @@ def results_of(result: Mapping[str, Any], resources: Sequence[str]) -> Answers:
 
 
 def _verdict(decision: str, details: Mapping[str, Any]) -> tuple[bool | None, str]:
+    # Also of what it allows, where a refusal may hang on it; and a refusal to all but some regions holds without one.
+    missing = details.get("MissingContextValues") or ()
+    if missing:
+        return None, f"it depends on {', '.join(missing)}, which only a real request has"
     if decision == "allowed":
         return True, ""
-    missing = details.get("MissingContextValues") or ()
-    if decision == "implicitDeny" and missing:
-        return None, f"it depends on {', '.join(missing)}, which only a real request has"
     if not details.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True):
         return False, "the organisation's policy does not allow it"
     if not details.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary", True):
