@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from lockstep.commands.agent import agent
 from lockstep.commands.alerts import alerts
@@ -30,9 +31,24 @@ from lockstep.commands.reconciling import reconcile
 from lockstep.commands.serving import deploy, monitor, rollback, status
 from lockstep.commands.setup import check, demo, init, schema
 from lockstep.commands.versions import image, lock, register, replicate, versions
-from lockstep.errors import LockstepError
+from lockstep.errors import Interruption, LockstepError, StoppedError
+
+
+class Commands(TyperGroup):
+    """All commands: an interrupt is told as an error is, and not only as a status."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Carry a command out."""
+        try:
+            return super().invoke(ctx)
+        except Interruption as told:
+            raise StoppedError(told.problem, hint=told.hint, facts=told.facts) from told
+        except KeyboardInterrupt as interrupt:
+            raise StoppedError("interrupted") from interrupt
+
 
 app = typer.Typer(
+    cls=Commands,
     name="lockstep",
     help="AI model versioning and rollback across AWS, Azure and Google Cloud, in step.",
     no_args_is_help=True,

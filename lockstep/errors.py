@@ -17,26 +17,34 @@ LockstepError                    exit status
 ├── DeploymentFailedError        5   a slot did not become ready
 ├── SplitError                   6   some clouds follow, some do not; names both
 ├── VerdictError                 7   a canary was judged worse and was taken back
-└── RejectedError                7   a person did not approve of a rollout; a canary was taken back
+├── RejectedError                7   a person did not approve of a rollout; a canary was taken back
+└── StoppedError               130   the command line was interrupted: what was done by then, and how it goes on
 
 An error's text names the cloud, the model and the version as far as they are known; `hint` says what to do next.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
 class LockstepError(Exception):
-    """Base of all; `str()` is the problem, `hint` the next step, `exit_status` what the command line ends with."""
+    """Base of all; `str()` is the problem, `hint` the next step, `exit_status` what the command line ends with.
+
+    `facts` are what the text says, for programs.
+    """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, problem: str, *, hint: str = "", cloud: str = "") -> None:
+    def __init__(
+        self, problem: str, *, hint: str = "", cloud: str = "", facts: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(f"{cloud}: {problem}" if cloud else problem)
         self.problem = problem
         self.hint = hint
         self.cloud = cloud
+        self.facts = dict(facts or {})
 
     @property
     def reason(self) -> str:
@@ -136,3 +144,22 @@ class RejectedError(LockstepError):
     """A person said no to a rollout, or nobody said yes in time; a canary was taken back."""
 
     exit_status = 7
+
+
+class StoppedError(LockstepError):
+    """The command line was interrupted."""
+
+    exit_status = 130
+
+
+class Interruption(KeyboardInterrupt):
+    """An interrupt (Ctrl-C, SIGTERM) of an operation that says what was done by then, and how it goes on.
+
+    No LockstepError: nothing that handles those may take it for a failure, and go on.
+    """
+
+    def __init__(self, problem: str, *, hint: str = "", facts: Mapping[str, object] | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+        self.facts = dict(facts or {})

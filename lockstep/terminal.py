@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lockstep.errors import LockstepError
+from lockstep.errors import LockstepError, StoppedError
 from lockstep.operations.fleet import Event, Observer
 from lockstep.operations.status import Status
 from lockstep.rules.plan import Plan
@@ -155,10 +155,11 @@ def emit(answer: Any) -> None:
 def show_error(error: LockstepError, *, as_json: bool) -> None:
     """What is wrong and what to do, on standard error (and as JSON on standard output when asked for)."""
     if as_json:
-        emit({"error": str(error), "hint": error.hint, "exit_status": error.exit_status})
+        emit({"error": str(error), "hint": error.hint, "exit_status": error.exit_status, **error.facts})
         return
     # Not wrapped: what is copied out of here, a command or an address, must not have a line's end in it.
-    NOTES.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+    told = "" if isinstance(error, StoppedError) else "[bold red]error:[/bold red] "
+    NOTES.print(f"{told}{escape(str(error))}", soft_wrap=True)
     if error.hint:
         NOTES.print(f"[bold]next:[/bold]  {escape(error.hint)}", soft_wrap=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from prefect.futures import PrefectFuture
 from lockstep.config import Config
 from lockstep.errors import LockstepError, RetryLaterError
 from lockstep.operations.running import BACKOFF, Job, Outcome, untold
+from lockstep.operations.trying import SIGN_EVERY, Trying, tried
 
 T = TypeVar("T")
 #: A verb has time limits of its own, and says more when it meets one; a task's limit comes after all of them.
@@ -29,10 +31,12 @@ logging.getLogger("prefect.task_runs").addFilter(lambda record: not str(record.m
 class _Attempts(Generic[T]):
     """What came of a job's attempts, kept beside the task run so that errors arrive as the objects that they are."""
 
+    trying: Trying
     began: float = field(default_factory=time.monotonic)
     value: T | None = None
     error: LockstepError | None = None
     done: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class PrefectRunner:
@@ -50,25 +54,32 @@ class PrefectRunner:
         submitted = [self._submit(job) for job in jobs]
         for job, attempts, future in submitted:
             future.add_done_callback(partial(_tell, job, attempts, done))
-        for _, _, future in submitted:
+        for _, attempts, future in submitted:
+            while not attempts.ended.wait(SIGN_EVERY):
+                for _, one, _ in submitted:
+                    if not one.ended.is_set():
+                        one.trying.sign()
             future.wait()
         return tuple(self._outcome(job, attempts, future.state) for job, attempts, future in submitted)
 
     def _submit(self, job: Job[T]) -> tuple[Job[T], _Attempts[T], PrefectFuture[None]]:
-        attempts: _Attempts[T] = _Attempts()
+        attempts: _Attempts[T] = _Attempts(Trying(job.say, job.limit))
 
         def attempt() -> None:
             attempts.error = None
             try:
-                attempts.value = job.call()
+                with tried(attempts.trying):
+                    attempts.value = job.call()
             except LockstepError as error:
                 attempts.error = error
                 raise
             attempts.done = True
 
         def may_succeed_later(*_: object) -> bool:
-            in_time = time.monotonic() - attempts.began < job.limit
-            return in_time and isinstance(attempts.error, RetryLaterError)
+            again = not attempts.trying.over and isinstance(attempts.error, RetryLaterError)
+            if again and attempts.error is not None:
+                attempts.trying.trouble(attempts.error.problem)
+            return again
 
         run = task(
             name=f"step on {job.cloud}" if job.cloud else "step",
@@ -102,10 +113,13 @@ class PrefectRunner:
 def _tell(job: Job[T], attempts: _Attempts[T], done: Callable[[Outcome[T]], None], _: object) -> None:
     """What a job's attempts came to; a task run that ended in another way is for `run` to raise."""
     seconds = time.monotonic() - attempts.began
-    if attempts.done:
-        done(Outcome(job.cloud, job.name, seconds, attempts.value))
-    elif attempts.error is not None:
-        done(Outcome(job.cloud, job.name, seconds, error=attempts.error))
+    try:
+        if attempts.done:
+            done(Outcome(job.cloud, job.name, seconds, attempts.value))
+        elif attempts.error is not None:
+            done(Outcome(job.cloud, job.name, seconds, error=attempts.error))
+    finally:
+        attempts.ended.set()
 
 
 def runner_for(config: Config) -> PrefectRunner:

@@ -19,6 +19,7 @@ from lockstep.operations.fencing import check
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import refuse_held
 from lockstep.operations.intact import accept_or_refuse, record_problems, seal_problems
+from lockstep.operations.interrupting import RolloutCourse, told_if_interrupted
 from lockstep.operations.journal import record, refusals, slots, traffic
 from lockstep.operations.late import follow, follow_when_ended
 from lockstep.operations.lease import writing
@@ -67,10 +68,12 @@ def canary_deploy(
     BusyError when another operation is changing the model; OvertakenError when a rollback came in between.
     """
     stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
-    _ask_first(fleet, version, accept_broken_seal, approver)
+    course = RolloutCourse(version)
     try:
-        with writing(fleet, "canary_deploy", version) as writer:
-            return _deploy(fleet, version, stages, accept_broken_seal, approver)
+        with told_if_interrupted(course.interruption):
+            _ask_first(fleet, version, accept_broken_seal, approver)
+            with writing(fleet, "canary_deploy", version) as writer:
+                return _deploy(fleet, version, stages, accept_broken_seal, approver, course)
     except OvertakenError:
         if writer.lost is not None:
             follow_when_ended(fleet, version, writer.lost)
@@ -97,6 +100,7 @@ def _deploy(
     stages: tuple[Stage, ...],
     accept_broken_seal: str,
     approver: Approver | None,
+    course: RolloutCourse,
 ) -> Rollout:
     with refusals(fleet, "canary_deploy", version):
         refuse_held(fleet)
@@ -110,6 +114,7 @@ def _deploy(
         _refuse_second(fleet, version, desired.challenger, before)
     stable = desired.champion
     intent = {"before": traffic(before), "slots": slots(version, state=before), **accepted}
+    course.begun = True
     with record(fleet, "canary_deploy", version, **intent) as outcome:
         if stable is None or stable.digest == version.digest:
             reports: tuple[StageReport, ...] = ()
@@ -122,7 +127,7 @@ def _deploy(
             for cold in cold_fallback(before, desired.fallback, fleet.least) if desired.fallback else ():
                 fleet.say(cold)
             promotion = Promotion(fleet, stable, version, stages, approver)
-            reports, fallback = _roll_out(fleet, promotion, desired.fallback, before, outcome)
+            reports, fallback = _roll_out(fleet, promotion, desired.fallback, before, outcome, course)
             _retire_others(fleet, keep={version.slot, *([fallback.slot] if fallback else [])})
         after = fleet.observe()
         outcome.update(stages=[describe(report) for report in reports], after=traffic(after))
@@ -202,7 +207,12 @@ def _deploy_everywhere(fleet: Fleet, version: Version, before: FleetState) -> No
 
 
 def _roll_out(
-    fleet: Fleet, promotion: Promotion, old_fallback: Version | None, before: FleetState, outcome: dict[str, object]
+    fleet: Fleet,
+    promotion: Promotion,
+    old_fallback: Version | None,
+    before: FleetState,
+    outcome: dict[str, object],
+    course: RolloutCourse,
 ) -> tuple[tuple[StageReport, ...], Version | None]:
     """Promote the canary in stages; take it back on any trouble before the promotion.
 
@@ -228,10 +238,12 @@ def _roll_out(
     finally:
         outcome["stages"] = [describe(report) for report in promotion.reports]
     if promotion.cause is not None:
+        course.back = stable
         # MLflow comes after the traffic: it may be the very thing that is down.
         _note_end(fleet, stable, old_fallback)
         promotion.note_verdict()
         raise promotion.cause
+    course.promoted = True
     delete_alias(fleet, CHALLENGER)
     return tuple(promotion.reports), promotion.fallback
 

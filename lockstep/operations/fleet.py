@@ -23,7 +23,7 @@ from lockstep.stores.outcomes import OutcomeSource
 from lockstep.stores.registry import Registry
 
 T = TypeVar("T")
-LOOKS: Final = ThreadRunner()
+LOOKS: Final = ThreadRunner(looks=True)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ COPY_SECONDS: Final = 5.0  # that an operation's end waits for the copies
 GOES_ON: Final = ("rollback", "monitor")
 #: Operations that whoever takes over goes on with, under the same event: the outcome is his.
 GONE_ON_WITH: Final = ("rollback",)
+#: Operations that an interrupt leaves open: `status` shows them, and whoever comes next goes on.
+LEFT_OPEN: Final = ("rollback", "monitor")
 #: Event of the operation that this thread of control is inside of, empty outside of any.
 _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 
@@ -45,7 +47,8 @@ def record(
 
     `begun` is the event of an operation that was killed and goes on: its intent stands, its outcome is still missing.
 
-    A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows. Raises
+    A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows; so does a
+    rollback that is interrupted, which goes on where the next one begins. Raises
     LockstepError, without running the block, when the intent of an operation that can wait cannot be written, and
     OvertakenError when another operation has taken the lease that this one works under.
     """
@@ -59,7 +62,7 @@ def record(
     _append(fleet, f"{event}/intent", f"{operation}.intent", body, refuse=waits)
     outcome: dict[str, object] = {}
     error = ""
-    taken_over = False
+    taken_over = left_open = False
     before = _WITHIN.set(event)
     try:
         yield outcome
@@ -67,20 +70,25 @@ def record(
         error = str(failure)
         taken_over = isinstance(failure, OvertakenError) and operation in GONE_ON_WITH
         raise
-    except BaseException as failure:
+    except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
+        raise
+    except BaseException as interrupt:  # Ctrl-C, or a process that is told to end
+        error = f"interrupted ({type(interrupt).__name__})"
+        left_open = operation in LEFT_OPEN
         raise
     finally:
         _WITHIN.reset(before)
-        result = {**subject, **outcome, **fence(fleet.model), "intent": event, "error": error}
-        if taken_over:
-            entry = note(fleet, "overtaken.outcome", {**subject, "overtaken": event, "error": error})
-        else:
-            entry = _append(fleet, f"{event}/outcome", f"{operation}.outcome", result)
-        # Not within another operation, where the next step may be urgent; and not of what waits in the spool.
-        if not _WITHIN.get() and entry.number >= 0:
-            about = fleet.ledger.database.name, tuple(cloud.name for cloud in fleet.clouds)
-            lastly(about, partial(keep_copies, fleet))
+        if not left_open:
+            result = {**subject, **outcome, **fence(fleet.model), "intent": event, "error": error}
+            if taken_over:
+                entry = note(fleet, "overtaken.outcome", {**subject, "overtaken": event, "error": error})
+            else:
+                entry = _append(fleet, f"{event}/outcome", f"{operation}.outcome", result)
+            # Not within another operation, where the next step may be urgent; and not of what waits in the spool.
+            if not _WITHIN.get() and entry.number >= 0:
+                about = fleet.ledger.database.name, tuple(cloud.name for cloud in fleet.clouds)
+                lastly(about, partial(keep_copies, fleet))
 
 
 @contextlib.contextmanager

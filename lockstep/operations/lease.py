@@ -18,6 +18,7 @@ from lockstep.errors import BusyError, LockstepError, OvertakenError
 from lockstep.operations.fencing import current, inside
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import refusals
+from lockstep.rules.deeds import named, text
 from lockstep.rules.lease import BEAT, Claim, Lease, Life, Sight, Standing, claim, life, standing, watch
 from lockstep.rules.state import Version
 from lockstep.stores.leases import Leases, is_gone, this_process
@@ -89,6 +90,7 @@ class Writer:
     def _acquire(self, patience: float, *, push: bool) -> None:
         began = time.monotonic()
         sight: Sight | None = None
+        seen: Sight | None = None
         while True:
             try:
                 present = self._leases.read(self.model)
@@ -113,7 +115,8 @@ class Writer:
             assert present is not None
             if wanted is Claim.JOIN:
                 self.first = self.first or present
-                if not self._told:
+                if sight != seen:  # it beats; where it goes, and who asked for it, is known only after a while
+                    seen = sight
                     self._say(
                         f"waiting for the {described(self._fleet, present)}; should it hang, stop that process and "
                         "this one takes over"
@@ -289,18 +292,20 @@ def overtaken(fleet: Fleet, operation: str, by: Lease) -> OvertakenError:
 
 
 def described(fleet: Fleet, lease: Lease) -> str:
-    """An operation that holds or held a lease, for people: what, of which version, by whom, where, since when."""
-    what = f"{lease.operation} of version {lease.version}" if lease.version else lease.operation
-    actor = _actor(fleet, lease)
+    """An operation that holds or held a lease, for people: what, of which version, by whom, where, since when, why."""
+    what = named(lease.operation, lease.version)
+    actor, reason = _asked(fleet, lease)
     where = f"process {lease.process.pid} on {lease.process.host}, " if lease.holder else ""
     since = f"{datetime.fromtimestamp(lease.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return f"{what}{f' by {actor}' if actor else ''} ({where}since {since})"
+    why = f"; reason: {reason}" if reason else ""
+    return f"{what}{f' by {actor}' if actor else ''} ({where}since {since}{why})"
 
 
-def _actor(fleet: Fleet, lease: Lease) -> str:
-    """Who asked for it, by the ledger, which alone knows names; empty before its intent is there."""
+def _asked(fleet: Fleet, lease: Lease) -> tuple[str, str]:
+    """Who asked for it and why, by the ledger, which alone knows; empty before its intent is there."""
     try:
         entries = fleet.ledger.entries(lease.model, f"{lease.operation}.intent", last=10)
     except LockstepError:
-        return ""
-    return next((entry.actor for entry in reversed(entries) if entry.body.get("fence") == lease.fence), "")
+        return "", ""
+    found = next((entry for entry in reversed(entries) if entry.body.get("fence") == lease.fence), None)
+    return ("", "") if found is None else (found.actor, text(found.body, "reason"))

@@ -11,10 +11,12 @@ from lockstep.clouds.base import Cloud, Row
 from lockstep.errors import CloudRejectedError, LockstepError, RetryLaterError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.remembering import rows_of
+from lockstep.operations.trying import trying
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
 
-LOOK_EVERY: Final = 0.1  # seconds between two looks in the first seconds of a switch
+SOON: Final = 2.0  # seconds after a switch in which nothing is strange
+LOOK_EVERY: Final = 0.1  # seconds between two looks until then
 LOOK_LATER: Final = 1.0
 PROBES: Final = 3  # answers in a row that must come from the version that takes everything
 
@@ -28,8 +30,9 @@ def wait_until_serving(
     Raises RetryLaterError after `timeout` seconds, saying what was last seen.
     """
     began = time.monotonic()
-    seen = "nothing yet"
+    seen, job = "nothing yet", trying()
     while True:
+        problem = ""
         try:
             shown = cloud.verify_traffic(model, split)
             if shown:
@@ -43,16 +46,23 @@ def wait_until_serving(
                 seen = "it cannot tell yet" if shown is None else "it shows another split"
         except CloudRejectedError as error:
             seen = f"{error.problem}; if the model does not accept the row, set `probe:` of the model in lockstep.yaml"
+            problem = seen
         except LockstepError as error:
-            seen = str(error)
+            seen, problem = str(error), error.problem
         waited = time.monotonic() - began
-        if waited >= timeout:
+        if problem and waited >= SOON:  # before, a cloud may not know yet what it was told
+            job.trouble(problem)
+        else:
+            job.saw(problem or seen)
+        over = waited >= timeout
+        # The clouds offer nothing to wait on.
+        if over or not job.pause(LOOK_EVERY if waited < SOON else LOOK_LATER):
+            within = f"within {timeout:.0f} s" if over else "before it was interrupted"
             raise RetryLaterError(
-                f"{model}: traffic {split} could not be verified within {timeout:.0f} s: {seen}",
+                f"{model}: traffic {split} could not be verified {within}: {seen}",
                 cloud=cloud.name,
                 hint=f"look at {cloud.console_url(model)} and run `lockstep status {model}`",
             )
-        time.sleep(LOOK_EVERY if waited < 2.0 else LOOK_LATER)  # the clouds offer nothing to wait on
 
 
 def _strangers(cloud: Cloud, model: str, version: Version, rows: Sequence[Row]) -> list[str]:

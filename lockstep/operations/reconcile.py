@@ -90,7 +90,8 @@ def reconcile(
     def finish(fleet: Fleet) -> Reconciled:
         first = next(one for one in firsts if one.model == fleet.model)
         _settle(fleet)
-        if first.error is not None or not first.found.work:
+        unfinished = first.going_back is not None and not first.found.held  # what it left is not condemned yet
+        if first.error is not None or not (first.found.work or unfinished):
             return first
         try:
             if first.going_back is not None:

@@ -9,6 +9,7 @@ from lockstep.errors import DeploymentFailedError, DigestMismatchError, Lockstep
 from lockstep.operations.desired import commit, condemn_left, next_fallback, without_mlflow
 from lockstep.operations.draining import drain
 from lockstep.operations.fleet import Fleet
+from lockstep.operations.interrupting import RollbackCourse, told_if_interrupted
 from lockstep.operations.joining import First, joined, verify_all
 from lockstep.operations.journal import note, record, refusals, slots, traffic
 from lockstep.operations.lease import Writer, writing
@@ -18,6 +19,7 @@ from lockstep.operations.reasons import checked_reason
 from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
 from lockstep.operations.running import Outcome
 from lockstep.operations.switch import Verified, prepare_slots, reason_of, shift_traffic, show
+from lockstep.operations.trying import forward_only
 from lockstep.operations.unfinished import Begun, go_on, unfinished
 from lockstep.operations.walk import Hands, Tell, walk
 from lockstep.rules.meanwhile import Meanwhile
@@ -84,18 +86,20 @@ def rollback(
                 return plan_rollback(fleet, to or begun.target, accept_broken_seal), begun
             return plan_rollback(fleet, to, accept_broken_seal, leaving=leaving, asked=asked), begun
 
-    with writing(fleet, "rollback", named, urgent=True) as writer:
+    course = RollbackCourse(fleet.model, tuple(cloud.name for cloud in fleet.clouds))
+    with told_if_interrupted(course.interruption), writing(fleet, "rollback", named, urgent=True) as writer:
         planned, begun = plan()
         if planned.needless:
             return _needless(fleet, planned, began)
         if writer.take(planned.way.target):  # a rollout wrote until now
+            course.overtook = True
             planned, begun = plan()
             if planned.needless:
                 return _needless(fleet, planned, began)
         if begun is not None and not go_on(fleet, begun, planned.way.target):
             begun = None
         first = _join(fleet, writer, planned, reason, began) if begun is None else None
-        return first or _carry_out(fleet, planned, begun, reason, began, meanwhile)
+        return first or _carry_out(fleet, planned, begun, reason, began, meanwhile, course)
 
 
 def _needless(fleet: Fleet, planned: RollbackPlan, began: float) -> Rollback:
@@ -123,7 +127,13 @@ def _join(fleet: Fleet, writer: Writer, planned: RollbackPlan, reason: str, bega
 
 
 def _carry_out(
-    fleet: Fleet, planned: RollbackPlan, begun: Begun | None, reason: str, began: float, meanwhile: Meanwhile
+    fleet: Fleet,
+    planned: RollbackPlan,
+    begun: Begun | None,
+    reason: str,
+    began: float,
+    meanwhile: Meanwhile,
+    course: RollbackCourse,
 ) -> Rollback:
     target, before, plan = planned.way.target, planned.before, planned.plan
     left = planned.way.left if begun is None else begun.leaving(planned.way.left)
@@ -143,12 +153,14 @@ def _carry_out(
         "plan": list(plan.explain()),
         **({"meanwhile": meanwhile.value} if plan.prepares else {}),
     }
-    with record(fleet, "rollback", target, begun.event if begun else "", **intent) as outcome:
+    drained = left if meanwhile is Meanwhile.DRAIN else None
+    course.begin(target, left)
+    with forward_only(), record(fleet, "rollback", target, begun.event if begun else "", **intent) as outcome:
         fleet.say(f"rolling {fleet.model} back to {target}: {planned.way.why}")
         show(fleet, plan)
-        switch = walk(
-            after(switch, Announced()), _hands(fleet, planned, reason, left if meanwhile is Meanwhile.DRAIN else None)
-        )
+        for cloud, why in before.unreachable.items():
+            fleet.say(f"did not answer the first look, and is tried all the same: {why}", cloud)
+        switch = walk(after(switch, Announced()), _hands(fleet, planned, reason, drained, course))
         result = switch.result
         if not switch.committed:
             raise DeploymentFailedError(
@@ -187,23 +199,35 @@ def _split(fleet: Fleet, target: Version, result: SwitchResult, now: FleetState)
     )
 
 
-def _hands(fleet: Fleet, planned: RollbackPlan, reason: str, drained: tuple[Version, ...] | None) -> Hands:
+def _hands(
+    fleet: Fleet,
+    planned: RollbackPlan,
+    reason: str,
+    drained: tuple[Version, ...] | None,
+    course: RollbackCourse,
+) -> Hands:
     """What carries the steps of this rollback out; `drained` versions are taken the traffic of while it is prepared."""
     splits = {cloud.cloud: cloud.split for cloud in planned.before.clouds}
     wanted = TrafficSplit.all_to(planned.way.target.slot)
 
     def prepare(clouds: tuple[str, ...], tell: Tell) -> None:
+        def prepared(one: Outcome[None]) -> None:
+            if not one.done:
+                course.ended(one.cloud, one.seconds, reason_of(one))
+            tell(Ended(one.cloud, Place.PREPARING, one.seconds, reason_of(one)))
+
         if drained is not None:
             splits.update(drain(fleet, planned, drained, clouds))
         prepare_slots(
             fleet,
             [change for change in planned.plan.prepares if change.cloud in clouds],
-            lambda one: tell(Ended(one.cloud, Place.PREPARING, one.seconds, reason_of(one))),
+            prepared,
         )
 
     def flip(clouds: tuple[str, ...], tell: Tell) -> None:
         def done(one: Outcome[Verified]) -> None:
             seconds = one.seconds if one.value is None else one.value.seconds
+            course.ended(one.cloud, seconds, reason_of(one))
             tell(Ended(one.cloud, Place.FLIPPING, seconds, reason_of(one)))
 
         why = f"rollback: {reason or 'no reason given'}"

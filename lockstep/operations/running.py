@@ -10,13 +10,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, Protocol, TypeVar
 
 from lockstep.errors import LockstepError, RetryLaterError, UnreachableError
+from lockstep.operations.trying import LETTING_GO, SIGN_EVERY, Stop, Trying, left_behind, tried
 
 T = TypeVar("T")
 #: Seconds before the second, third and fourth attempt at a job that may succeed later.
@@ -29,7 +29,8 @@ GRACE: Final = 2.0
 class Job(Generic[T]):
     """One step on one cloud. `call` must be idempotent: it may be run again after a failure or a crash.
 
-    What may succeed later is tried again `retries` times, but not once `limit` seconds have gone by.
+    What may succeed later is tried again `retries` times, but not once `limit` seconds have gone by. `say` hears of
+    trouble at once, and that it is still tried.
     """
 
     cloud: str
@@ -37,6 +38,7 @@ class Job(Generic[T]):
     call: Callable[[], T]
     retries: int = 2
     limit: float = math.inf
+    say: Callable[[str], None] = lambda told: None
 
 
 @dataclass(frozen=True)
@@ -70,34 +72,104 @@ class Runner(Protocol):
 
 
 class ThreadRunner:
-    """Runs jobs in threads of this process, one a job, each in the caller's context."""
+    """Runs jobs in threads of this process, one a job, each in the caller's context.
+
+    An interrupt ends repetitions, and is raised once every job has ended: in a `forward_only` block, and of `looks`,
+    those that do not end at once are left behind.
+    """
+
+    def __init__(self, *, looks: bool = False) -> None:
+        self._looks = looks
 
     def run(self, jobs: Sequence[Job[T]], done: Callable[[Outcome[T]], None] = untold) -> tuple[Outcome[T], ...]:
         """See Runner."""
-        if not jobs:
-            return ()
+        answers: _Answers[T] = SimpleQueue()
+        stop, forward = Stop(), left_behind()
+        if forward is not None:
+            forward.hear(lambda: answers.put(None))
+        pending = [Trying(job.say, job.limit, stop) for job in jobs]
 
-        def told(job: Job[T]) -> Outcome[T]:
-            outcome = attempt(job)
-            done(outcome)
-            return outcome
+        def answer(place: int) -> None:
+            try:
+                outcome = attempt(jobs[place], pending[place])
+                done(outcome)
+                answers.put((place, outcome))
+            except BaseException as error:
+                answers.put((place, error))
 
-        with ThreadPoolExecutor(max_workers=len(jobs), thread_name_prefix="lockstep") as pool:
-            futures = [pool.submit(copy_context().run, told, job) for job in jobs]
-            return tuple(future.result() for future in futures)
+        _start(answer, len(jobs))
+        found: dict[int, Outcome[T] | BaseException] = {}
+        try:
+            while len(found) < len(jobs):
+                _take(answers, found, pending)
+        except BaseException:
+            stop.tell()
+            patience = 0.0 if self._looks else math.inf if forward is None else LETTING_GO
+            _take_rest(answers, found, len(jobs), patience)
+            raise
+        return tuple(_outcome(found[place]) for place in range(len(jobs)))
 
 
-def attempt(job: Job[T]) -> Outcome[T]:
+#: A job's place and what came of it; None: an interrupt, heard of by whom this thread works for.
+_Answers = SimpleQueue[tuple[int, "Outcome[T] | BaseException"] | None]
+
+
+def _start(answer: Callable[[int], None], count: int) -> None:
+    for place in range(count):  # not of a pool: those are waited for when the process ends
+        name = f"lockstep {place}"
+        threading.Thread(target=copy_context().run, args=(answer, place), name=name, daemon=True).start()
+
+
+def _take(answers: _Answers[T], found: dict[int, Outcome[T] | BaseException], pending: Sequence[Trying]) -> None:
+    """The next answer; until it comes those that are missing give signs of life."""
+    while True:
+        try:
+            heard = answers.get(timeout=SIGN_EVERY)
+        except Empty:
+            for place, job in enumerate(pending):
+                if place not in found:
+                    job.sign()
+            continue
+        if heard is None:
+            raise KeyboardInterrupt
+        found[heard[0]] = heard[1]
+        return
+
+
+def _take_rest(answers: _Answers[T], found: dict[int, Outcome[T] | BaseException], count: int, patience: float) -> None:
+    """What still ends by itself, within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while len(found) < count:
+        try:
+            left = None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
+            heard = answers.get(timeout=left)
+        except Empty:
+            return
+        if heard is not None:
+            found[heard[0]] = heard[1]
+
+
+def _outcome(found: Outcome[T] | BaseException) -> Outcome[T]:
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+def attempt(job: Job[T], trying: Trying | None = None) -> Outcome[T]:
     """Do one job, again after a pause while it fails with RetryLaterError and retries are left."""
+    trying = trying or Trying(job.say, job.limit)
     began = time.monotonic()
     for number in range(job.retries + 1):
         try:
-            value = job.call()
+            with tried(trying):
+                value = job.call()
             return Outcome(job.cloud, job.name, time.monotonic() - began, value)
         except RetryLaterError as error:
-            if number == job.retries or time.monotonic() - began >= job.limit:
+            if number == job.retries or trying.over:
                 return Outcome(job.cloud, job.name, time.monotonic() - began, error=error)
-            time.sleep(BACKOFF[min(number, len(BACKOFF) - 1)])
+            trying.trouble(error.problem)
+            if not trying.pause(BACKOFF[min(number, len(BACKOFF) - 1)]):
+                return Outcome(job.cloud, job.name, time.monotonic() - began, error=error)
         except LockstepError as error:
             return Outcome(job.cloud, job.name, time.monotonic() - began, error=error)
     raise AssertionError("unreachable")
@@ -112,14 +184,13 @@ def look(jobs: Sequence[Job[T]], patience: float = math.inf) -> tuple[Outcome[T]
     """
     answers: SimpleQueue[tuple[int, Outcome[T] | BaseException]] = SimpleQueue()
 
-    def answer(place: int, job: Job[T]) -> None:
+    def answer(place: int) -> None:
         try:
-            answers.put((place, attempt(job)))
+            answers.put((place, attempt(jobs[place])))
         except BaseException as error:
             answers.put((place, error))
 
-    for place, job in enumerate(jobs):  # not of a pool: those are waited for when the process ends
-        threading.Thread(target=copy_context().run, args=(answer, place, job), daemon=True).start()
+    _start(answer, len(jobs))
     began = time.monotonic()
     deadline = began + patience
     answered = False

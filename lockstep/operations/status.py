@@ -17,6 +17,7 @@ from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.reaching import ways
 from lockstep.operations.remembering import owed_if_known
 from lockstep.rules.capacity import cold_fallback
+from lockstep.rules.deeds import named, text
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
@@ -165,11 +166,12 @@ def _unfinished(fleet: Fleet, writer: Holder | None) -> list[str]:
     }
     began = [place for place, entry in enumerate(entries) if entry.event_id.removesuffix("/intent") in settled]
     return [
-        f"{entry.kind.removesuffix('.intent')} of version {entry.body.get('version')} by {entry.actor}, "
+        f"{named(entry.kind.removesuffix('.intent'), text(entry.body, 'version'))} by {entry.actor}, "
         f"begun {datetime.fromtimestamp(entry.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
         for entry in entries[max(began, default=-1) + 1 :]
         if entry.kind.endswith(".intent")
-        and "within" not in entry.body  # a step; its operation is named
+        # A step is named by its operation; a rollback decides by itself.
+        and ("within" not in entry.body or entry.kind == "rollback.intent")
         and entry.event_id.removesuffix("/intent") not in closed
         and not (writer is not None and writer.runs and entry.body.get("fence") == writer.fence)
     ]

@@ -23,6 +23,7 @@ from lockstep.rules.switch import SwitchResult
 from lockstep.rules.traffic import TrafficSplit
 
 LEAST: Final = 2.0  # seconds for a read-back, however long the flip itself took
+UNHEARD: Final = "it was not waited for until it was verified"
 MANY: Final = 1_000  # attempts at what is urgent: its time ends it
 
 
@@ -56,7 +57,7 @@ def prepare_slots(
         return lambda: prepare(change)
 
     with record(fleet, "prepare", None, clouds=_by_cloud(changes), slots=named) as outcome:
-        outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes], done)
+        outcomes = fleet.runner.run([_job(fleet, change, bound(change)) for change in changes], done)
         seconds = {one.cloud: round(one.seconds, 3) for one in outcomes if one.done}
         outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes), seconds=seconds)
         stop_if_overtaken(outcomes)
@@ -95,19 +96,29 @@ def shift_traffic(
         return SwitchResult({}, {})
     before = {change.cloud: weights(change.before) for change in changes}
     after = {change.cloud: weights(change.after) for change in changes}
+    ended: dict[str, Outcome[Verified]] = {}
+
+    def told(one: Outcome[Verified]) -> None:
+        ended[one.cloud] = one
+        done(one)
+
     with record(fleet, "shift", None, before=before, after=after, slots=slots(*versions), why=why) as outcome:
-        outcomes = _shift(fleet, changes, {version.slot: version for version in versions}, done, urgent=urgent)
-        moved = {one.cloud: one.value for one in outcomes if one.value is not None}
-        failed = {one.cloud: reason_of(one) for one in outcomes if not one.done}
-        outcome.update(
-            before=before,
-            wanted=after,
-            after={cloud: after[cloud] for cloud in moved},
-            verified={cloud: value.at for cloud, value in moved.items()},
-            seconds={cloud: round(value.seconds, 3) for cloud, value in moved.items()},
-            slots=slots(*versions),
-            split=failed,
-        )
+        try:
+            outcomes = _shift(fleet, changes, {version.slot: version for version in versions}, told, urgent=urgent)
+        finally:  # an interrupt takes nothing back that was read back
+            seen = dict(ended)
+            moved = {cloud: one.value for cloud, one in seen.items() if one.value is not None}
+            reasons = {cloud: reason_of(one) for cloud, one in seen.items() if not one.done}
+            failed = {**{cloud: UNHEARD for cloud in after if cloud not in seen}, **reasons}
+            outcome.update(
+                before=before,
+                wanted=after,
+                after={cloud: after[cloud] for cloud in after if cloud in moved},
+                verified={cloud: value.at for cloud, value in moved.items()},
+                seconds={cloud: round(value.seconds, 3) for cloud, value in moved.items()},
+                slots=slots(*versions),
+                split=failed,
+            )
         stop_if_overtaken(outcomes)
     return SwitchResult({cloud: value.seconds for cloud, value in moved.items()}, failed)
 
@@ -132,9 +143,10 @@ def _shift(
 
     def job(change: ShiftTraffic) -> Job[Verified]:
         cloud = fleet.cloud(change.cloud)
+        call, say = partial(shift, cloud, change), partial(fleet.say, cloud=cloud.name)
         if urgent:
-            return Job(cloud.name, str(change), partial(shift, cloud, change), MANY, cloud.traffic_timeout)
-        return Job(cloud.name, str(change), partial(shift, cloud, change))
+            return Job(cloud.name, str(change), call, MANY, cloud.traffic_timeout, say)
+        return Job(cloud.name, str(change), call, say=say)
 
     return fleet.runner.run([job(change) for change in changes], done)
 
@@ -165,10 +177,14 @@ def retire_slots(fleet: Fleet, changes: Sequence[RetireSlot]) -> tuple[Outcome[N
     if not changes:
         return ()
     with record(fleet, "retire", None, clouds=_by_cloud(changes)) as outcome:
-        outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
+        outcomes = fleet.runner.run([_job(fleet, change, bound(change)) for change in changes])
         outcome.update(clouds=_by_cloud(changes), failed=failures(outcomes))
         stop_if_overtaken(outcomes)
         return outcomes
+
+
+def _job(fleet: Fleet, change: PrepareSlot | RetireSlot, call: Callable[[], None]) -> Job[None]:
+    return Job(change.cloud, str(change), call, say=partial(fleet.say, cloud=change.cloud))
 
 
 def show(fleet: Fleet, plan: Plan) -> None:

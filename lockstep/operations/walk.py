@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from lockstep.errors import LockstepError, OvertakenError
+from lockstep.operations.trying import LETTING_GO, left_behind
 from lockstep.rules.switch import (
     Announce,
     Began,
@@ -65,9 +66,11 @@ def walk(switch: Switch, hands: Hands) -> Switch:
 
     Raises what `hands` raise for the decision of a rollback, and whatever else no cloud is to blame for, once nothing
     is under way any more. A promotion is taken back then, also by a Ctrl-C, unless another operation has overtaken it.
+    What a rollback has under way when it is interrupted is left behind: it goes the same way as whatever comes next.
     """
     told: SimpleQueue[Ended | BaseException] = SimpleQueue()
     threads: list[threading.Thread] = []
+    patience: float | None = None
     try:
         while True:
             try:
@@ -82,12 +85,16 @@ def walk(switch: Switch, hands: Hands) -> Switch:
             except BaseException as error:
                 given_up = after(switch, GivenUp(_reason(error)))
                 if given_up == switch:
+                    stop = None if isinstance(error, Exception) else left_behind()
+                    if stop is not None:
+                        stop.tell()
+                        patience = 2 * LETTING_GO  # theirs, and an entry in the ledger
                     raise
                 hands.trouble(error)
                 switch = given_up
     finally:
         for thread in threads:
-            thread.join()
+            thread.join(patience)
     while not told.empty():  # told of every cloud, and then failed
         heard = told.get()
         if isinstance(heard, BaseException):
@@ -106,7 +113,7 @@ def _one(
         case Prepare() | Flip() | TakeBack():
             # What gets ready there must not wait for this step's end; of a promotion all clouds wait for each other.
             if switch.kind is Kind.ROLLBACK and switch.at(Place.PREPARING):
-                thread = threading.Thread(target=copy_context().run, args=(_do_beside, step, hands, told))
+                thread = threading.Thread(target=copy_context().run, args=(_do_beside, step, hands, told), daemon=True)
                 threads.append(thread)
                 thread.start()
             else:

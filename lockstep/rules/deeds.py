@@ -146,6 +146,11 @@ def _deed(event: str, first: Line, outcome: Line | None) -> Deed:
     return Deed(operation or first.kind, event, first.actor, first.at, ended, ending, body, entries)
 
 
+def named(operation: str, version: str) -> str:
+    """An operation with the label of its version ("": none) as a phrase: a rollback leads to it."""
+    return f"{operation} {'to' if operation == 'rollback' else 'of'} version {version}" if version else operation
+
+
 def text(body: Mapping[str, object], key: str) -> str:
     """The text under `key`; empty when there is none or it is something else."""
     value = body.get(key)

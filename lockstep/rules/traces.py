@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from lockstep.errors import RefusedError
-from lockstep.rules.deeds import Line, in_order, mapping, text
+from lockstep.rules.deeds import Line, in_order, mapping, named, text
 from lockstep.rules.traffic import TrafficSplit
 
 #: Operations that decide what serves, or bring clouds to what was decided.
@@ -37,9 +37,8 @@ class Trace:
         if self.unfinished is None:
             return ""
         operation = self.unfinished.kind.removesuffix(".intent")
-        version = text(self.unfinished.body, "version")
         began = datetime.fromtimestamp(self.unfinished.at, UTC)
-        what = f"{operation} of version {version}" if version else operation
+        what = named(operation, text(self.unfinished.body, "version"))
         return f"the {what} that {self.unfinished.actor} began {began:%Y-%m-%d %H:%M:%S} UTC did not end"
 
     def settling(self, now: float) -> str:
@@ -62,8 +61,8 @@ def read_trace(lines: Sequence[Line]) -> Trace:
                 known[cloud] = (*known.get(cloud, ()), wanted)
         elif operation == "shift" and stage == "outcome":
             known.update({cloud: (seen,) for cloud, seen in _splits(line.body, "after").items()})
-        if operation not in MOVES or text(line.body, "within"):
-            continue
+        if operation not in MOVES or (operation != "rollback" and text(line.body, "within")):
+            continue  # a rollback decides, also where monitoring asked for it
         event = line.event_id.removesuffix("/intent")
         if stage == "intent":
             opened[event] = line

@@ -259,7 +259,8 @@ def test_ctrl_c_during_a_canary_takes_it_back(deployed: Deployed, tmp_path: Path
     assert deployed.show() == before
     assert deployed.answers() == deployed.everywhere(deployed.v2)
     (*_, outcome) = deployed.fleet.ledger.entries(deployed.model, "canary_deploy.outcome")
-    assert "KeyboardInterrupt" in str(outcome.body["error"])
+    assert "interrupted" in str(outcome.body["error"])
+    assert f"interrupted: {deployed.v3} was taken back, {deployed.v2} serves everywhere\n" in err
 
 
 def test_check(deployed: Deployed) -> None:

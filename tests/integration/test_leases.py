@@ -253,7 +253,7 @@ def test_a_rollback_takes_the_lease_once_it_is_possible(place: Place) -> None:
             assert time.monotonic() - began < 1, "at once"
             assert not writer.take(V3)
             told = ask(rollout)
-            assert "the canary_deploy of tumour was overtaken by the rollback of version 3" in told
+            assert "the canary_deploy of tumour was overtaken by the rollback to version 3" in told
             with record(fleet, "rollback", V3):
                 pass
         assert "overtaken" in ask(rollout), "it stays lost when the rollback has ended"

@@ -82,7 +82,7 @@ def test_a_rollback_stops_a_running_canary(deployed: Deployed) -> None:
         rollout.join(timeout=1)
     assert (done.target, done.left) == (deployed.v2, (deployed.v3,)), "the newest change is taken back first"
     assert isinstance(ended[0], OvertakenError)
-    assert f"was overtaken by the rollback of version {deployed.v2.label}" in str(ended[0])
+    assert f"was overtaken by the rollback to version {deployed.v2.label}" in str(ended[0])
     found = status(fleet, prove=True)
     assert (found.out_of_step, found.writer) == ({}, None)
     assert found.desired.champion == deployed.v2

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import signal
+import subprocess
+import sys
 import time
 import uuid
 
@@ -104,3 +108,37 @@ def test_traffic_is_drained_to_another_good_version_while_the_target_is_deployed
             flipped[cloud] = mapping(flip.body, "after")[cloud]
     assert flipped == {cloud: {deployed.v3.slot: 100} for cloud in deployed.clouds}
     assert deployed.answers() == deployed.everywhere(deployed.v3)
+
+
+@pytest.mark.parametrize("goes_on", ["rollback", "reconcile"])
+def test_a_rollback_that_is_interrupted_says_where_it_is_and_goes_on_later(deployed: Deployed, goes_on: str) -> None:
+    ledger, model = deployed.fleet.ledger, deployed.model
+    others = [cloud for cloud in deployed.fleet.clouds if cloud.name != "aws"]
+    wanted = TrafficSplit.all_to(deployed.v1.slot)
+    with deployed.control.during("aws", "down"):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "lockstep.cli", "--config", str(deployed.config), "rollback", model, "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert eventually(lambda: all(cloud.observe(model).split == wanted for cloud in others), 60)
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=30)  # aws would be tried for 60 s
+        finally:
+            running.kill()
+            running.wait()
+        assert (running.returncode, err) == (130, "")
+        told = json.loads(out)
+        assert (told["exit_status"], told["target"], told["leaves"]) == (130, "1", ["2"])
+        assert "aws" in told["split"]
+        assert {*told["clouds"], *told["split"]} == set(deployed.clouds)
+        assert told["next"] == f"lockstep rollback {model}"
+        assert ledger.entries(model, "rollback.")[-1].kind == "rollback.intent", "it was closed"
+        shift = ledger.entries(model, "shift.outcome")[-1].body
+        assert set(mapping(shift, "verified")) == set(told["clouds"])
+        assert "unfinished: rollback to version 1" in lockstep("status", model, config=deployed.config).out
+    done = lockstep(goes_on, model, config=deployed.config)
+    assert done.status == 0, done
+    assert "going on with the rollback" in done.err
+    assert CONDEMNED_TAG in deployed.fleet.registry.tags(deployed.v2)
+    assert deployed.answers() == deployed.everywhere(deployed.v1)

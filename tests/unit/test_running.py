@@ -5,8 +5,10 @@ import threading
 import pytest
 
 from lockstep.errors import RefusedError, UnreachableError
-from lockstep.operations import running
+from lockstep.operations import running, trying
 from lockstep.operations.running import Job, Outcome, ThreadRunner, look
+from lockstep.operations.trying import forward_only, left_behind
+from lockstep.operations.trying import trying as trying_now
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +103,56 @@ def test_looks_are_waited_for_while_none_has_answered(monkeypatch: pytest.Monkey
     (outcome, failed) = look([Job("a", "look", lambda: threading.Event().wait(0.3)), Job("b", "look", refuse)])
     assert outcome.done
     assert isinstance(failed.error, RefusedError)
+
+
+def test_an_interrupt_leaves_behind_what_only_goes_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trying, "LETTING_GO", 0.2)
+    monkeypatch.setattr(running, "LETTING_GO", 0.2)
+    end, told, paused = threading.Event(), list[str](), list[bool]()
+
+    def interrupt() -> bool:
+        stop = left_behind()
+        assert stop is not None
+        stop.tell()
+        return True
+
+    def waits() -> None:
+        paused.append(trying_now().pause(60))
+
+    jobs = [Job("a", "hangs", lambda: end.wait(60)), Job("b", "waits", waits), Job("c", "quick", interrupt)]
+    with pytest.raises(KeyboardInterrupt), forward_only():
+        ThreadRunner().run(jobs, lambda outcome: told.append(outcome.cloud))  # type: ignore[arg-type]
+    end.set()
+    assert sorted(told) == ["b", "c"]
+    assert paused == [False], "it was waited for"
+
+
+def test_trouble_is_told_at_once_and_again_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "SIGN_EVERY", 0.01)
+    told: list[str] = []
+    third = threading.Event()
+
+    def say(line: str) -> None:
+        told.append(line)
+        if len(told) == 3:
+            third.set()
+
+    def fails() -> None:
+        if told:
+            assert third.wait(10), told
+        raise UnreachableError("cannot be reached")
+
+    ThreadRunner().run([Job("a", "fails", fails, retries=1, limit=600.0, say=say)])
+    assert told[0].startswith("cannot be reached: trying until ")
+    assert len(told) >= 3
+    assert told[1] == told[0]
+
+
+def test_what_takes_long_and_has_no_trouble_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "SIGN_EVERY", 0.01)
+    told: list[str] = []
+    ThreadRunner().run([Job("a", "deploys", lambda: threading.Event().wait(0.1), say=told.append)])
+    assert told == []
 
 
 def refuse() -> bool:

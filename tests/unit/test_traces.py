@@ -51,7 +51,7 @@ def test_what_was_killed_is_unfinished_until_a_later_move_ends_well() -> None:
     found = trace(killed)
     assert found.unfinished is not None
     assert found.unfinished.event_id == "r/intent"
-    assert "rollback of version 1 that ann began 1970-01-01 00:16:40 UTC" in found.killed
+    assert "rollback to version 1 that ann began 1970-01-01 00:16:40 UTC" in found.killed
     failed: tuple[Given, ...] = (("reconcile.intent", "c", {}), ("reconcile.outcome", "c", {"error": "not in step"}))
     assert trace(killed, *failed).unfinished is not None
     mended: tuple[Given, ...] = (("reconcile.intent", "c", {}), ("reconcile.outcome", "c", {}))
