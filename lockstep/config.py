@@ -134,7 +134,11 @@ class ReconcileSettings(_Part):
     max_models: Annotated[int, Field(ge=0, description="Models that may be changed at once.")] = 3
     max_shifts: Annotated[int, Field(ge=0, description="Shifts of traffic that may be made at once.")] = 6
     every: Annotated[
-        float, Field(gt=0, description="Seconds between two scheduled runs: what is told as the next try of a cloud.")
+        float,
+        Field(
+            gt=0,
+            description="Seconds between two scheduled runs: where they are set up, the next try of a cloud.",
+        ),
     ] = 300.0
 
 

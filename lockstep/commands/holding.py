@@ -18,8 +18,11 @@ def hold(model: Model, reason: Reason, as_json: AsJson = False) -> None:
     with opened(model, as_json) as fleet:
         placed = run(fleet, reason)
     if as_json:
-        emit({"model": model, "held": True, "reason": placed.reason, "since": placed.since})
+        was = {"reason": placed.was.reason, "since": placed.was.since} if placed.was else None
+        emit({"model": model, "held": True, "reason": placed.reason, "since": placed.since, "was": was})
     else:
+        if placed.was:
+            typer.echo(f"{model} was {placed.was}; the new reason stands from now on, the log keeps both")
         typer.echo(f"{model} is held: lockstep release {model} --reason REASON lets rollouts begin again")
 
 

@@ -18,9 +18,11 @@ from lockstep.commands.options import (
     opened,
     parse_steps,
 )
+from lockstep.errors import SplitError
 from lockstep.rules.meanwhile import Meanwhile
 
 if TYPE_CHECKING:
+    from lockstep.operations.fleet import Fleet
     from lockstep.operations.monitor import Report
 
 
@@ -86,7 +88,6 @@ def status(
     While MLflow cannot be asked, what should serve is what was last known, and said to be so.
     """
     from lockstep import terminal
-    from lockstep.errors import SplitError
     from lockstep.operations.status import status as run
 
     with opened(model, as_json) as fleet:
@@ -185,54 +186,86 @@ def rollback(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take every cloud back to the last known-good version, or to a named one, at once."""
+    """Take every cloud back to the last known-good version, or to a named one, at once.
+
+    With --json: `left` are the versions that served until now, `condemned` those of them that are condemned for it,
+    `seconds` the time from the call until every cloud was verified and `clouds` that of each cloud's switch alone.
+    """
     from lockstep import terminal
-    from lockstep.operations.expecting import expect_times
     from lockstep.operations.rollback import rollback as run
-    from lockstep.operations.rollback_plan import plan_rollback
     from lockstep.rules.state import DesiredState
 
     with opened(model, as_json) as fleet:
         if dry_run:
-            planned = plan_rollback(fleet, to or None, accept_broken_seal)
-            target, unreachable = planned.way.target, dict(planned.before.unreachable)
-            expected = expect_times(fleet, planned)
-            if as_json:
-                emit(
-                    {
-                        "target": target.label,
-                        "why": planned.way.why.value,
-                        "plan": list(planned.plan.explain()),
-                        "expected": {one.cloud: asdict(one) for one in expected},
-                        "unreachable": unreachable,
-                    }
-                )
-            else:
-                typer.echo(f"target: {target}: {planned.way.why}")
-                terminal.show_plan(planned.plan)
-                for one in expected:
-                    typer.echo(str(one))
-                for cloud, why in unreachable.items():
-                    typer.echo(f"{cloud}: unreachable: {why}")
+            _show_rollback(fleet, to, accept_broken_seal, as_json)
             return
         done = run(fleet, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile)
+    left = [version.label for version in done.left]
     if as_json:
         emit(
             {
                 "target": done.target.label,
                 "digest": done.target.digest,
-                "left": [version.label for version in done.left],
+                "left": left,
+                "condemned": left,
                 "seconds": done.seconds,
                 "clouds": dict(done.result.seconds),
                 "joined": done.first.event if done.first else None,
                 "owed": list(done.owed),
+                "further": done.further or None,
             }
         )
-    else:
-        terminal.show_state(done.after, DesiredState(model, done.target))
-        if done.first:
-            typer.echo(f"{done.first} was already running")
-        what = "rolled back to" if done.left or done.plan.changes else "already on"
-        typer.echo(f"{what} {done.target}, verified on every cloud after {done.seconds:.1f} s")
-        for debt in done.owed:
-            typer.echo(f"note: MLflow is still to be told: {debt}")
+        return
+    terminal.show_state(done.after, DesiredState(model, done.target))
+    if done.first:
+        typer.echo(f"{done.first} was already running")
+    what = "rolled back to" if done.left or done.plan.changes else "already on"
+    typer.echo(f"{what} {done.target}, verified on every cloud after {done.seconds:.1f} s")
+    for version in done.left:
+        typer.echo(f"{version} is condemned: it is not deployed, and not rolled back to, until it is lifted")
+    if done.further:
+        typer.echo(f"note: a rollback had just led there; to go further back: {done.further}")
+    for debt in done.owed:
+        typer.echo(f"note: MLflow is still to be told: {debt}")
+
+
+def _show_rollback(fleet: Fleet, to: str | None, accept_broken_seal: str, as_json: bool) -> None:
+    """What a rollback would do, and how it may end."""
+    from lockstep import terminal
+    from lockstep.operations.expecting import expect_times
+    from lockstep.operations.rollback_plan import further_back, plan_rollback
+
+    planned = plan_rollback(fleet, to or None, accept_broken_seal)
+    target, unreachable = planned.way.target, dict(planned.before.unreachable)
+    expected, further = expect_times(fleet, planned), further_back(planned)
+    warnings = [
+        f"{cloud} would be tried for {fleet.cloud(cloud).traffic_timeout:.0f} s; should it not answer by then, the "
+        f"rollback ends with status {SplitError.exit_status} (split), after the others have followed"
+        for cloud in unreachable
+    ]
+    if as_json:
+        emit(
+            {
+                "target": target.label,
+                "why": planned.way.why.value,
+                "plan": list(planned.plan.explain()),
+                "condemns": [version.label for version in planned.way.left],
+                "expected": {one.cloud: asdict(one) for one in expected},
+                "unreachable": unreachable,
+                "warnings": warnings,
+                "further": further or None,
+            }
+        )
+        return
+    typer.echo(f"target: {target}: {planned.way.why}")
+    terminal.show_plan(planned.plan)
+    for version in planned.way.left:
+        typer.echo(f"{version} would be condemned")
+    for one in expected:
+        typer.echo(str(one))
+    for cloud, why in unreachable.items():
+        typer.echo(f"{cloud}: unreachable: {why}")
+    for warning in warnings:
+        typer.echo(f"note: {warning}")
+    if further:
+        typer.echo(f"note: to go further back: {further}")

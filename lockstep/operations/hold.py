@@ -5,7 +5,7 @@ A hold stands in the ledger alone. It stops rollouts and nothing else: rollbacks
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from lockstep.errors import LockstepError, RefusedError
@@ -20,11 +20,12 @@ PLACED, RELEASED = "hold.placed", "hold.released"
 
 @dataclass(frozen=True)
 class Hold:
-    """A hold that is in force: why, by whom, since when (Unix seconds)."""
+    """A hold that is in force: why, by whom, since when (Unix seconds); `was` is the one that it took the place of."""
 
     reason: str
     actor: str
     since: float
+    was: Hold | None = None
 
     def __str__(self) -> str:
         return f"held since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M} UTC by {self.actor}: {self.reason}"
@@ -46,7 +47,11 @@ def held_and_released(fleet: Fleet) -> tuple[Hold | None, float]:
 def hold(fleet: Fleet, reason: str, event: str = "") -> Hold:
     """Hold the model; one that is held already stays so, with the newer reason. With an `event` it is done once."""
     reason = checked_reason(reason, needed=True)
-    return _hold(note(fleet, PLACED, {"reason": reason, **_asked(fleet)}, event))
+    try:
+        was = find_hold(fleet)
+    except LockstepError:  # a hold waits in the spool while the ledger cannot be read
+        was = None
+    return replace(_hold(note(fleet, PLACED, {"reason": reason, **_asked(fleet)}, event)), was=was)
 
 
 def release(fleet: Fleet, reason: str) -> Hold | None:

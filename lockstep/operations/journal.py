@@ -28,6 +28,7 @@ from lockstep.rules.state import FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.ledger import Entry
 
+UNCHANGED: Final = "nothing was changed"
 COPY_SECONDS: Final = 5.0  # that an operation's end waits for the copies
 #: Operations that go on without the ledger: what restores service waits for no disk.
 GOES_ON: Final = ("rollback", "monitor")
@@ -93,10 +94,15 @@ def record(
 
 @contextlib.contextmanager
 def refusals(fleet: Fleet, operation: str, version: Version | None, **asked: object) -> Iterator[None]:
-    """Write `<operation>.refused` with the reason when the block, which only looks, says that it may not begin."""
+    """Write `<operation>.refused` with the reason when the block, which only looks, says that it may not begin.
+
+    Whatever it says, it says as well that nothing was changed.
+    """
     try:
         yield
     except LockstepError as refusal:
+        if UNCHANGED not in str(refusal) and UNCHANGED not in refusal.hint:
+            refusal.hint = f"{UNCHANGED}; {refusal.hint}" if refusal.hint else UNCHANGED
         body = {**_subject(version), **_outer(), **asked, "refused": str(refusal), "hint": refusal.hint}
         note(fleet, f"{operation}.refused", body)
         raise

@@ -16,7 +16,7 @@ from lockstep.operations.lease import Writer, writing
 from lockstep.operations.probe import with_probe
 from lockstep.operations.reaching import ways
 from lockstep.operations.reasons import checked_reason
-from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
+from lockstep.operations.rollback_plan import RollbackPlan, further_back, plan_rollback
 from lockstep.operations.running import Outcome
 from lockstep.operations.switch import Verified, prepare_slots, reason_of, shift_traffic, show
 from lockstep.operations.trying import forward_only
@@ -35,7 +35,8 @@ class Rollback:
 
     `first` is the rollback that was running already and that did all of it; this one waited and verified.
     `owed` is what MLflow could not be told, and will be when it answers. `needless` says why nothing was done: what
-    was to be left serves no more.
+    was to be left serves no more. `further` is the command that goes further back, where a rollback had just led to the
+    target and so this one stayed there.
     """
 
     target: Version
@@ -48,6 +49,7 @@ class Rollback:
     first: First | None = None
     owed: tuple[str, ...] = ()
     needless: str = ""
+    further: str = ""
 
 
 def rollback(
@@ -181,21 +183,38 @@ def _carry_out(
         condemn_left(fleet, known, left, reason)
         outcome.update(known.outcome)
         if result.ending is not Ending.DONE:
-            raise _split(fleet, target, result, now)
+            raise _split(fleet, target, left, result, now)
         next_fallback(fleet, known, replace(planned.way, left=left))
         outcome.update(known.outcome)
     owed = tuple(map(str, known.owed))
-    return Rollback(target, left, plan, before, now, result, seconds, owed=owed)
+    return Rollback(target, left, plan, before, now, result, seconds, owed=owed, further=further_back(planned))
 
 
-def _split(fleet: Fleet, target: Version, result: SwitchResult, now: FleetState) -> SplitError:
+def _split(
+    fleet: Fleet, target: Version, left: tuple[Version, ...], result: SwitchResult, now: FleetState
+) -> SplitError:
     """What serves where, why, and all that can be done about it."""
-    meanwhile = [told for cloud in now.clouds if cloud.cloud in result.reasons if (told := ways(fleet, cloud, target))]
+    meanwhile = {
+        cloud.cloud: told
+        for cloud in now.clouds
+        if cloud.cloud in result.reasons and (told := ways(fleet, cloud, target))
+    }
+    following, every = f"lockstep reconcile {fleet.model} --wait 300", fleet.settings.reconcile.every
     return SplitError(
         f"{fleet.model} is split: {target} serves on {', '.join(result.seconds) or 'no cloud'}, not on "
-        f"{result.explain()}" + "".join(f"; meanwhile {told}" for told in meanwhile),
-        hint=f"lockstep reconcile {fleet.model} --wait 300 brings over what could not follow; a scheduled reconcile "
-        f"tries again within {fleet.settings.reconcile.every:.0f} s",
+        f"{result.explain()}" + "".join(f"; meanwhile {told}" for told in meanwhile.values()),
+        hint=f"{following} brings over what could not follow; where reconcile is scheduled it is tried again within "
+        f"{every:.0f} s, elsewhere nobody does",
+        facts={
+            "target": target.label,
+            "digest": target.digest,
+            "left": [version.label for version in left],
+            "condemned": [version.label for version in left],
+            "clouds": {cloud: round(seconds, 3) for cloud, seconds in result.seconds.items()},
+            "split": dict(result.reasons),
+            "meanwhile": meanwhile,
+            "next": following,
+        },
     )
 
 

@@ -12,10 +12,11 @@ from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.desired import Known, read_known, without_mlflow
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.intact import accept_or_refuse, seal_problems
+from lockstep.rules.known_good import known_good
 from lockstep.rules.naming import find_version
 from lockstep.rules.plan import Plan, Target, plan_changes
 from lockstep.rules.state import FleetState, Version
-from lockstep.rules.target import Way, choose_way, nothing_to_leave
+from lockstep.rules.target import Way, Why, choose_way, nothing_to_leave
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.ledger import Entry
 
@@ -86,6 +87,14 @@ def plan_rollback(
     )
     accepted = accept_or_refuse(fleet, "rollback", way.target, problems, accept_broken_seal, way.left)
     return RollbackPlan(way, known, before, plan, accepted)
+
+
+def further_back(planned: RollbackPlan) -> str:
+    """The command that goes further back than where a rollback has just led; "" where this one goes somewhere."""
+    if planned.way.why is not Why.ARRIVED or planned.way.left:
+        return ""
+    good = [one.version for one in known_good(planned.known.record) if one.version != planned.way.target]
+    return f"lockstep rollback {planned.before.model} --to {good[0].label if good else 'VERSION'}"
 
 
 def _refuse_unreplicated(fleet: Fleet, target: Version, plan: Plan, before: FleetState) -> None:

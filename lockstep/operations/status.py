@@ -122,7 +122,12 @@ def _trailing(fleet: Fleet, found: Status) -> Mapping[str, Trailing]:
         return {}
     told = read_trailing(lines, fleet.settings.reconcile.every)
     now = {cloud.cloud: ways(fleet, cloud, champion) for cloud in found.state.clouds}
-    return {cloud: replace(one, meanwhile=now.get(cloud, "")) for cloud, one in told.items() if cloud in behind}
+    by_hand = f"lockstep reconcile {fleet.model} --wait 300"
+    return {
+        cloud: replace(one, meanwhile=now.get(cloud, ""), by_hand=by_hand)
+        for cloud, one in told.items()
+        if cloud in behind
+    }
 
 
 def _prove(fleet: Fleet, champion: Version) -> tuple[CloudProof, ...]:

@@ -15,18 +15,25 @@ TELLS: Final = ("rollback.outcome", "canary_deploy.outcome", "reconcile.outcome"
 
 @dataclass(frozen=True)
 class Trailing:
-    """Why a cloud is behind, `since` when, when it is tried again (Unix seconds), and what callers can do meanwhile."""
+    """Why a cloud is behind, `since` when, when it is tried again (Unix seconds), and what callers can do meanwhile.
+
+    It is tried again where reconcile is scheduled; elsewhere by whoever runs `by_hand`.
+    """
 
     cloud: str
     reason: str
     since: float
     next_try: float
     meanwhile: str = ""
+    by_hand: str = "lockstep reconcile MODEL --wait 300"
 
     def told(self, now: float) -> str:
         """All of it in a sentence."""
-        when = "the next try was due at" if self.next_try < now else "the next try is due at"
-        text = f"it could not follow at {show_moment(self.since)}: {self.reason}; {when} {show_moment(self.next_try)}"
+        due = "was" if self.next_try < now else "is"
+        text = (
+            f"it could not follow at {show_moment(self.since)}: {self.reason}; where reconcile is scheduled the next "
+            f"try {due} due at {show_moment(self.next_try)}, elsewhere nobody tries: {self.by_hand}"
+        )
         return f"{text}; meanwhile {self.meanwhile}" if self.meanwhile else text
 
 

@@ -264,7 +264,7 @@ def test_a_cloud_that_could_not_follow_is_shown_with_its_reason(agent: Running, 
         assert found["state"] == "split", found
         shown = overview(agent, "SPLIT")
         assert "it could not follow" in shown["clouds"]["gcp"]["split"]
-        assert "the next try is due at" in shown["clouds"]["gcp"]["split"]
+        assert "the next try is due at " in shown["clouds"]["gcp"]["split"]
         page = agent.signed_in(VIEWER).get(f"{agent.base}/", timeout=TIMEOUT).text
         assert "<strong>SPLIT</strong>: it could not follow" in page
         assert f'lockstep_clouds_out_of_step{{model="{agent.model}"}} 1.0' in agent.get("/metrics", VIEWER).text

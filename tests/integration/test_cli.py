@@ -121,7 +121,8 @@ def test_dry_runs_change_nothing(deployed: Deployed) -> None:
     with deployed.unchanged(), deployed.only_reads():
         rollback = lockstep("rollback", deployed.model, "--dry-run", "--json", config=deployed.config)
         assert rollback.status == 0, rollback
-        assert rollback.document["target"] == "1"
+        assert (rollback.document["target"], rollback.document["condemns"]) == ("1", ["2"])
+        assert (rollback.document["warnings"], rollback.document["further"]) == ([], None)
         assert rollback.document["plan"] == [
             f"{cloud}: traffic {deployed.v2.slot} 100 % -> {deployed.v1.slot} 100 %" for cloud in deployed.clouds
         ]
@@ -207,7 +208,7 @@ def test_deploy_and_rollback_with_live_traffic(deployed: Deployed) -> None:
         back = lockstep("rollback", deployed.model, "--reason", "alert 4711", "--json", config=deployed.config)
         assert (back.status, back.err) == (0, ""), back
     assert traffic.problems == []
-    assert (back.document["target"], back.document["left"]) == ("2", ["3"])
+    assert (back.document["target"], back.document["left"], back.document["condemned"]) == ("2", ["3"], ["3"])
     assert set(back.document["clouds"]) == set(deployed.clouds)
     assert back.document["digest"] == deployed.v2.digest
     assert "alert 4711" in deployed.fleet.registry.tags(deployed.v3)[CONDEMNED_TAG]
@@ -223,11 +224,24 @@ def test_a_rollback_is_told_before_the_ledger_is_copied(deployed: Deployed, monk
 
     monkeypatch.setattr("lockstep.operations.journal.copy_ledger", copying)
     with deployed.control.during("azure", "down"):
+        dry = lockstep("rollback", deployed.model, "--dry-run", config=deployed.config)
         split = lockstep("rollback", deployed.model, "--json", config=deployed.config)
     done = lockstep("rollback", deployed.model, "--json", config=deployed.config)
     assert (split.status, done.status) == (6, 0)
     assert told == [split.out, done.out]
-    assert (split.document["exit_status"], done.document["target"]) == (6, "1")
+    facts = split.document
+    assert (facts["exit_status"], facts["target"], facts["condemned"]) == (6, "1", ["2"])
+    assert (sorted(facts["clouds"]), list(facts["split"])) == (["aws", "gcp"], ["azure"])
+    assert facts["next"] == f"lockstep reconcile {deployed.model} --wait 300"
+    assert "elsewhere nobody does" in facts["hint"]
+    assert dry.status == 0
+    assert "azure would be tried for " in dry.out
+    assert "ends with status 6 (split)" in dry.out
+    assert f"{deployed.v2} would be condemned" in dry.out
+    assert (done.document["target"], done.document["further"]) == (
+        "1",
+        f"lockstep rollback {deployed.model} --to VERSION",
+    )
 
 
 def test_ctrl_c_during_a_canary_takes_it_back(deployed: Deployed, tmp_path: Path) -> None:

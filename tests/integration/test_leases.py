@@ -23,10 +23,11 @@ from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, 
 from sqlalchemy.exc import DBAPIError
 
 from lockstep.config import FleetSettings
-from lockstep.errors import BusyError, LockstepError, OvertakenError
+from lockstep.errors import BusyError, LockstepError, OvertakenError, RefusedError
 from lockstep.operations.fencing import check, pause
 from lockstep.operations.fleet import Event, Fleet
-from lockstep.operations.journal import record
+from lockstep.operations.hold import hold
+from lockstep.operations.journal import record, refusals
 from lockstep.operations.lease import Writer, writing
 from lockstep.operations.lease import holder as holder_of
 from lockstep.rules.lease import LIFE, Lease
@@ -261,13 +262,22 @@ def test_a_rollback_takes_the_lease_once_it_is_possible(place: Place) -> None:
 
 
 def test_the_second_rollback_waits_for_the_first(place: Place) -> None:
-    entered, second = threading.Event(), fleet_over(place.open())
+    entered, known = threading.Event(), threading.Event()
     ends: list[float] = []
 
+    def hears(event: Event) -> None:
+        if "rollback to version 3 by ann" in event.text and "reason: an alert" in event.text:
+            known.set()
+
+    second = replace(fleet_over(place.open()), observer=hears)
+
     def first() -> None:
-        with writing(fleet_over(place.open()), "rollback", V3, urgent=True):
+        fleet = fleet_over(place.open())
+        with writing(fleet, "rollback", urgent=True) as writer:
             entered.set()
-            time.sleep(0.6)  # what the first has to do
+            writer.take(V3)  # where it goes is not known when it begins
+            with record(fleet, "rollback", V3, reason="an alert"):
+                assert known.wait(20), "who waits was not told"
             ends.append(time.monotonic())
 
     with ThreadPoolExecutor(1) as pool:
@@ -276,8 +286,24 @@ def test_the_second_rollback_waits_for_the_first(place: Place) -> None:
         with writing(second, "rollback", urgent=True) as writer:
             assert time.monotonic() >= ends[0]
             assert writer.first is not None
-            assert (writer.first.fence, writer.first.version, writer.fence) == (1, "3", 2)
+            assert (writer.first.fence, writer.fence) == (1, 2)
         done.result()
+
+
+def test_a_refusal_says_that_nothing_was_changed(place: Place) -> None:
+    fleet = fleet_over(place.open())
+    with pytest.raises(RefusedError) as told, refusals(fleet, "rollback", V3):
+        raise RefusedError("it is condemned", hint="choose another")
+    assert told.value.hint == "nothing was changed; choose another"
+    assert fleet.ledger.entries("tumour", "rollback.refused")[-1].body["hint"] == told.value.hint
+
+
+def test_a_hold_knows_which_one_it_takes_the_place_of(place: Place) -> None:
+    fleet = fleet_over(place.open())
+    assert hold(fleet, "the table is late").was is None
+    was = hold(fleet, "the table is wrong").was
+    assert was is not None
+    assert (was.reason, was.actor) == ("the table is late", "ann")
 
 
 def test_a_killed_holder_is_noticed_at_once(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -9,8 +10,9 @@ import pytest
 
 from lockstep.operations import rollback_plan
 from lockstep.operations.desired import Known
-from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
+from lockstep.operations.rollback_plan import RollbackPlan, further_back, plan_rollback
 from lockstep.rules.state import FleetState, ModelRecord, Version
+from lockstep.rules.target import Why
 from lockstep.stores.ledger import Entry
 from tests.unit.test_target import LATE, V1, V2, V3, record, serving
 
@@ -89,3 +91,10 @@ def test_a_version_that_is_named_and_does_not_serve_is_never_needless(leaving: s
     assert (plan.needless, plan.way.target, plan.way.left) == ("", V1, (V2,))
     assert planned(known, serving({V2: 100}), moves, V2, leaving).needless, "asked twice, it goes back once"
     assert planned(known, serving({V2: 50, V1: 50}), moves, V2, leaving).needless == "", "nor where it serves in part"
+
+
+def test_a_rollback_that_stays_where_one_has_just_led_names_the_way_further_back() -> None:
+    arrived = move(time.time(), "rollback.outcome", V3, digest=V3.digest, seconds={"aws": 1.0}, error="")
+    plan = planned(CHAMPION, serving({V3: 100}), [arrived])
+    assert (plan.way.why, further_back(plan)) == (Why.ARRIVED, f"lockstep rollback {V3.model} --to {V2.label}")
+    assert further_back(planned(CHAMPION, serving({V3: 100}), [])) == ""

@@ -20,7 +20,9 @@ SPLIT = entry(1, "rollback.outcome", split={"azure": "it is Updating"}, next_try
 def test_a_cloud_that_could_not_follow_is_named_with_its_next_try() -> None:
     (one,) = read_trailing([SPLIT], 300.0).values()
     assert (one.cloud, one.reason, one.since, one.next_try) == ("azure", "it is Updating", 1001.0, 1061.0)
-    assert "next try is due at 1970-01-01T00:17:41" in one.told(now=1030.0)
+    told = one.told(now=1030.0)
+    assert "where reconcile is scheduled the next try is due at 1970-01-01T00:17:41" in told
+    assert "elsewhere nobody tries: lockstep reconcile" in told
     assert "next try was due at" in one.told(now=2000.0)
 
 
