@@ -6,7 +6,7 @@ A fault names a cloud, an operation (a glob such as `UpdateEndpoint*`, `*` for a
 |------------|---------------------------------------------------------------------------------|------------------|
 | `fail`     | the vendor's own 500 (or `status`) answer                                        | `count` calls    |
 | `throttle` | the vendor's own throttling answer                                               | `count` calls    |
-| `hang`     | the connection stays open and silent                                             | `count`/`seconds` |
+| `hang`     | the connection stays open and silent, at most `delay` seconds (0: an hour)       | `count`/`seconds` |
 | `slow`     | the answer comes `delay` seconds late                                            | `count`/`seconds` |
 | `down`     | the connection is closed without an answer, control and data plane               | `seconds`        |
 | `stale`    | reads show the state as it was when the fault was set                            | `seconds`        |
@@ -17,7 +17,7 @@ A fault names a cloud, an operation (a glob such as `UpdateEndpoint*`, `*` for a
 
 `count` without `seconds` defaults to 1; `seconds` without `count` lasts for the time whatever the number of calls;
 with neither, `down`, `stale`, `lag` last until cleared. `probability` (0..1) makes a fault hit at random, from the
-sandbox's seed.
+sandbox's seed. A call that hangs is let go, without an answer, when its fault's `seconds` are over or it is taken off.
 """
 
 from __future__ import annotations
@@ -93,12 +93,25 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+@dataclass(frozen=True)
+class Hit:
+    """A fault that hit a call; its effect is over at `until` (monotonic), or when `over` is set: it was taken off."""
+
+    fault: Fault
+    until: float
+    over: threading.Event
+
+
 @dataclass
 class _Active:
     number: int
     fault: Fault
     since: float
     left: int | None
+
+    @property
+    def until(self) -> float:
+        return math.inf if self.fault.seconds is None else self.since + self.fault.seconds
 
 
 class Faults:
@@ -108,6 +121,7 @@ class Faults:
         self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._numbers = itertools.count(1)
         self._active: list[_Active] = []
+        self._over: dict[int, threading.Event] = {}  # a fault that is used up may still hold calls
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> int:
@@ -118,15 +132,24 @@ class Faults:
         with self._lock:
             active = _Active(next(self._numbers), fault, time.monotonic(), left)
             self._active.append(active)
+            self._over[active.number] = threading.Event()
             return active.number
 
     def clear(self, number: int | None = None) -> None:
         """Take one fault off the board, or all."""
         with self._lock:
             self._active = [a for a in self._active if number is not None and a.number != number]
+            for gone in list(self._over) if number is None else [number]:
+                if (over := self._over.pop(gone, None)) is not None:
+                    over.set()
 
     def take(self, cloud: str, operation: str, kinds: tuple[str, ...], resource: str = "") -> Fault | None:
         """The first fault of one of `kinds` that hits this call, counted as used; None when nothing goes wrong."""
+        hit = self.hit(cloud, operation, kinds, resource)
+        return None if hit is None else hit.fault
+
+    def hit(self, cloud: str, operation: str, kinds: tuple[str, ...], resource: str = "") -> Hit | None:
+        """As `take`, with the end of the fault."""
         with self._lock:
             self._drop_expired()
             for active in self._active:
@@ -139,7 +162,7 @@ class Faults:
                     active.left -= 1
                     if active.left == 0:
                         self._active.remove(active)
-                return fault
+                return Hit(fault, active.until, self._over[active.number])
         return None
 
     def since(self, cloud: str, kind: str, operation: str = "*") -> float | None:
@@ -175,4 +198,4 @@ class Faults:
 
     def _drop_expired(self) -> None:
         now = time.monotonic()
-        self._active = [a for a in self._active if a.fault.seconds is None or now < a.since + a.fault.seconds]
+        self._active = [a for a in self._active if now < a.until]

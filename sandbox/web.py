@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import select
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,11 +19,16 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
 from sandbox.calls import Call, Calls
-from sandbox.faults import Fault, Faults
+from sandbox.faults import Fault, Faults, Hit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+#: Linux tells that the other side has closed without reading what may still lie before the end.
+HUNG_UP: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+LOOK: Final = 0.2  # seconds between two looks at the client of a call that is held
+HANGS: Final = 3600.0  # seconds, unless the fault says otherwise
+CONNECTION: Final = "sandbox.connection"
 GENERIC: Final = ("down", "hang", "slow", "fail", "throttle")
 
 
@@ -89,15 +97,16 @@ class FaultyApp:
         return response(environ, start_response)
 
     def _answer(self, request: Request, target: Target) -> Response:
-        fault = self._faults.take(self._service.cloud, target.operation, GENERIC, target.resource)
-        if fault is not None:
+        hit = self._faults.hit(self._service.cloud, target.operation, GENERIC, target.resource)
+        if hit is not None:
+            fault = hit.fault
             if fault.kind == "down":
                 raise ConnectionDropped
             if fault.kind == "hang":
-                self._stop.wait(fault.delay or 3600.0)
+                self._hold(request, hit, min(time.monotonic() + (fault.delay or HANGS), hit.until))
                 raise ConnectionDropped
             if fault.kind == "slow":
-                self._stop.wait(fault.delay)
+                self._hold(request, hit, time.monotonic() + fault.delay)
             else:
                 request.get_data()  # drain the body: a client in the middle of sending would see a reset instead
                 return self._service.failure(request, target, fault)
@@ -106,9 +115,49 @@ class FaultyApp:
         except HTTPException as error:
             return Response(str(error), error.code or 500)
 
+    def _hold(self, request: Request, hit: Hit, until: float) -> None:
+        """Keep silent until then; not longer than the fault is on the board, nor for a client that went away."""
+        connection = request.environ[CONNECTION]
+        with connection.server.held():
+            while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+                if hit.over.wait(min(left, LOOK)):
+                    return
+                if _hung_up(connection.socket):
+                    raise ConnectionDropped
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    look = select.poll()
+    look.register(connection, HUNG_UP)
+    return any(event & HUNG_UP for _, event in look.poll(0))
+
+
+class _Gateway(wsgi.Gateway_10):
+    """Tells the application which connection it answers."""
+
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # the stubs say None
+        known: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
+        return {**known, CONNECTION: self.req.conn}
+
 
 class _Server(wsgi.Server):
     """cheroot's server, quiet about clients that hang up and about connections dropped on purpose."""
+
+    _holding = 0
+    _counting = threading.Lock()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """A call that is held keeps no other waiting: as many threads as ever answer beside those that hold one."""
+        with self._counting:
+            self._holding += 1
+            if len(self.requests._threads) < self.requests.min + self._holding:
+                self.requests.grow(1)
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._holding -= 1
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         import sys
@@ -126,8 +175,9 @@ class WebServer:
         self, app: Callable[..., Any], *, threads: int = 24, certificate: tuple[str, str] | None = None, port: int = 0
     ) -> None:
         self._server = _Server(
-            ("127.0.0.1", port), app, numthreads=threads, max=64, request_queue_size=256, timeout=60, shutdown_timeout=1
+            ("127.0.0.1", port), app, numthreads=threads, max=-1, request_queue_size=256, timeout=60, shutdown_timeout=1
         )
+        self._server.gateway = _Gateway
         if certificate is not None:
             self._server.ssl_adapter = BuiltinSSLAdapter(*certificate)
         self._scheme = "https" if certificate else "http"
