@@ -75,7 +75,8 @@ def as_document(one: Reconciled) -> dict[str, object]:
             {
                 "cloud": difference.cloud,
                 "what": difference.told,
-                "healed": difference not in one.left,
+                "healed": not difference.waits and difference not in one.left,
+                "waits": difference.waits,
                 "hint": difference.hint,
                 "by_hand": difference.by_hand,
                 "before": difference.before,

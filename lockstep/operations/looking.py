@@ -14,10 +14,12 @@ from lockstep.operations.desired import Known, read_known, without_mlflow
 from lockstep.operations.fleet import LOOKS, Fleet
 from lockstep.operations.running import Job
 from lockstep.operations.switch import sealed_images
+from lockstep.operations.unfinished import Begun, find_open
 from lockstep.rules.deeds import text
 from lockstep.rules.known_good import known_good
-from lockstep.rules.reconciling import Facts
+from lockstep.rules.reconciling import Facts, Finishing
 from lockstep.rules.state import CloudState, DesiredState, FleetState, ModelRecord, Version
+from lockstep.rules.target import choose_way
 from lockstep.rules.traces import Trace, read_trace
 from lockstep.stores.looks import Looks
 
@@ -29,8 +31,7 @@ ENTRIES: Final = 400
 class Look:
     """One model: what should be, what is, and what else decides.
 
-    `known` is what MLflow says, or what was last known of it. `going_back` is where a rollback that was killed was
-    going: the decision stands, whatever MLflow says by now.
+    `known` is what MLflow says, or what was last known of it.
     """
 
     desired: DesiredState
@@ -38,7 +39,6 @@ class Look:
     trace: Trace
     facts: Facts
     known: Known
-    going_back: Version | None = None
 
 
 def observe_all(fleets: Sequence[Fleet], looks: Looks) -> Mapping[str, FleetState]:
@@ -82,10 +82,11 @@ def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> 
         known = Known(ModelRecord(DesiredState(fleet.model, None)))  # configured, and nothing registered yet
     record, fleet = known.record, without_mlflow(fleet, known)
     desired = record.desired
-    trace = read_trace(fleet.ledger.entries(fleet.model, last=ENTRIES))
-    going_back = _going_back(record, trace)
-    if going_back is not None:
-        desired = replace(desired, champion=going_back)
+    entries = fleet.ledger.entries(fleet.model, last=ENTRIES)
+    trace = read_trace(entries)
+    finishing = None if holder else _finishing(record, trace, state, find_open(fleet.model, entries))
+    if finishing is not None:  # the decision stands, whatever MLflow says by now
+        desired = replace(desired, champion=finishing.target)
     versions = [version for version in (desired.champion, desired.fallback) if version is not None]
     facts = Facts(
         holder=holder,
@@ -97,8 +98,9 @@ def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> 
         least=fleet.least,
         condemned={one.version.digest: one.condemned for one in record.versions if one.condemned},
         good=_good(record, desired),
+        finishing=finishing,
     )
-    return Look(desired, state, trace, facts, known, going_back)
+    return Look(desired, state, trace, facts, known)
 
 
 def _good(record: ModelRecord, desired: DesiredState) -> Version | None:
@@ -107,12 +109,22 @@ def _good(record: ModelRecord, desired: DesiredState) -> Version | None:
     return next((one.version for one in known_good(record) if one.version.digest != serving), None)
 
 
-def _going_back(record: ModelRecord, trace: Trace) -> Version | None:
-    begun = trace.unfinished
-    if begun is None or not begun.kind.startswith("rollback."):
+def _finishing(record: ModelRecord, trace: Trace, state: FleetState, begun: Begun | None) -> Finishing | None:
+    """The rollback that was killed, if that is the newest thing unfinished, with what it leaves when it is made again.
+
+    Raises RefusedError when its target has been condemned since.
+    """
+    killed = trace.unfinished
+    if killed is None or not killed.kind.startswith("rollback."):
         return None
-    digest = text(begun.body, "digest")
-    return next((one.version for one in record.versions if one.version.digest == digest), None)
+    digest = text(killed.body, "digest")
+    target = next((one.version for one in record.versions if one.version.digest == digest), None)
+    if target is None:
+        return None
+    left = choose_way(record, target, state).left
+    if begun is not None and begun.target.digest == target.digest:
+        left = begun.leaving(left)
+    return Finishing(target, text(killed.body, "reason"), left)
 
 
 def _altered(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,8 +25,8 @@ from lockstep.operations.owed import settle
 from lockstep.operations.rollback import rollback
 from lockstep.rules.deeds import text
 from lockstep.rules.plan import Plan
-from lockstep.rules.reconciling import Difference, Reconciliation, reconcile_model, surprising, unhealed
-from lockstep.rules.state import FleetState, Version
+from lockstep.rules.reconciling import Difference, Finishing, Reconciliation, reconcile_model, surprising, unhealed
+from lockstep.rules.state import FleetState
 from lockstep.stores.looks import Looks, keep_looks, read_looks
 
 T = TypeVar("T")
@@ -37,7 +38,6 @@ class Reconciled:
     """One model: what was found, the state before and after (None: nothing was done), what is left, and whom to tell.
 
     `failed` says why clouds could not follow, `error` what kept the whole model from being looked at or healed.
-    `going_back` is the target of a rollback that was killed, and is finished for the `reason` that it had.
     """
 
     model: str
@@ -47,8 +47,6 @@ class Reconciled:
     failed: Mapping[str, str] = field(default_factory=dict)
     error: LockstepError | None = None
     tell: str = ""
-    going_back: Version | None = None
-    reason: str = ""
 
     @property
     def left(self) -> tuple[Difference, ...]:
@@ -79,10 +77,10 @@ def reconcile(
     states = observe_all(fleets, looks)
     firsts = _on_all(fleets, lambda fleet: _look(fleet, states[fleet.model], looks, remove_foreign))
     _keep(fleets, looks)
-    for fleet, done in zip(fleets, firsts, strict=True):
-        _tell(fleet, done)
     if dry_run:
         return firsts
+    for fleet, done in zip(fleets, firsts, strict=True):
+        _tell(fleet, done)
     surprise = _surprise(fleets, firsts)
     if surprise and not accept_surprise:
         raise _refused(fleets, firsts, surprise)
@@ -94,8 +92,8 @@ def reconcile(
         if first.error is not None or not (first.found.work or unfinished):
             return first
         try:
-            if first.going_back is not None:
-                return _finish_rollback(fleet, first, first.going_back)
+            if first.found.finishing is not None:
+                return _finish_rollback(fleet, first, first.found.finishing)
             with writing(fleet, "reconcile"):
                 return _heal(fleet, first, looks, remove_foreign, accept_surprise if surprise else "")
         except BusyError as error:
@@ -117,7 +115,9 @@ def reconcile_until(
     """Reconcile again and again, at first soon and then every 15 seconds, until all is in step or the time is over."""
     deadline, pause, looks = time.monotonic() + seconds, 1.0, looks or read_looks(_folder(fleets))
     done: dict[str, Reconciled] = {}
+    told: dict[str, str] = {}
     waiting = list(fleets)
+    until = f"{datetime.now(UTC) + timedelta(seconds=seconds):%H:%M:%S} UTC"
     while True:
         for one in reconcile(waiting, accept_surprise=accept_surprise, remove_foreign=remove_foreign, looks=looks):
             done[one.model] = one
@@ -125,8 +125,19 @@ def reconcile_until(
         left = deadline - time.monotonic()
         if not waiting or left <= 0:
             return tuple(done[fleet.model] for fleet in fleets)
+        for fleet in waiting:
+            why = _waits_for(done[fleet.model])
+            if told.get(fleet.model) != why:
+                told[fleet.model] = why
+                fleet.say(f"{fleet.model}: not in step, trying until {until}: {why}")
         time.sleep(min(pause, left))  # no cloud tells when it takes changes again: asking is all there is
         pause = min(2 * pause, 15.0)
+
+
+def _waits_for(one: Reconciled) -> str:
+    if one.error is not None:
+        return one.error.problem
+    return one.found.held or "; ".join(map(str, one.left))
 
 
 def _on_all(fleets: Sequence[Fleet], call: Callable[[Fleet], T]) -> tuple[T, ...]:
@@ -170,21 +181,17 @@ def _planned(look: Look, fleet: Fleet, remove_foreign: bool) -> Reconciled:
     found = reconcile_model(look.desired, look.state, look.facts, remove_foreign=remove_foreign)
     persons = [fleet.owner, f"{look.trace.actor}, who worked on it last" if look.trace.actor else ""]
     tell = " and ".join(filter(None, persons)) if found.by_hand else ""
-    begun = look.trace.unfinished
-    reason = text(begun.body, "reason") if begun is not None else ""
-    return Reconciled(fleet.model, found, look.state, tell=tell, going_back=look.going_back, reason=reason)
+    return Reconciled(fleet.model, found, look.state, tell=tell)
 
 
 def _tell(fleet: Fleet, done: Reconciled) -> None:
-    """The plan first, and why."""
+    """The plan first, and why. Where there is none the result says all."""
     found = done.found
-    if done.error is not None:
-        fleet.say(f"{fleet.model}: {done.error.reason}")
-    if found.held:
-        fleet.say(f"{fleet.model}: left alone: {found.held}")
+    if not found.work:
+        return
     for difference in found.differences:
         fleet.say(f"{fleet.model}: {difference}")
-    for line in found.explain() if found.work else ():
+    for line in found.explain():
         fleet.say(f"{fleet.model}: plan: {line}")
     if done.tell:
         fleet.say(f"{fleet.model}: somebody changed it by hand; tell {done.tell}")
@@ -218,7 +225,7 @@ def _heal(fleet: Fleet, first: Reconciled, looks: Looks, remove_foreign: bool, a
     """Look closely, plan again, and do it; between the first look and now others may have mended it."""
     look = look_at(fleet, fleet.observe(), looks)
     now = _planned(look, fleet, remove_foreign)
-    if now.going_back is not None or not now.found.work:
+    if now.found.finishing is not None or not now.found.work:
         _tell(fleet, now)
         return replace(now, after=look.state if now.found.in_step else None)
     if now.found.plan != first.found.plan:
@@ -258,11 +265,11 @@ def _split(fleet: Fleet, reasons: Mapping[str, str]) -> SplitError:
     )
 
 
-def _finish_rollback(fleet: Fleet, now: Reconciled, target: Version) -> Reconciled:
+def _finish_rollback(fleet: Fleet, now: Reconciled, begun: Finishing) -> Reconciled:
     """Where a rollback was killed its decision stands: it is made again, to the same version.
 
     Under its own lease, which stops all else: it is as urgent as it was.
     """
-    fleet.say(f"{fleet.model}: finishing the rollback to {target}: {now.found.expected}")
-    done = rollback(fleet, to=target, reason=now.reason)
+    fleet.say(f"{fleet.model}: finishing the rollback to {begun.target}: {now.found.expected}")
+    done = rollback(fleet, to=begun.target, reason=begun.reason)
     return replace(now, after=done.after)

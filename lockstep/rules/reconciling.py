@@ -28,6 +28,21 @@ OWN_SLOT: Final = re.compile(r"v[0-9]+-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
+class Finishing:
+    """A rollback that was killed: its decision stands, and is carried out before anything else is mended."""
+
+    target: Version
+    reason: str = ""
+    left: tuple[Version, ...] = ()
+
+    def explain(self, changes: Sequence[str]) -> tuple[str, ...]:
+        """One line a step, around its changes on the clouds."""
+        why = self.reason or "no reason given"
+        condemned = (f"condemn {version}: rolled back from: {why}" for version in self.left)
+        return (f"finish the rollback to {self.target}: {why}", *changes, *condemned)
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is known of a model beside MLflow's aliases and the clouds' answers.
 
@@ -35,7 +50,8 @@ class Facts:
     clouds that did not follow, `settling` why no slot may go now; each a phrase, "" for none. `known` are the splits by
     cloud that Lockstep itself left or asked for, the one that was read back last first. `altered` are differences by
     cloud and slot between what was written and what is there; `condemned` reasons by digest; `good` is the version
-    that should be the fallback where the alias names none that can be.
+    that should be the fallback where the alias names none that can be. `finishing` is the unfinished operation where
+    it is a rollback.
     """
 
     holder: str = ""
@@ -47,6 +63,7 @@ class Facts:
     good: Version | None = None
     least: Mapping[str, Least] = field(default_factory=dict)
     condemned: Mapping[str, str] = field(default_factory=dict)
+    finishing: Finishing | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,7 @@ class Reconciliation:
     """One model's plan and differences. `over` is a canary whose rollout was killed, `held` who works on the model.
 
     `aliases` are those of MLflow that are set, or go (None), once the traffic is where it should be. `expected` says
-    why the ledger explains the differences, "" when it does not.
+    why the ledger explains the differences, "" when it does not. With `finishing` all of it is that rollback's.
     """
 
     model: str
@@ -87,6 +104,7 @@ class Reconciliation:
     aliases: Mapping[str, Version | None] = field(default_factory=dict)
     held: str = ""
     expected: str = ""
+    finishing: Finishing | None = None
 
     @property
     def in_step(self) -> bool:
@@ -100,6 +118,8 @@ class Reconciliation:
 
     def explain(self) -> tuple[str, ...]:
         """One line a step, in the order in which they are taken."""
+        if self.finishing is not None:
+            return self.finishing.explain(self.plan.explain() if self.plan.changes else ())
         names = tuple(
             f"MLflow: point the alias {alias!r} at {version}" if version else f"MLflow: delete the alias {alias!r}"
             for alias, version in self.aliases.items()
@@ -122,6 +142,8 @@ def reconcile_model(
     )
     if facts.holder:
         return Reconciliation(desired.model, nothing, unreachable, held=facts.holder)
+    if facts.finishing is not None:
+        return _finished(desired, observed, facts, facts.finishing, unreachable)
     champion = desired.champion
     if champion is None:
         return Reconciliation(desired.model, nothing, (*unreachable, *_unwanted(desired.model, observed)))
@@ -149,6 +171,26 @@ def reconcile_model(
         aliases=aliases,
         expected=expected,
     )
+
+
+def _finished(
+    desired: DesiredState,
+    observed: FleetState,
+    facts: Facts,
+    finishing: Finishing,
+    unreachable: tuple[Difference, ...],
+) -> Reconciliation:
+    """What a rollback that is finished does; aliases, slots and all else are for the reconcile after it."""
+    alone = DesiredState(desired.model, finishing.target)
+    told, prepares, shifts = list(unreachable), list[Change](), list[Change]()
+    for cloud in observed.clouds:
+        changes = _Cloud(alone, cloud, facts, None, remove_foreign=False)
+        told += changes.serving()
+        plan = changes.plan(desired.model)
+        prepares += plan.prepares
+        shifts += plan.shifts
+    plan = Plan(desired.model, (*prepares, *shifts))
+    return Reconciliation(desired.model, plan, tuple(told), expected=facts.unfinished, finishing=finishing)
 
 
 def surprising(found: Sequence[Reconciliation], max_models: int, max_shifts: int) -> str:
@@ -219,6 +261,14 @@ class _Cloud:
 
     def differences(self) -> Iterator[Difference]:
         """What is not as it should be here."""
+        yield from self.serving()
+        for version, capacity, least in self._small():
+            yield Difference(self._cloud.cloud, f"slot {version.slot} has {capacity} instances, fewer than {least}")
+        yield from self._alterations()
+        yield from self._strangers()
+
+    def serving(self) -> Iterator[Difference]:
+        """What keeps champion and fallback from serving, or from being ready to."""
         cloud = self._cloud
         if cloud.split != self._wanted:
             yield self._traffic()
@@ -232,10 +282,6 @@ class _Cloud:
                 yield Difference(cloud.cloud, f"the {role} {version} has no slot")
             elif not slot.ready:
                 yield Difference(cloud.cloud, f"the slot of the {role} {version} is {slot.status or 'not ready'}")
-        for version, capacity, least in self._small():
-            yield Difference(cloud.cloud, f"slot {version.slot} has {capacity} instances, fewer than {least}")
-        yield from self._alterations()
-        yield from self._strangers()
 
     @property
     def _distrusted(self) -> bool:

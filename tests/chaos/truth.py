@@ -101,7 +101,7 @@ def check_serving(deployed: Deployed, champion: Version) -> None:
     assert tags.get(VERDICT_TAG) != "fail", tags
     (seen,) = reconcile([fleet], dry_run=True)
     assert seen.in_step, (seen.found.explain(), seen.left, seen.error)
-    assert not seen.going_back
+    assert seen.found.finishing is None
 
 
 def size(deployed: Deployed) -> int:

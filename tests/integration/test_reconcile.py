@@ -16,7 +16,7 @@ from lockstep.operations.lease import writing
 from lockstep.operations.reconcile import Reconciled, reconcile
 from lockstep.operations.replicate import replicate
 from lockstep.rules.capacity import cold_fallback
-from lockstep.rules.state import CHALLENGER
+from lockstep.rules.state import CHALLENGER, CONDEMNED_TAG
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.tampering import tamperer
 from tests.integration.deployed import Deployed, lockstep
@@ -134,9 +134,16 @@ def test_what_was_killed_is_finished(deployed: Deployed) -> None:
     # A rollback to v1 that was killed before MLflow knew of it.
     body = {"version": "1", "digest": v1.digest, "reason": "it is worse"}
     ledger.append(f"{model}-r/intent", "rollback.intent", model, "ann", body)
+    said: list[str] = []
+    watched = replace(deployed.fleet, observer=lambda event: said.append(event.text))
+    plan = once(watched, dry_run=True).found.explain()
+    assert plan[0] == f"finish the rollback to {v1}: it is worse"
+    assert plan[-1] == f"condemn {v2}: rolled back from: it is worse"
+    assert not [line for line in said if v1.label in line], "the result says it, and that once"
     done = once(deployed.fleet)
     assert done.in_step, (told(done), done.error)
     assert deployed.answers() == deployed.everywhere(v1)
+    assert registry.tags(v2)[CONDEMNED_TAG] == "rolled back from: it is worse"
 
 
 def test_the_command_line(deployed: Deployed, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lockstep.rules.capacity import Least, cold_fallback
 from lockstep.rules.plan import Plan, PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot, ShiftTraffic
-from lockstep.rules.reconciling import Facts, Reconciliation, reconcile_model, surprising, unhealed
+from lockstep.rules.reconciling import Facts, Finishing, Reconciliation, reconcile_model, surprising, unhealed
 from lockstep.rules.state import CHALLENGER, FALLBACK, CloudState, DesiredState, FleetState, SlotState, Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -88,6 +88,25 @@ def test_after_a_killed_operation_no_cloud_is_believed() -> None:
     promoted = found(*GOOD, desired=replace(DESIRED, challenger=V2))
     assert promoted.aliases == {CHALLENGER: None}
     assert not promoted.plan.changes
+
+
+def test_a_rollback_that_was_killed_is_finished_before_anything_else() -> None:
+    """MLflow calls v2 the champion still, the fallback has no slot, and a slot is there that no alias names."""
+    desired = DesiredState("m", V1, V3, V2)
+    facts = Facts(unfinished="a rollback", finishing=Finishing(V1, "it is worse", (V3, V2)), good=V2)
+    one = found(slot(V1), slot(V2, 100), slot(V4), desired=desired, facts=facts)
+    assert one.explain() == (
+        f"finish the rollback to {V1}: it is worse",
+        *Plan("m", (ShiftTraffic("aws", TO_V2, TO_V1),)).explain(),
+        f"condemn {V3}: rolled back from: it is worse",
+        f"condemn {V2}: rolled back from: it is worse",
+    )
+    assert one.work
+    assert one.expected
+    assert not one.aliases, "what is left is no fallback"
+    cold = found(slot(V2, 100), desired=desired, facts=facts)
+    assert cold.plan.prepares == (PrepareSlot("aws", V1),)
+    assert found(slot(V2, 100), desired=desired, facts=replace(facts, holder="a rollout")).held
 
 
 def test_the_champion_is_no_way_back_from_itself() -> None:
