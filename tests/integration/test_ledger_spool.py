@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
@@ -107,6 +108,52 @@ def test_a_file_that_holds_no_entry_is_told_and_left(tmp_path: Path) -> None:
     assert ledger.append("e", "x", "", "ann", {}).number == 0
     assert any("0.jsonl" in problem for problem in ledger.problems)
     assert (spool / "0.jsonl").exists()
+
+
+def line(**changed: object) -> bytes:
+    """What a file of the spool holds."""
+    whole = {"event_id": "x", "kind": "k", "model": "m", "actor": "a", "body": {}, "at": 1.0, **changed}
+    return json.dumps(whole).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(line(at=at) for at in (1e300, -1e18, -6e10, float("nan"), float("inf"))),
+        *(line(**{name: "\ud800"}) for name in ("event_id", "kind", "model", "actor")),
+        line(event_id="x" * 501),
+        line(kind="k\x00"),
+        line().replace(b"{}", b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"),
+        line().replace(b"{}", b"[" * 900 + b"]" * 900),
+        line(body=3),
+        b"[]\n",
+    ],
+)
+def test_what_no_append_could_take_holds_up_no_other(tmp_path: Path, content: bytes) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    bad = tmp_path / "ledger.db.spool" / "0.jsonl"
+    bad.parent.mkdir()
+    bad.write_bytes(content)
+    bad.with_name("1.jsonl").write_bytes(line(event_id="good"))
+    assert [entry.event_id for entry in ledger.entries(cloud=None)] == ["good"]
+    assert ledger.append("e", "x", "", "ann", {}).number == 1
+    assert [entry.event_id for entry in ledger.entries()] == ["good", "e"]
+    assert f"{bad} is in the ledger's spool, but holds no entry" in ledger.problems
+    assert bad.read_bytes() == content
+
+
+def test_an_event_of_any_looks_is_appended_from_the_spool_too(tmp_path: Path) -> None:
+    deep: object = "the bottom"
+    for _ in range(2_000):
+        deep = [deep]
+    body = {"deep": deep, "large": 2.0**60, "none": float("nan"), "odd": "\ud800", "long": "y" * 100_000}
+    ledger = ledger_at(tmp_path / "ledger.db")
+    (tmp_path / "ledger.db").mkdir()
+    assert ledger.append("\ud800", "a\x00", "tumour", "x" * 600, body).number == -1
+    (tmp_path / "ledger.db").rmdir()
+    assert ledger.append("e", "x", "", "ann", body).number == 1
+    assert [(entry.late, entry.unvouched) for entry in ledger.entries()] == [(True, False), (False, False)]
+    assert "nested more than 100 deep" in json.dumps(ledger.entry(0).body)
 
 
 def test_what_waits_and_stands_already_is_not_doubled(tmp_path: Path) -> None:

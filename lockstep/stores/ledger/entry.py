@@ -25,6 +25,7 @@ ROOM: Final = 200  # bytes for the note about it
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND: Final = 1_000_000  # microseconds
 SAFE_INTEGER: Final = 2**53 - 1  # beyond it RFC 8785 knows no number
+DEEPEST: Final = 100  # levels of a body: whatever reads it needs so much of the stack and no more
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def canonical(value: object) -> bytes:
     return rfc8785.dumps(value)  # type: ignore[arg-type]
 
 
-def plain(value: object) -> object:
+def plain(value: object, room: int = DEEPEST) -> object:
     """The same as RFC 8785 can write: what it cannot is told as text, since an event is never refused for its looks."""
     if value is None or isinstance(value, bool):
         return value
@@ -146,13 +147,24 @@ def plain(value: object) -> object:
         return value if abs(value) <= SAFE_INTEGER else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if room == 0 and isinstance(value, Mapping | list | tuple | set | frozenset):
+        return f"left out: nested more than {DEEPEST} deep"
     if isinstance(value, Mapping):
-        return {_well_formed(str(name)): plain(one) for name, one in value.items()}
+        return {_well_formed(str(name)): plain(one, room - 1) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(one, room - 1) for one in value]
     if isinstance(value, set | frozenset):
-        return sorted((plain(one) for one in value), key=str)
+        return sorted((plain(one, room - 1) for one in value), key=str)
     return _well_formed(str(value))
+
+
+def nested(value: object) -> int:
+    """How deep lists and objects lie in each other; 0 for anything else. Needs no stack, whatever it is given."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, Mapping | list)]:
+        level = [inner for one in level for inner in (one.values() if isinstance(one, Mapping) else one)]
+        depth += 1
+    return depth
 
 
 def text(name: str) -> str:

@@ -26,7 +26,7 @@ from typing import Final
 
 from lockstep.errors import LockstepError
 from lockstep.rules.note import Signer, Verifier, open_note, sign
-from lockstep.stores.ledger.entry import Entry, Event, canonical, plain
+from lockstep.stores.ledger.entry import DEEPEST, Entry, Event, canonical, decode, encode, nested, plain, text
 
 SUFFIX: Final = ".jsonl"
 SIGNED: Final = "lockstep/spool/v1"
@@ -116,19 +116,13 @@ class Spool:
         return sign(_signed_text(line), self._signer).rpartition(b"\n\n")[2]
 
     def _read(self, path: Path) -> Event | None:
+        """The event in a file; None for what `keep` never wrote and no append could take: it may hold up no other."""
         try:
+            if not path.is_file():  # reading a pipe would wait for ever
+                return None
             line, _, signature = path.read_bytes().partition(b"\n")
-            kept = json.loads(line)
-            event = Event(
-                str(kept["event_id"]),
-                str(kept["kind"]),
-                str(kept["model"]),
-                str(kept["actor"]),
-                dict(kept["body"]),
-                float(kept["at"]),
-                late=True,
-            )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            event = _parse(line)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         if not self._verifiers or self._vouched(line, signature):
             return event
@@ -141,6 +135,22 @@ class Spool:
         except (LockstepError, ValueError):
             return False
         return True
+
+
+def _parse(line: bytes) -> Event:
+    """Raises ValueError, KeyError, TypeError, OverflowError or RecursionError for what can be no entry."""
+    kept = json.loads(line)
+    event_id, kind, model, actor = names = [str(kept[name]) for name in ("event_id", "kind", "model", "actor")]
+    if names != [text(name) for name in names]:
+        raise ValueError("no database takes its names")
+    if nested(kept["body"]) > DEEPEST:
+        raise ValueError("it is nested too deeply")
+    body = plain(dict(kept["body"]))
+    assert isinstance(body, dict)
+    at = float(kept["at"])
+    event = Event(event_id, kind, model, actor, body, at, late=True)
+    decode(0, encode(event, at, actor))  # the append does the same, with all that waits in one transaction
+    return event
 
 
 def _signed_text(line: bytes) -> str:
