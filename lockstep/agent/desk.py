@@ -179,7 +179,7 @@ class Desk:
 
     def problems(self) -> tuple[str, ...]:
         """Why the agent is not ready, in sentences; none when it is. Writes to the inbox, to see that it can."""
-        found = [self._scribe.problem] if self._scribe.problem else []
+        found = [*([self._scribe.problem] if self._scribe.problem else []), *self._workers.problems]
         if not self._workers.alive:
             found.append("what is accepted is not carried out: restart the agent, which then does it")
         try:

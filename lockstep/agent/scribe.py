@@ -77,6 +77,11 @@ class Scribe:
                 if error.reason != self.problem:
                     LOG.warning("alerts are not in the ledger yet: %s", error.reason)
                 self.problem, pause = error.reason, IDLE
+            except Exception as error:  # one that nobody thought of: without this thread nothing would be recorded
+                problem = f"alerts are not in the ledger yet: {type(error).__name__}: {error}"
+                if problem != self.problem:
+                    LOG.exception("alerts are not in the ledger yet")
+                self.problem, pause = problem, IDLE
             if self._stopped.is_set():
                 return
 

@@ -67,6 +67,7 @@ class Workers:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Thread] = {}
+        self._problems: dict[str, str] = {}
         self._raised: dict[str, queue.SimpleQueue[Confirmation | LockstepError | None]] = {}
         self._lead: int | None = None
         self._dispatcher = threading.Thread(target=self._dispatch, name="desk", daemon=True)
@@ -89,6 +90,12 @@ class Workers:
     def alive(self) -> bool:
         """Whether what is accepted is looked at, here or as soon as this process leads."""
         return self._dispatcher.is_alive()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why models' intents stay open, in a sentence each; nothing is told of what a locked inbox holds up."""
+        with self._lock:
+            return tuple(self._problems.values())
 
     def stop(self, timeout: float) -> None:
         """Take nothing more up; what runs is waited for, and goes on after the next start if it does not end."""
@@ -168,15 +175,28 @@ class Workers:
                 with self._database.reading() as connection:
                     mine = [one for one in inbox.open_intents(connection) if one.model == model]
                 if not mine:
+                    self._told(model, "")
                     break
                 self._carry_out(mine[0])
         except LockstepError as error:  # the inbox: what was done is found in the ledger when it can be written again
             LOG.warning("%s: what came of an intent cannot be kept: %s", model, error.reason)
             self._stopped.wait(LOOK)
+        except Exception as error:  # one that nobody thought of would come again at once, without an end
+            if self._told(model, f"{model}: what came of an intent cannot be kept: {type(error).__name__}: {error}"):
+                LOG.exception("%s: what came of an intent cannot be kept", model)
+            self._stopped.wait(LOOK)
         finally:
             with self._lock:
                 del self._busy[model]
             self._came.set()
+
+    def _told(self, model: str, problem: str) -> bool:
+        """Keep the model's problem, "" for none; whether it is another one than before."""
+        with self._lock:
+            before = self._problems.pop(model, "")
+            if problem:
+                self._problems[model] = problem
+        return problem != before
 
     # -- one intent ------------------------------------------------------------------------------------------------
 
@@ -313,6 +333,9 @@ class Workers:
             hold(fleet_for(self._fleets(intent.model), intent), told, f"{intent.id}/flapping")
         except LockstepError as error:
             return f"; {told}, and it could not be held: {error.reason}"
+        except Exception as error:  # the rollback was carried out, and must not be once more
+            LOG.exception("%s could not be held", intent.model)
+            return f"; {told}, and it could not be held: {type(error).__name__}: {error}"
         return f"; {told}: it is held until a person has looked: lockstep release {intent.model} --reason REASON"
 
     def _overtaken(self, intent: Intent) -> str:

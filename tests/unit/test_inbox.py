@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.agent import group_commit, inbox
+from lockstep.agent import group_commit, inbox, scribe
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.scribe import Scribe, answer_of, line_of
 from lockstep.agent.taking import Taking
@@ -210,15 +210,15 @@ def test_every_alert_has_one_line_and_old_ones_are_forgotten(database: GroupComm
     answer = take(database)
     take(database, 2)
     ledger = Ledger(str(tmp_path / "ledger.db"))
-    scribe = Scribe(database, ledger, keep=1.0)
+    writer = Scribe(database, ledger, keep=1.0)
     with database.reading() as connection:
         alerts = inbox.unrecorded(connection, 10)
         (intent,) = inbox.open_intents(connection)
     ended = replace(intent, state=State.DONE, ended=1005.0, told="done")
     database.write(lambda connection: inbox.put_intent(connection, ended))
     ledger.append_batch([line_of(alerts[0])])  # killed before it was marked
-    scribe.record()
-    assert not scribe.record()
+    writer.record()
+    assert not writer.record()
     lines = ledger.entries("", "alert.received")
     assert [(one.event_id, one.body["answer"]) for one in lines] == [(f"alert/{one.key}", answer) for one in alerts]
     (answered,) = ledger.entries("churn", "alert.answered")
@@ -228,6 +228,44 @@ def test_every_alert_has_one_line_and_old_ones_are_forgotten(database: GroupComm
         assert set(inbox.backlog(connection).values()) == {0}
         assert inbox.newest_intents(connection, 10) == ()
         assert connection.execute("SELECT count(*) FROM alert").fetchone()[0] == 0
+    ledger.close()
+
+
+def test_the_scribe_outlives_an_exception_that_nobody_thought_of(
+    database: GroupCommit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scribe, "GATHERED", 0.0)
+    take(database)
+    ledger = Ledger(str(tmp_path / "ledger.db"))
+    failed, recorded = threading.Event(), threading.Event()
+    one = Scribe(database, ledger, keep=1e9)
+    record, stood_back = one.record, one._stand_back
+
+    def fails_once() -> bool:
+        if not failed.is_set():
+            failed.set()
+            raise OverflowError("too large")
+        more = record()
+        recorded.set()
+        return more
+
+    told: list[str] = []
+
+    def stand_back() -> None:
+        told.append(one.problem)
+        stood_back()
+
+    monkeypatch.setattr(one, "record", fails_once)
+    monkeypatch.setattr(one, "_stand_back", stand_back)
+    one.wake()
+    one.start()
+    assert failed.wait(30)
+    one.wake()
+    assert recorded.wait(30)
+    one.stop(30)
+    assert told[:2] == ["", "alerts are not in the ledger yet: OverflowError: too large"]
+    assert one.problem == ""
+    assert len(ledger.entries("", "alert.received")) == 1
     ledger.close()
 
 

@@ -125,6 +125,56 @@ def test_without_a_thread_it_is_tried_again(
     assert desk.running == ()
 
 
+def test_an_exception_that_nobody_thought_of_is_told_and_not_at_once_tried_again(
+    database: GroupCommit, rolled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.write(lambda connection: inbox.add_intent(connection, INTENT))
+    broken, paused, mended = threading.Event(), threading.Event(), threading.Event()
+    desk = working(database)
+    keep, wait = desk._end, desk._stopped.wait
+
+    def end(intent: Intent, outcome: carrying.Outcome) -> None:
+        if not mended.is_set():
+            broken.set()
+            raise OverflowError("too large")
+        keep(intent, outcome)
+
+    def pause(timeout: float | None = None) -> bool:
+        if threading.current_thread().name == "desk: churn":
+            paused.set()
+            return mended.wait(SOON)
+        return wait(timeout)
+
+    monkeypatch.setattr(desk, "_end", end)
+    monkeypatch.setattr(desk._stopped, "wait", pause)
+    desk.start()
+    try:
+        assert broken.wait(SOON)
+        assert paused.wait(SOON)
+        assert (rolled, desk.running) == (["a"], ("churn",))
+        assert desk.problems == ("churn: what came of an intent cannot be kept: OverflowError: too large",)
+        mended.set()
+        assert ended(database, "a").state is State.DONE
+    finally:
+        desk.stop(SOON)
+    assert rolled == ["a", "a"]
+    assert not desk.problems
+
+
+def test_a_hold_that_fails_in_a_way_that_nobody_thought_of_repeats_no_rollback(
+    database: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object) -> None:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(workers, "hold", fails)
+    monkeypatch.setattr(workers, "fleet_for", lambda fleet, intent: fleet)
+    desk = working(database)
+    monkeypatch.setattr(desk, "_pace", replace(Pace(), flapping_rollbacks=1))
+    told = desk._flapping(INTENT, carrying.Outcome(State.DONE, "done", moved=True))
+    assert "it could not be held: OverflowError: too large" in told
+
+
 def test_what_ended_before_an_intent_was_taken_up_again_is_not_its_outcome() -> None:
     def lines(began: float, ended: float, at: str) -> list[Entry]:
         body: Mapping[str, object] = {"version": "6", "alert": {"id": "a", "at": at}}
