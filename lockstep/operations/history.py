@@ -35,8 +35,11 @@ class Serving:
 
 
 def entries_of(fleet: Fleet) -> tuple[Entry, ...]:
-    """Every entry of the model; raises NotFoundError without any, ProofError when the ledger has lost them."""
-    found = fleet.ledger.entries(fleet.model, last=ALL)
+    """Every entry of the model, those that nobody vouches for as well.
+
+    Raises NotFoundError without any, ProofError when the ledger has lost them.
+    """
+    found = fleet.ledger.entries(fleet.model, last=ALL, unvouched=True)
     if not found:
         if lost := fleet.ledger.contradictions():
             raise ProofError(

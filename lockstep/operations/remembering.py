@@ -35,7 +35,7 @@ def silently_lifted(fleet: Fleet, record: ModelRecord) -> Mapping[str, str]:
     cannot be read.
     """
     entries = [one for kind in CONDEMNING for one in fleet.ledger.entries(fleet.model, kind, RECALLED)]
-    told = replay(empty(fleet.model), [one for one in entries if not one.unvouched])
+    told = replay(empty(fleet.model), entries)
     marked = {one.version.digest for one in record.versions if one.condemned}
     return {
         one.version.digest: one.condemned for one in told.versions if one.condemned and one.version.digest not in marked
@@ -73,7 +73,7 @@ def earned_only(fleet: Fleet, record: ModelRecord) -> tuple[ModelRecord, tuple[s
         return record, ()
     granted: dict[str, list[str]] = {}
     for entry in entries:
-        if not entry.unvouched and not entry.body.get("error"):
+        if not entry.body.get("error"):
             granted.setdefault(text(entry.body, "digest"), []).append(text(entry.body, "at"))
     doubts = []
     for one in claimed if knows else ():

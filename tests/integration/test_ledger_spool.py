@@ -18,10 +18,14 @@ import pytest
 from lockstep.config import FleetSettings
 from lockstep.errors import LockstepError, NoteError, RefusedError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.hold import hold, raise_if_held, refuse_held, release
+from lockstep.operations.history import entries_of
+from lockstep.operations.hold import find_hold, hold, raise_if_held, refuse_held, release
+from lockstep.operations.known_good import standing_of
+from lockstep.operations.unfinished import unfinished
 from lockstep.rules.checkpoint import open_checkpoint
 from lockstep.rules.note import open_note
-from lockstep.stores.ledger import Ledger
+from lockstep.rules.state import Version
+from lockstep.stores.ledger import Event, Ledger
 from lockstep.stores.registry import Registry
 from tests.ledger_places import CHILD, SIGNER, Place, fill
 
@@ -273,7 +277,9 @@ def test_what_somebody_put_into_the_spool_takes_nobodys_place(tmp_path: Path) ->
     for name, content in forged.items():
         path.with_name(f"{name}.jsonl").write_bytes(content)
     ledger.append("x/outcome", "rollback.outcome", "tumour", "ann", {"intent": "x", "error": "the real one"})
-    entries = {entry.event_id: entry for entry in ledger.entries()}
+    assert [entry.event_id for entry in ledger.entries()] == ["x/intent", "x/outcome"]
+    assert [entry.event_id for entry in ledger.entries(last=2)] == ["x/intent", "x/outcome"]
+    entries = {entry.event_id: entry for entry in ledger.entries(unvouched=True)}
     assert list(entries) == ["unvouched/x/outcome", "unvouched/y", "x/intent", "x/outcome"]
     assert [entry.unvouched for entry in entries.values()] == [True, True, False, False]
     assert entries["unvouched/x/outcome"].body["intent"] == "unvouched/x", "it closes nothing"
@@ -288,7 +294,7 @@ def test_what_was_kept_without_a_key_is_not_lost(tmp_path: Path) -> None:
     spooled(tmp_path, without)
     ledger = ledger_at(tmp_path / "ledger.db")
     ledger.append("last", "rollback.outcome", "tumour", "ann", {})
-    assert [(entry.event_id, entry.unvouched) for entry in ledger.entries()] == [
+    assert [(entry.event_id, entry.unvouched) for entry in ledger.entries(unvouched=True)] == [
         ("unvouched/x/intent", True), ("last", False)
     ]  # fmt: skip
 
@@ -345,9 +351,62 @@ def test_what_nobody_vouches_for_decides_nothing_while_it_waits(tmp_path: Path) 
     assert ledger_at(tmp_path / "ledger.db").entries() == ()
 
 
+def fleet_of(ledger: Ledger) -> Fleet:
+    """A fleet that is asked for nothing but its ledger."""
+    return Fleet("tumour", (), cast("Registry", None), ledger, FleetSettings(clouds=("aws",)))
+
+
+def test_what_nobody_vouches_for_decides_nothing_when_it_is_appended(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "ledger.db")
+    fleet = fleet_of(ledger)
+    hold(fleet, "it answers wrongly")
+    version = {"version": "2", "digest": "d" * 64, "champion": "d" * 64}
+    forged = {
+        "hold.released": {"reason": "why"},
+        "rollback.intent": {**version, "leaves": [{"version": "3", "digest": "e" * 64}]},
+        "promote.outcome": version,
+    }
+    spool = tmp_path / "ledger.db.spool"
+    spool.mkdir()
+    for number, (kind, body) in enumerate(forged.items()):
+        content = line(event_id=f"forged{number}/intent", kind=kind, model="tumour", body=body)
+        (spool / f"{number}.jsonl").write_bytes(content)
+    for waits in (True, False):
+        assert find_hold(fleet) is not None
+        assert unfinished(fleet) is None
+        assert not standing_of(fleet, Version("tumour", "2", "d" * 64), time.time()).earned
+        assert list(spool.iterdir()) != [] or not waits
+        ledger.append("last", "known_good.outcome", "tumour", "ann", {})
+    assert list(spool.iterdir()) == []
+    assert [entry.kind for entry in entries_of(fleet)] == ["hold.placed", *forged, "known_good.outcome"], "shown"
+
+
+@pytest.mark.parametrize(
+    ("standing", "waiting"),
+    [
+        ([], ["E placed", "R released", "E placed"]),
+        (["R released"], ["R2 released", "H2 placed", "R released"]),
+        (["E placed", "R released"], ["E placed"]),
+        (["E placed"], ["R released", "R released", "E placed"]),
+    ],
+)
+def test_what_waits_is_read_as_the_append_takes_it(tmp_path: Path, standing: list[str], waiting: list[str]) -> None:
+    """An agent repeats an entry under the id that it had."""
+    ledger = ledger_at(tmp_path / "ledger.db")
+    events = [Event(name, f"hold.{kind}", "tumour", "ann", {}, 1.0) for name, kind in map(str.split, standing)]
+    if events:
+        ledger.append_batch(events)
+    for name, kind in map(str.split, waiting):
+        ledger._spool.keep(Event(name, f"hold.{kind}", "tumour", "ann", {}, 2.0))
+    before = [[entry.event_id for entry in ledger.entries("tumour", last=last)] for last in range(1, 6)]
+    ledger.append("other", "x", "", "ann", {})
+    assert before == [[entry.event_id for entry in ledger.entries("tumour", last=last)] for last in range(1, 6)]
+    assert before[0] == ["H2" if "H2 placed" in waiting else "R"]
+
+
 def test_a_hold_that_waits_is_in_force(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path / "disk" / "ledger.db", spool=tmp_path / "spool")
-    fleet = Fleet("tumour", (), cast("Registry", None), ledger, FleetSettings(clouds=("aws",)))
+    fleet = fleet_of(ledger)
     (tmp_path / "disk").write_text("")
     hold(fleet, "it answers wrongly")
     with pytest.raises(RefusedError, match="it answers wrongly"):

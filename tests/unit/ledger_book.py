@@ -42,7 +42,9 @@ class MemoryLog:
         self.leaves.append(leaf)
         return read_leaf(number, leaf)
 
-    def entries(self, model: str, kind: str = "", last: int = 1000, *, waiting: bool = True) -> tuple[LeafLine, ...]:
+    def entries(
+        self, model: str, kind: str = "", last: int = 1000, *, waiting: bool = True, unvouched: bool = False
+    ) -> tuple[LeafLine, ...]:
         found = [read_leaf(number, leaf) for number, leaf in enumerate(self.leaves)]
         return tuple(line for line in found if line.model == model and line.kind.startswith(kind))[-last:]
 

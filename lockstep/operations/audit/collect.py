@@ -79,7 +79,7 @@ def collect(
     """
     now = time.time()
     end = min(now if until is None else until, now)
-    entries = (*entries_of(fleet), *fleet.ledger.entries("", KINDS, ALL))
+    entries = (*entries_of(fleet), *fleet.ledger.entries("", KINDS, ALL, unvouched=True))
     leaves = {entry.number: log.leaf(entry.number) for entry in entries if entry.number >= 0}
     told = [line for line in (read_leaf(number, leaf) for number, leaf in leaves.items()) if line.at <= end]
     lines = [line for line in told if line.model == fleet.model]

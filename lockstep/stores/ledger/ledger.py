@@ -25,7 +25,7 @@ from lockstep.stores.ledger.migration import set_up
 from lockstep.stores.ledger.newest import NewestCheckpoint
 from lockstep.stores.ledger.persons import forget, names
 from lockstep.stores.ledger.settings import DEFAULT_ORIGIN
-from lockstep.stores.ledger.spool import Spool, waiting_entries
+from lockstep.stores.ledger.spool import UNVOUCHED, Spool, waiting_entries
 from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, NODE, blob
 from lockstep.stores.ledger.tree import read_nodes, reader, tree_size, with_nodes
 
@@ -79,6 +79,11 @@ class Ledger:
     def database(self) -> Database:
         """Where it lies; leases lie there as well."""
         return self._database
+
+    @property
+    def vouches(self) -> bool:
+        """Whether what it keeps in the spool counts while it waits and later: signed, or no ledger with keys at all."""
+        return self._signer is not None or not self.verifiers
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -189,6 +194,7 @@ class Ledger:
         until: datetime | None = None,
         cloud: str | None = None,
         waiting: bool = True,
+        unvouched: bool = False,
     ) -> tuple[Entry, ...]:
         """The newest `last` entries that fit, oldest first.
 
@@ -196,6 +202,9 @@ class Ledger:
         names a cloud. What waits in the spool is among them with a negative number (unless `waiting` is off), as the
         next append would put it: last. So a hold stands although the ledger could not be written, and where enough
         waits a ledger that cannot be read is not missed.
+
+        Entries that nobody vouches for are left out, since anybody may have put them in, and entries are read to decide
+        by; with `unvouched` those that were appended are there, for what shows or checks everything.
         """
         kept = [
             entry
@@ -205,18 +214,19 @@ class Ledger:
             and (since is None or entry.at >= since.timestamp())
             and (until is None or entry.at < until.timestamp())
             and (cloud is None or names_cloud(entry.body, cloud))
-        ][-last:]
+        ]
         try:
             with self._database.reading() as connection:
+                # Before any is cut off: one that stands already is not the newest, wherever its repetition waits.
                 there = standing_ids(connection, [entry.event_id for entry in kept])
-                kept = [entry for entry in kept if entry.event_id not in there]
-                found = self._standing(connection, model, kind, last - len(kept), since, until, cloud)
+                kept = _newest([entry for entry in kept if entry.event_id not in there], last)
+                found = self._standing(connection, model, kind, last - len(kept), since, until, cloud, unvouched)
         except ProofError:
             raise
         except LockstepError:
             if len(kept) < last:
                 raise
-            return tuple(kept)
+            return tuple(_newest(kept, last))
         return (*found, *kept)
 
     def _standing(
@@ -228,6 +238,7 @@ class Ledger:
         since: datetime | None,
         until: datetime | None,
         cloud: str | None,
+        unvouched: bool,
     ) -> tuple[Entry, ...]:
         """As `entries`, of what is in the database."""
         query = _with_hashes().order_by(ENTRY.c.number.desc())
@@ -239,13 +250,15 @@ class Ledger:
             query = query.where(ENTRY.c.at >= micros(since.timestamp()))
         if until is not None:
             query = query.where(ENTRY.c.at < micros(until.timestamp()))
+        if not unvouched:
+            query = query.where(ENTRY.c.event_id.not_like(f"{UNVOUCHED}%"))  # so that a limit will do; the mark counts
         if cloud is None:
             query = query.limit(last)
         found: list[Entry] = []
         for entry in self._read(connection, query):
             if len(found) == last:
                 break
-            if cloud is None or names_cloud(entry.body, cloud):
+            if (unvouched or not entry.unvouched) and (cloud is None or names_cloud(entry.body, cloud)):
                 found.append(entry)
         return tuple(reversed(found))
 
@@ -368,6 +381,11 @@ class Ledger:
             except OSError as error:
                 raise LockstepError(f"{cause}, and neither can its spool: {error}", hint=cause.hint) from error
             self._problem(f"{cause}; entries wait in {path.parent}")
+            if not self.vouches:
+                self._problem(
+                    "entries that wait are not signed, since the ledger's key cannot be read: nothing is decided by "
+                    "them, now or later (`lockstep keys show`)"
+                )
             assert event.at is not None
             kept.append(
                 Entry(-1, event.event_id, event.at, event.kind, event.model, event.actor, dict(event.body), late=True)
@@ -418,6 +436,10 @@ def names_cloud(body: object, cloud: str) -> bool:
             return True
         return any(names_cloud(value, cloud) for value in body.values())
     return isinstance(body, list) and any(names_cloud(value, cloud) for value in body)
+
+
+def _newest(entries: Sequence[Entry], last: int) -> list[Entry]:
+    return list(entries[max(0, len(entries) - last) :])
 
 
 def _writable(event: Event, now: float) -> Event:

@@ -6,7 +6,7 @@ tried, under a name that belongs to this ledger alone.
 
 Under the JSON stands a signature by the ledger's key, since the next append signs whatever waits: an entry without one,
 kept while there was no key or put there by somebody else, is appended under another event id and marked `unvouched`, so
-that it takes nobody's place.
+that it takes nobody's place. It decides nothing, neither while it waits nor afterwards.
 """
 
 from __future__ import annotations
@@ -93,15 +93,18 @@ class Spool:
         return tuple(Waiting(path, self._read(path)) for path in sorted(paths, key=lambda path: path.name))
 
     def entries(self) -> tuple[Entry, ...]:
-        """What waits and was vouched for, oldest first, with numbers below 0 in that order.
+        """What waits and was vouched for, oldest first, with numbers below 0 in that order; of each event id the first.
 
-        What nobody vouches for decides nothing before it is appended, under another event id.
+        So the next append takes them. What nobody vouches for decides nothing, and afterwards neither.
         """
         waiting = self.waiting()
-        found = (one.event for one in waiting if one.event is not None and not one.event.unvouched)
+        found: dict[str, Event] = {}
+        for one in waiting:
+            if one.event is not None and not one.event.unvouched:
+                found.setdefault(one.event.event_id, one.event)
         return tuple(
             Entry(number, one.event_id, one.at or 0.0, one.kind, one.model, one.actor, dict(one.body), late=True)
-            for number, one in enumerate(found, -len(waiting))
+            for number, one in enumerate(found.values(), -len(waiting))
         )
 
     def remove(self, taken: Iterable[Waiting]) -> None:
