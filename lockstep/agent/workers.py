@@ -222,7 +222,10 @@ class Workers:
         except LockstepError as error:
             return Outcome(State.FAILED, error.reason)
         if intent.action is Action.HOLD:
-            hold(fleet_for(fleet, intent), intent.reason or "an alert", f"{intent.id}/hold/{intent.began:.3f}")
+            try:
+                hold(fleet_for(fleet, intent), intent.reason or "an alert", f"{intent.id}/hold/{intent.began:.3f}")
+            except LockstepError as error:
+                return Outcome(State.FAILED, error.reason)
             return Outcome(State.HELD, intent.told or f"no rollout of {intent.model} begins until it is released")
         if intent.action is Action.ROLLBACK_IF_CONFIRMED and not begun:
             found = self._confirmed(fleet, intent)

@@ -45,21 +45,27 @@ def held_and_released(fleet: Fleet) -> tuple[Hold | None, float]:
 
 
 def hold(fleet: Fleet, reason: str, event: str = "") -> Hold:
-    """Hold the model; one that is held already stays so, with the newer reason. With an `event` it is done once."""
+    """Hold the model; one that is held already stays so, with the newer reason. With an `event` it is done once.
+
+    Raises LockstepError when the hold would not be in force: without the ledger's key what waits decides nothing.
+    """
     reason = checked_reason(reason, needed=True)
     try:
         was = find_hold(fleet)
     except LockstepError:  # a hold waits in the spool while the ledger cannot be read
         was = None
-    return replace(_hold(note(fleet, PLACED, {"reason": reason, **_asked(fleet)}, event)), was=was)
+    return replace(_hold(_write(fleet, PLACED, reason, "is not held", event)), was=was)
 
 
 def release(fleet: Fleet, reason: str) -> Hold | None:
-    """Let rollouts begin again; returns the hold that was in force, None if there was none."""
+    """Let rollouts begin again; returns the hold that was in force, None if there was none.
+
+    Raises LockstepError when it would stay in force, as `hold` does.
+    """
     reason = checked_reason(reason, needed=True)
     before = find_hold(fleet)
     if before is not None:
-        note(fleet, RELEASED, {"reason": reason, **_asked(fleet)})
+        _write(fleet, RELEASED, reason, "is not released")
     return before
 
 
@@ -84,6 +90,20 @@ def raise_if_held(fleet: Fleet) -> None:
 def held_error(model: str, found: Hold) -> RefusedError:
     """Why no rollout goes on."""
     return RefusedError(f"{model} is {found}", hint=f"when that is settled: lockstep release {model} --reason REASON")
+
+
+def _write(fleet: Fleet, kind: str, reason: str, without: str, event: str = "") -> Entry:
+    try:
+        return note(fleet, kind, {"reason": reason, **_asked(fleet)}, event, must_count=True)
+    except LockstepError as error:
+        if fleet.ledger.vouches:
+            raise LockstepError(f"{fleet.model} {without}: {error.problem}", hint=error.hint) from error
+        raise LockstepError(
+            f"{fleet.model} {without}: {error.problem}; and without the ledger's private key, which cannot be read, an "
+            "entry that waits decides nothing",
+            hint="put the key back (`lockstep keys show`) or let the ledger be written again, then give the same "
+            "command; rollbacks go on without either",
+        ) from error
 
 
 def _asked(fleet: Fleet) -> dict[str, object]:

@@ -60,7 +60,7 @@ def record(
         via["alert"] = dict(fleet.alert)
     waits = operation not in GOES_ON and not _WITHIN.get()
     body = {**subject, **via, **announced(fleet.model), **intent}
-    _append(fleet, f"{event}/intent", f"{operation}.intent", body, refuse=waits)
+    _append(fleet, f"{event}/intent", f"{operation}.intent", body, refuse=waits, spool=not waits)
     outcome: dict[str, object] = {}
     error = ""
     taken_over = left_open = False
@@ -108,12 +108,15 @@ def refusals(fleet: Fleet, operation: str, version: Version | None, **asked: obj
         raise
 
 
-def note(fleet: Fleet, kind: str, body: Mapping[str, object], event_id: str = "") -> Entry:
+def note(fleet: Fleet, kind: str, body: Mapping[str, object], event_id: str = "", *, must_count: bool = False) -> Entry:
     """One entry by itself, of something that has no beginning and end: a verdict, a refusal.
 
-    Its number is below 0 while the ledger cannot be written. With an `event_id` it is written once only.
+    Its number is below 0 while the ledger cannot be written. With an `event_id` it is written once only. Raises
+    LockstepError only for one that `must_count` and would not: nothing holds it, or it would wait unsigned.
     """
-    return _append(fleet, event_id or str(uuid.uuid4()), kind, {**_outer(), **body})
+    body = {**_outer(), **body}
+    spool = not must_count or fleet.ledger.vouches
+    return _append(fleet, event_id or str(uuid.uuid4()), kind, body, refuse=must_count, spool=spool)
 
 
 def keep_copies(fleet: Fleet) -> None:
@@ -157,11 +160,13 @@ def sealed(version: Version, manifest: Manifest) -> Mapping[str, str]:
     return {**_subject(version), "content": manifest.content, "run_id": version.run_id}
 
 
-def _append(fleet: Fleet, event_id: str, kind: str, body: Mapping[str, object], *, refuse: bool = False) -> Entry:
-    """Append, and tell what went wrong; with `refuse` an entry that cannot be written is an error."""
+def _append(
+    fleet: Fleet, event_id: str, kind: str, body: Mapping[str, object], *, refuse: bool = False, spool: bool = True
+) -> Entry:
+    """Append, and tell what went wrong; with `refuse` an entry that cannot be written, or kept, is an error."""
     known = len(fleet.ledger.problems)
     try:
-        entry = fleet.ledger.append(event_id, kind, fleet.model, fleet.actor, body, spool=not refuse)
+        entry = fleet.ledger.append(event_id, kind, fleet.model, fleet.actor, body, spool=spool)
     except LockstepError as error:
         if refuse:
             raise

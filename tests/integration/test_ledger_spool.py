@@ -19,7 +19,8 @@ from lockstep.config import FleetSettings
 from lockstep.errors import LockstepError, NoteError, RefusedError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.history import entries_of
-from lockstep.operations.hold import find_hold, hold, raise_if_held, refuse_held, release
+from lockstep.operations.hold import Hold, find_hold, hold, raise_if_held, refuse_held, release
+from lockstep.operations.journal import record
 from lockstep.operations.known_good import standing_of
 from lockstep.operations.unfinished import unfinished
 from lockstep.rules.checkpoint import open_checkpoint
@@ -416,3 +417,39 @@ def test_a_hold_that_waits_is_in_force(tmp_path: Path) -> None:
         refuse_held(fleet)
     assert release(fleet, "it is mended") is not None
     refuse_held(fleet)
+
+
+def test_a_hold_that_would_not_be_in_force_is_refused(tmp_path: Path) -> None:
+    without = Ledger(tmp_path / "disk" / "ledger.db", verifiers=[SIGNER.verifier], spool=tmp_path / "spool")
+    fleet = fleet_of(without)
+    hold(fleet, "it answers wrongly")
+    (tmp_path / "disk").rename(tmp_path / "aside")
+    (tmp_path / "disk").write_text("")
+    with pytest.raises(LockstepError, match=r"tumour is not held: .* cannot be opened.* private key") as raised:
+        hold(fleet, "worse")
+    assert "give the same command" in raised.value.hint
+    assert not (tmp_path / "spool").exists(), "nothing waits that would not count"
+    begun = False
+    with record(fleet, "rollback", None):
+        begun = True
+    assert begun, "it goes on"
+    assert any("nothing is decided by them" in problem for problem in without.problems)
+    (tmp_path / "disk").unlink()
+    (tmp_path / "aside").rename(tmp_path / "disk")
+    assert release(fleet, "it is mended") is not None
+    assert find_hold(fleet) is None
+
+
+def test_a_hold_or_a_release_that_nothing_can_take_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").write_text("")
+    (tmp_path / "state").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "disk"))
+    fleet = fleet_of(ledger_at(tmp_path / "disk" / "ledger.db"))
+    with pytest.raises(LockstepError, match=r"tumour is not held: .* neither can its spool"):
+        hold(fleet, "it answers wrongly")
+    placed = Hold("it answers wrongly", "ann", 1.0)
+    monkeypatch.setattr(
+        "lockstep.operations.hold.find_hold", lambda fleet: placed
+    )  # as of a database that is read-only
+    with pytest.raises(LockstepError, match="tumour is not released: "):
+        release(fleet, "it is mended")
