@@ -18,6 +18,7 @@ from concurrent.futures import TimeoutError as WaitedTooLong
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from lockstep.agent.schema import Schema
 from lockstep.errors import BusyError, LockstepError, RetryLaterError
 from lockstep.stores.private_files import FOLDER_MODE, MODE
 
@@ -57,7 +58,7 @@ class _Piece(Generic[T]):
 class GroupCommit:
     """The database at `path`, made with `schema` if it is missing. `committed` is called after each transaction."""
 
-    def __init__(self, path: Path, schema: str, committed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, schema: Schema, committed: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self._schema = schema
         self._committed = committed
@@ -141,7 +142,7 @@ class GroupCommit:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(self._schema)
+            self._schema.apply(connection)
         except BaseException:
             connection.close()
             raise

@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
+from lockstep.agent.schema import Column, Schema
 from lockstep.rules.alerts.alert import Alert
 from lockstep.rules.alerts.intent import Action, Intent, State
 
-SCHEMA: Final = """
+_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS alert (
     key TEXT PRIMARY KEY, source TEXT NOT NULL, id TEXT NOT NULL, incident TEXT NOT NULL, status TEXT NOT NULL,
     title TEXT NOT NULL, severity TEXT NOT NULL, model TEXT NOT NULL, rule TEXT NOT NULL, told TEXT NOT NULL,
-    body TEXT NOT NULL, intent TEXT NOT NULL, since REAL NOT NULL, at REAL NOT NULL, recorded INTEGER NOT NULL DEFAULT 0
+    body TEXT NOT NULL, intent TEXT NOT NULL, since REAL NOT NULL, at REAL NOT NULL,
+    recorded INTEGER NOT NULL DEFAULT 0, seen REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS alert_by_time ON alert (at);
+DROP INDEX IF EXISTS alert_by_time;
+CREATE INDEX IF NOT EXISTS alert_by_sight ON alert (max(at, seen));
 CREATE INDEX IF NOT EXISTS alert_unrecorded ON alert (at) WHERE recorded = 0;
 CREATE TABLE IF NOT EXISTS intent (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL, version TEXT NOT NULL,
@@ -41,10 +44,13 @@ CREATE INDEX IF NOT EXISTS notice_due ON notice (receiver, dead, due);
 CREATE TABLE IF NOT EXISTS released (model TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS told (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
+SCHEMA: Final = Schema(_TABLES, (Column("alert", "seen", "REAL NOT NULL DEFAULT 0"),))
 COLUMNS: Final = (
     *("id", "model", "version", "cloud", "action", "state", "reason", "actor", "alerts"),
     *("began", "ended", "told", "asked", "going_to", "urgent", "moved"),
 )
+#: Seconds after which it is written down once more that an alert still comes.
+SEEN_EVERY: Final = 3600.0
 #: Characters of an alert's own texts that are kept; the digest of the whole body is.
 KEPT: Final = 300
 
@@ -81,6 +87,11 @@ def known(connection: sqlite3.Connection, key: str) -> str | None:
     return None if found is None else str(found["intent"])
 
 
+def see_again(connection: sqlite3.Connection, key: str, at: float) -> None:
+    """The alert came once more: as long as it does it is not forgotten, or its next repetition would be a new one."""
+    connection.execute("UPDATE alert SET seen = ? WHERE key = ? AND max(at, seen) <= ?", (at, key, at - SEEN_EVERY))
+
+
 def keep_alert(connection: sqlite3.Connection, one: Received) -> None:
     """Add an alert that is new."""
     connection.execute(
@@ -96,7 +107,7 @@ def keep_alert(connection: sqlite3.Connection, one: Received) -> None:
 def unrecorded(connection: sqlite3.Connection, most: int) -> tuple[Received, ...]:
     """Alerts that are not in the ledger yet, the oldest first."""
     rows = connection.execute("SELECT * FROM alert WHERE recorded = 0 ORDER BY at LIMIT ?", (most,)).fetchall()
-    return tuple(Received(**{name: row[name] for name in row.keys() if name != "recorded"}) for row in rows)  # noqa: SIM118
+    return tuple(Received(**{one.name: row[one.name] for one in fields(Received)}) for row in rows)
 
 
 def mark_recorded(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
@@ -174,8 +185,11 @@ def tell_first(connection: sqlite3.Connection, notice_id: str, at: float) -> boo
 
 
 def prune(connection: sqlite3.Connection, before: float) -> None:
-    """Forget what was done before that time; what the ledger or a receiver still waits for stays."""
-    connection.execute("DELETE FROM alert WHERE at < ? AND recorded = 1", (before,))
+    """Forget what was done before that time; what the ledger or a receiver still waits for stays.
+
+    An alert that keeps coming stays as well, however long ago it came first.
+    """
+    connection.execute("DELETE FROM alert WHERE max(at, seen) < ? AND recorded = 1", (before,))
     connection.execute("DELETE FROM intent WHERE ended != 0 AND ended < ? AND recorded = ended", (before,))
     connection.execute("DELETE FROM notice WHERE made < ?", (before,))
     connection.execute("DELETE FROM told WHERE at < ?", (before,))

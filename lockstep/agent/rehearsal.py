@@ -127,7 +127,7 @@ def _copy(config: Config, now: float) -> sqlite3.Connection:
     """A database in memory with the intents that matter still."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.row_factory = sqlite3.Row
-    connection.executescript(inbox.SCHEMA)
+    inbox.SCHEMA.apply(connection)
     if config.inbox.exists():
         real = GroupCommit(config.inbox, inbox.SCHEMA)
         try:

@@ -48,6 +48,8 @@ class Taking:
         alert = as_kept(alert)
         known = inbox.known(connection, key_of(alert))
         tried = None if known is None else _to_try_again(connection, alert, known, at)
+        if known is not None:
+            inbox.see_again(connection, key_of(alert), at)
         if known is not None and tried is None:
             return Taken(known, None)
         # What is about no model is told once for each thing that it says.

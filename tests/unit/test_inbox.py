@@ -277,6 +277,58 @@ def test_what_is_not_recorded_yet_is_not_forgotten(database: GroupCommit) -> Non
         assert len(inbox.open_intents(connection)) == 1
 
 
+def test_an_alert_that_keeps_coming_is_not_forgotten(database: GroupCommit) -> None:
+    day = 86400.0
+    first = take(database)
+    with database.reading() as connection:
+        (intent,) = inbox.open_intents(connection)
+        (alert,) = inbox.unrecorded(connection, 10)
+    done = replace(intent, state=State.DONE, ended=1010.0, moved=True)
+    database.write(lambda connection: inbox.put_intent(connection, done))
+    database.write(lambda connection: inbox.mark_answered(connection, [done]))
+    database.write(lambda connection: inbox.mark_recorded(connection, [alert.key]))
+    for now in (5 * day, 10 * day, 14.5 * day, 15 * day, 28 * day, 40 * day):
+        assert take(database, at=now) == first
+        database.write(lambda connection, now=now: inbox.prune(connection, now - 14 * day))  # type: ignore[misc]
+    with database.reading() as connection:
+        assert inbox.newest_intents(connection, 10) == ()
+    database.write(lambda connection: inbox.prune(connection, 40 * day + 1.0))
+    assert take(database, at=54 * day) != first, "for so long it did not come"
+
+
+def test_that_an_alert_still_comes_is_written_once_an_hour(database: GroupCommit) -> None:
+    take(database)
+    seen: list[float] = []
+    for at in (1001.0, 1000.0 + inbox.SEEN_EVERY, 1001.0 + inbox.SEEN_EVERY, 900.0, 1000.0 + 2 * inbox.SEEN_EVERY):
+        take(database, at=at)
+        with database.reading() as connection:
+            seen.append(connection.execute("SELECT seen FROM alert").fetchone()[0])
+    once, twice = 1000.0 + inbox.SEEN_EVERY, 1000.0 + 2 * inbox.SEEN_EVERY
+    assert seen == [0.0, once, once, once, twice]
+
+
+def test_an_inbox_of_before_goes_on(database: GroupCommit) -> None:
+    first = take(database)
+    database.close()
+    old = sqlite3.connect(database.path, isolation_level=None)
+    old.execute("DROP INDEX alert_by_sight")
+    old.execute("ALTER TABLE alert DROP COLUMN seen")
+    old.execute("CREATE INDEX alert_by_time ON alert (at)")
+    old.close()
+    again, beside = (GroupCommit(database.path, inbox.SCHEMA) for _ in range(2))
+    with again.reading() as one, beside.reading() as other:
+        for connection in (one, other):
+            assert [alert.at for alert in inbox.unrecorded(connection, 10)] == [1000.0]
+        (alert,) = inbox.unrecorded(one, 10)
+    again.write(lambda connection: inbox.mark_recorded(connection, [alert.key]))
+    again.write(lambda connection: inbox.prune(connection, 999.0))
+    assert take(again, at=9000.0) == first
+    again.write(lambda connection: inbox.prune(connection, 8000.0))
+    assert take(beside, at=9001.0) == first
+    again.close()
+    beside.close()
+
+
 @pytest.mark.parametrize("text", ["\x00", "\ud800", "x" * 100_000, "<script>", "'; DROP TABLE alert; --"])
 def test_any_text_of_an_alert_is_kept(database: GroupCommit, text: str, tmp_path: Path) -> None:
     alert = Alert(text, text, text, Status.FIRING, text, severity=text)
