@@ -11,7 +11,7 @@ import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import PrefectException
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled, Crashed
 
 LOG: Final = logging.getLogger("lockstep.warm")
@@ -55,9 +55,13 @@ class Endings:
                 untold = dict(self._untold)
             with get_client(sync_client=True) as client:
                 for key, (run, error) in untold.items():
-                    state = client.read_flow_run(run.id).state
-                    if state is None or not state.is_pending():  # one that never began is taken up once more
-                        _end(client, run, error)
+                    try:
+                        _end(client, run, error, again=True)
+                    except httpx.TransportError:
+                        raise  # nor would it hear of the others
+                    except Exception as trouble:  # this one's, for which the others do not wait
+                        LOG.debug("Prefect cannot be told yet how run %s ended: %r", run.id, trouble)
+                        continue
                     with self._lock:
                         del self._untold[key]
         except TROUBLE as trouble:
@@ -66,13 +70,17 @@ class Endings:
             self._telling.release()
 
 
-def _end(client: SyncPrefectClient, run: FlowRun, error: BaseException | None) -> None:
-    state = client.read_flow_run(run.id).state
-    if state is None or state.is_final():
-        return
-    if error is not None:
-        told = f"{type(error).__name__}: {error}; what it did is in the ledger"
-        client.set_flow_run_state(run.id, Crashed(message=told), force=True)
-    elif state.is_cancelling():
-        told = "cancelled after it had begun: what it had begun was done to the end, see its log and the ledger"
-        client.set_flow_run_state(run.id, Cancelled(message=told), force=True)
+def _end(client: SyncPrefectClient, run: FlowRun, error: BaseException | None, *, again: bool = False) -> None:
+    """`again` leaves a run that never began, which is taken up once more."""
+    try:
+        state = client.read_flow_run(run.id).state
+        if state is None or state.is_final() or (again and state.is_pending()):
+            return
+        if error is not None:
+            told = f"{type(error).__name__}: {error}; what it did is in the ledger"
+            client.set_flow_run_state(run.id, Crashed(message=told), force=True)
+        elif state.is_cancelling():
+            told = "cancelled after it had begun: what it had begun was done to the end, see its log and the ledger"
+            client.set_flow_run_state(run.id, Cancelled(message=told), force=True)
+    except ObjectNotFound:
+        LOG.info("run %s was deleted in Prefect while it ran: nobody is to be told how it ended", run.id)

@@ -31,29 +31,55 @@ def claimant(states: Sequence[State]) -> Process | None:
     """The process of the warm runner that claimed a run last; None when none did."""
     for state in sorted(states, key=lambda one: one.timestamp, reverse=True):
         if state.type is StateType.PENDING and (state.message or "").startswith(CLAIM):
-            told = json.loads((state.message or "").removeprefix(CLAIM))
-            return Process(**{name: value for name, value in told.items() if name != "runner"})
+            return _process((state.message or "").removeprefix(CLAIM))
     return None
 
 
-async def mend_orphans(client: PrefectClient, queue: DueQueue) -> None:
-    """End or begin again what was claimed by a process that is certainly gone.
+def _process(told: str) -> Process | None:
+    """The process that a claim names; None for what is no claim of ours. A newer Lockstep's may say more."""
+    try:
+        given = json.loads(told)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(given, dict):
+        return None
+    host, pid = given.get("host"), given.get("pid")
+    place, started = given.get("place", ""), given.get("started", "")
+    if not isinstance(host, str) or type(pid) is not int or not isinstance(place, str) or not isinstance(started, str):
+        return None
+    return Process(host, pid, place, started)
+
+
+async def mend_orphans(client: PrefectClient, queue: DueQueue) -> bool:
+    """End or begin again what was claimed by a process that is certainly gone; whether that went well for each run.
 
     A run that had not begun is due again. One that had is Crashed; what it left half done is finished by reconcile, by
     the ledger, not by a second run: an old rollback that is run again could go one version further.
     """
+    well = True
     for run in await queue.claimed(client):
-        process = claimant(await client.read_flow_run_states(run.id))
-        if process is None or not is_gone(process):
-            continue
-        if run.state_type is StateType.PENDING:
-            LOG.info("run %s was claimed by a process that ended before it began: it is due again", run.name)
-            await client.set_flow_run_state(run.id, Scheduled(message="its runner ended before it began"), force=True)
-            continue
-        LOG.warning("run %s ended with the process that carried it out", run.name)
-        told = f"process {process.pid} on {process.host}, which carried it out, has ended; reconcile finishes the rest"
-        await client.set_flow_run_state(run.id, Crashed(message=told), force=True)
-        await _reconcile(client, run)
+        try:
+            await _mend(client, run)
+        except ObjectNotFound:
+            LOG.info("run %s was deleted in Prefect", run.name)
+        except Exception as error:  # whatever is odd about it, the others are not to wait for that
+            LOG.warning("whether run %s is still carried out could not be looked at: %r", run.name, error)
+            well = False
+    return well
+
+
+async def _mend(client: PrefectClient, run: FlowRun) -> None:
+    process = claimant(await client.read_flow_run_states(run.id))
+    if process is None or not is_gone(process):
+        return
+    if run.state_type is StateType.PENDING:
+        LOG.info("run %s was claimed by a process that ended before it began: it is due again", run.name)
+        await client.set_flow_run_state(run.id, Scheduled(message="its runner ended before it began"), force=True)
+        return
+    LOG.warning("run %s ended with the process that carried it out", run.name)
+    told = f"process {process.pid} on {process.host}, which carried it out, has ended; reconcile finishes the rest"
+    await client.set_flow_run_state(run.id, Crashed(message=told), force=True)
+    await _reconcile(client, run)
 
 
 async def _reconcile(client: PrefectClient, run: FlowRun) -> None:

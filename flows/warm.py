@@ -60,6 +60,7 @@ QUEUE: Final = "urgent"
 POLL: Final = 1.0  # seconds
 LEAST: Final = 0.05  # seconds between two looks, however often Prefect tells of runs
 SWEEP: Final = 20.0  # seconds between two looks for claims of our own that nobody carries out
+LONGEST: Final = 600.0  # seconds between two looks for claims of dead runners, where one of them cannot be mended
 CALL: Final = 20.0  # seconds that one round of calls to Prefect's API may take
 #: Flows that are run, the most urgent first, and how many of one at a time; what waits longer stays due.
 URGENT: Final[tuple[tuple[Flow[Any, Any], int], ...]] = ((rollback, 64), (reconcile, 8), (monitor, 8))
@@ -139,15 +140,12 @@ class WarmRunner:
 
     async def _serve(self) -> None:
         listening = asyncio.ensure_future(self._listen())
-        mended = False
+        mending = asyncio.ensure_future(self._mend())
         while not self._stopping:
             try:
                 async with get_client() as client:
                     while not self._stopping:
                         async with asyncio.timeout(CALL):
-                            if not mended:
-                                await mend_orphans(client, self._queue)
-                                mended = True
                             await self._take_up_lost(client)
                             await self._take_due(client)
                         self._endings.tell_again()
@@ -160,9 +158,24 @@ class WarmRunner:
                     LOG.exception("a look at Prefect's queue failed")
                 self._told_connected(error)
             await self._rest()
-        listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await listening
+        for beside in (listening, mending):
+            beside.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beside
+
+    async def _mend(self) -> None:
+        """See to what dead runners had claimed, once, beside the taking: a run that is due does not wait for it."""
+        pause = SWEEP
+        while True:
+            try:
+                async with get_client() as client, asyncio.timeout(CALL):
+                    if await mend_orphans(client, self._queue):
+                        return
+            except Exception as error:  # as above
+                if not isinstance(error, TROUBLE):
+                    LOG.exception("a look for what dead runners had claimed failed")
+            await asyncio.sleep(POLL if not self.connected else pause)
+            pause = min(2 * pause, LONGEST) if self.connected else SWEEP
 
     async def _rest(self) -> None:
         await asyncio.sleep(LEAST)  # a server that is busy with other runs tells of a hundred a second

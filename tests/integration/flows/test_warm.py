@@ -14,15 +14,18 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import requests
+from prefect import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending
 
 from blocks.saving import block_name, blocks_of, save
 from flows import deploying, warm
-from flows.orphans import CLAIM
+from flows.endings import Endings
+from flows.orphans import CLAIM, claimant
 from lockstep.operations.monitor import monitor as look
 from lockstep.rules.event_names import ROLLBACK_COMPLETED, ROLLBACK_SPLIT, resource, resource_id
 from lockstep.rules.lease import Process
@@ -198,6 +201,35 @@ def test_an_end_that_could_not_be_told_is_told_later(deployed: Deployed, server:
     assert states(server, run).count("RUNNING") == 1
 
 
+def test_a_run_that_was_deleted_keeps_no_other_s_end_from_being_told(server: PrefectServer) -> None:
+    endings = Endings()
+    with way_to(server, lambda run, body: True, status=500) as api, temporary_settings({PREFECT_API_URL: api}):
+        runs = [press_run(server, "reconcile", model="none") for _ in range(2)]
+        for run in runs:
+            set_state(server, run, "RUNNING", "")
+            with get_client(sync_client=True) as client:
+                endings.tell(client.read_flow_run(UUID(run)), RuntimeError("it broke"))
+    assert endings.untold == set(runs)
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run(UUID(runs[0]))
+    endings.tell_again()
+    wait_until(lambda: not endings.untold)
+    assert ask(server, "GET", f"/flow_runs/{runs[1]}")["state_type"] == "CRASHED"
+
+
+@pytest.mark.parametrize(
+    ("told", "process"),
+    [
+        ('{"host": "h", "pid": 1, "place": "p", "started": "9", "new": 1}', Process("h", 1, "p", "9")),
+        ('{"host": "h", "pid": 1}', Process("h", 1)),
+        *((odd, None) for odd in ("", "no JSON", "{}", "[]", "null", "7", "[" * 99999, '{"host": "h", "pid": "../1"}')),
+        *((odd, None) for odd in ('{"host": "h", "pid": true}', '{"host": "h", "pid": 1, "place": {}}')),
+    ],
+)
+def test_a_claim_names_a_process_or_nobody(told: str, process: Process | None) -> None:
+    assert claimant([Pending(message=CLAIM + told)]) == process
+
+
 def test_what_a_dead_runner_had_claimed_is_not_left_running(deployed: Deployed, server: PrefectServer) -> None:
     block = block_of(deployed)
     gone = dead_process()
@@ -205,6 +237,8 @@ def test_what_a_dead_runner_had_claimed_is_not_left_running(deployed: Deployed, 
     waiting, another = (
         press_run(server, "reconcile", model=deployed.model, fleet=block, dry_run=True) for _ in range(2)
     )
+    odd = press_run(server, "reconcile", ago=5.0, model=deployed.model, fleet=block)
+    set_state(server, odd, "PENDING", f"{CLAIM}[]")
     for run, process in ((begun, gone), (waiting, gone), (another, this_process())):
         set_state(server, run, "PENDING", CLAIM + claim(process))
     set_state(server, begun, "RUNNING", "")
@@ -220,6 +254,7 @@ def test_what_a_dead_runner_had_claimed_is_not_left_running(deployed: Deployed, 
         assert mending["parameters"]["model"] == deployed.model
         assert ended(server, mending["id"])["state_type"] == "COMPLETED"
         assert states(server, another)[-1] == "PENDING", "its process lives"
+        assert states(server, odd)[-1] == "PENDING", "nobody knows whose it is"
     finally:
         assert runner.stop()
     assert deployed.answers() == before
