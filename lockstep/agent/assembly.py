@@ -111,11 +111,8 @@ class Agent:
             self._waiting.release()
 
     def _held(self, fleet: Fleet) -> str:
-        """Why the model's rollouts are held, "" when they are not; a ledger that cannot be read says so elsewhere."""
-        try:
-            found, released = held_and_released(fleet)
-        except LockstepError:
-            return ""
+        """Why the model's rollouts are held, "" when they are not; raises LockstepError for a ledger not to be read."""
+        found, released = held_and_released(fleet)
         if released:
             with contextlib.suppress(LockstepError):  # the inbox's trouble is told where it is written; the next look
                 self.desk.released(fleet.model, released)

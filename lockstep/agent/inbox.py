@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS intent (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL, version TEXT NOT NULL,
     cloud TEXT NOT NULL, action TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, actor TEXT NOT NULL,
     alerts INTEGER NOT NULL, began REAL NOT NULL, ended REAL NOT NULL, told TEXT NOT NULL, asked TEXT NOT NULL,
-    going_to TEXT NOT NULL, urgent INTEGER NOT NULL, moved INTEGER NOT NULL, recorded REAL NOT NULL DEFAULT 0
+    going_to TEXT NOT NULL, urgent INTEGER NOT NULL, moved INTEGER NOT NULL, recorded REAL NOT NULL DEFAULT 0,
+    wished TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS intent_by_model ON intent (model, number);
 CREATE INDEX IF NOT EXISTS intent_open ON intent (number) WHERE ended = 0;
@@ -44,10 +45,13 @@ CREATE INDEX IF NOT EXISTS notice_due ON notice (receiver, dead, due);
 CREATE TABLE IF NOT EXISTS released (model TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS told (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
-SCHEMA: Final = Schema(_TABLES, (Column("alert", "seen", "REAL NOT NULL DEFAULT 0"),))
+SCHEMA: Final = Schema(
+    _TABLES,
+    (Column("alert", "seen", "REAL NOT NULL DEFAULT 0"), Column("intent", "wished", "TEXT NOT NULL DEFAULT ''")),
+)
 COLUMNS: Final = (
     *("id", "model", "version", "cloud", "action", "state", "reason", "actor", "alerts"),
-    *("began", "ended", "told", "asked", "going_to", "urgent", "moved"),
+    *("began", "ended", "told", "asked", "going_to", "urgent", "moved", "wished"),
 )
 #: Seconds after which it is written down once more that an alert still comes.
 SEEN_EVERY: Final = 3600.0
@@ -210,7 +214,7 @@ def _row(intent: Intent) -> tuple[object, ...]:
     return (
         *(intent.id, intent.model, intent.version, intent.cloud, intent.action.value, intent.state.value),
         *(intent.reason, intent.actor, intent.alerts, intent.began, intent.ended, intent.told, intent.asked),
-        *(intent.to, int(intent.urgent), int(intent.moved)),
+        *(intent.to, int(intent.urgent), int(intent.moved), intent.wished.value if intent.wished else ""),
     )
 
 
@@ -219,4 +223,5 @@ def _intent(row: sqlite3.Row) -> Intent:
         *(row["id"], row["model"], row["version"], row["cloud"], Action(row["action"]), State(row["state"])),
         *(row["reason"], row["actor"], row["alerts"], row["began"], row["ended"], row["told"], row["asked"]),
         *(row["going_to"], bool(row["urgent"]), bool(row["moved"])),
+        wished=Action(row["wished"]) if row["wished"] else None,
     )

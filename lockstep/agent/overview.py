@@ -211,7 +211,6 @@ def model_view(
     deeds: Sequence[Deed] = (),
     series: Sequence[Series] = (),
     way: WayBack | None = None,
-    held: str = "",
 ) -> ModelView:
     """The model as it was found; `proved_at` is by cloud when the proofs in `found` were made."""
     proofs = {proof.cloud: proof for proof in found.proofs}
@@ -253,7 +252,6 @@ def model_view(
         tuple(deeds),
         tuple(series),
         way,
-        held,
     )
 
 

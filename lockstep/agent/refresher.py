@@ -57,8 +57,8 @@ class _Memory:
 class Refresher:
     """Looks at `models` again and again; the page reads `overview`.
 
-    `held` tells why a model's rollouts are held. `wanted` is called for each question that waits for a person, again
-    where it raised LockstepError, and after a restart.
+    `held` tells why a model's rollouts are held; it may raise LockstepError. `wanted` is called for each
+    question that waits for a person, again where it raised LockstepError, and after a restart.
     """
 
     def __init__(
@@ -168,8 +168,9 @@ class Refresher:
 
     def _look(self, model: str) -> None:
         approvals: tuple[Waiting, ...] = ()
+        held: str | None = None
         try:
-            approvals = self._approvals(model)  # first: people wait for no cloud that hangs
+            approvals, held = self._approvals(model), self._hold(model)  # first: people wait for no cloud that hangs
             view = self._view(model)
         except LockstepError as error:
             view = self._without(model, error.reason)
@@ -177,8 +178,17 @@ class Refresher:
             LOG.exception("looking at %s failed", model)
             view = self._without(model, f"{type(error).__name__}: {error}")
         with self._lock:
-            self._views[model] = replace(view, approvals=approvals)
+            before = self._views.get(model)
+            known = held if held is not None else before.held if before is not None else ""
+            self._views[model] = replace(view, approvals=approvals, held=known)
         self._wake.set()
+
+    def _hold(self, model: str) -> str | None:
+        """Why rollouts are held, "" when they are not, None when that cannot be read: the status says why."""
+        try:
+            return self._held(self._fleets(model))
+        except LockstepError:
+            return None
 
     def _approvals(self, model: str) -> tuple[Waiting, ...]:
         """The questions that wait; each is told of once in this process."""
@@ -228,7 +238,6 @@ class Refresher:
             deeds=_deeds(fleet),
             series=self._measure(fleet, found, memory, now),
             way=memory.way,
-            held=self._held(fleet),
         )
 
     def _proof_is_due(self, memory: _Memory) -> bool:

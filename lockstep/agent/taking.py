@@ -130,14 +130,18 @@ class Taking:
         match decision:
             case Nothing():
                 return None
-            case Start(action, urgent, told):
-                intent = replace(new, action=action, urgent=urgent, told=told or new.told)
+            case Start(action, urgent, told, wished):
+                intent = replace(new, action=action, urgent=urgent, told=told or new.told, wished=wished)
                 inbox.add_intent(connection, intent)
-            case Join(joined, action, again, urgent, told):
+            case Join(joined, action, again, urgent, told, wished):
                 before = inbox.find_intent(connection, joined)
                 assert before is not None
                 intent = replace(
-                    before, action=action, alerts=before.alerts + new.alerts, urgent=before.urgent or urgent
+                    before,
+                    action=action,
+                    alerts=before.alerts + new.alerts,
+                    urgent=before.urgent or urgent,
+                    wished=wished,
                 )
                 if again:
                     intent = replace(intent, state=State.ACCEPTED, began=at, ended=0.0, told=told)

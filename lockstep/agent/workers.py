@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.carrying import Outcome, fleet_for, roll_back
@@ -24,10 +24,11 @@ from lockstep.agent.notice import Receiver, of_intent
 from lockstep.errors import LockstepError, RetryLaterError
 from lockstep.operations.confirm import Confirmation, confirm
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.hold import hold
-from lockstep.rules.alerts.deciding import Pace, flaps, overtaken
+from lockstep.operations.hold import held_and_released, hold
+from lockstep.rules.alerts.deciding import Pace, decide_again, flaps, overtaken
 from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 
+T = TypeVar("T")
 LOG: Final = logging.getLogger("lockstep.agent")
 MOST: Final = 16  # models that are worked on at once
 LOOK: Final = 1.0  # seconds until the inbox is looked at although nobody said that something came
@@ -222,6 +223,8 @@ class Workers:
         except LockstepError as error:
             return Outcome(State.FAILED, error.reason)
         if intent.action is Action.HOLD:
+            if intent.wished is not None and self._decided_again(intent, self._released(fleet)):
+                return None
             try:
                 hold(fleet_for(fleet, intent), intent.reason or "an alert", f"{intent.id}/hold/{intent.began:.3f}")
             except LockstepError as error:
@@ -327,19 +330,57 @@ class Workers:
         with self._database.reading() as connection:
             past = inbox.past_intents(connection, intent.model, now - self._pace.flapping_window)
             released = inbox.released_at(connection, intent.model)
-        before = flaps([one for one in past if one.id != intent.id], self._pace, now, released)
+        others = [one for one in past if one.id != intent.id]
+        before = flaps(others, self._pace, now, released)
         if len(before) + 1 < self._pace.flapping_rollbacks:
             return ""
         hours = f"{self._pace.flapping_window / 3600:.3g} h"
         told = f"rolled back {len(before) + 1} times within {hours}"
         try:
-            hold(fleet_for(self._fleets(intent.model), intent), told, f"{intent.id}/flapping")
+            fleet = self._fleets(intent.model)
+            if len(flaps(others, self._pace, now, self._released(fleet))) + 1 < self._pace.flapping_rollbacks:
+                return ""
+            hold(fleet_for(fleet, intent), told, f"{intent.id}/flapping")
         except LockstepError as error:
             return f"; {told}, and it could not be held: {error.reason}"
         except Exception as error:  # the rollback was carried out, and must not be once more
             LOG.exception("%s could not be held", intent.model)
             return f"; {told}, and it could not be held: {type(error).__name__}: {error}"
         return f"; {told}: it is held until a person has looked: lockstep release {intent.model} --reason REASON"
+
+    def _released(self, fleet: Fleet) -> float:
+        """When a person released the model last; the ledger is asked, since that may have been a moment ago."""
+        try:
+            _, at = held_and_released(fleet)
+        except LockstepError as error:
+            LOG.warning("%s: whether it was released is not known: %s", fleet.model, error.reason)
+            at = 0.0
+
+        def keep(connection: sqlite3.Connection) -> float:
+            known = inbox.released_at(connection, fleet.model)
+            if at > known:
+                inbox.put_released(connection, fleet.model, at)
+            return max(at, known)
+
+        return self._written(keep)
+
+    def _decided_again(self, intent: Intent, released: float) -> bool:
+        """Whether the intent, which flapping made a hold, is something else since a person released the model."""
+        now = self._clock()
+
+        def change(connection: sqlite3.Connection) -> bool:
+            one = inbox.find_intent(connection, intent.id)
+            if one is None or not one.open or one.action is not Action.HOLD or one.wished is None:
+                return True  # it is looked at as it is now
+            past = inbox.past_intents(connection, one.model, now - self._pace.memory)
+            again = decide_again(one, past, self._pace, now, released)
+            if again.action is Action.HOLD:
+                return False
+            told = replace(one, action=again.action, urgent=again.urgent, told=again.told, wished=None)
+            inbox.put_intent(connection, told)
+            return True
+
+        return self._written(change)
 
     def _overtaken(self, intent: Intent) -> str:
         now = self._clock()
@@ -361,7 +402,10 @@ class Workers:
             inbox.put_intent(connection, changed)
             return changed
 
+        return self._written(change)
+
+    def _written(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return self._database.write(change)
+            return self._database.write(work)
         except LockstepError as error:
             raise _InboxError(error.problem, hint=error.hint) from error

@@ -18,6 +18,7 @@ from lockstep.rules.alerts.deciding import (
     Start,
     Wish,
     decide,
+    decide_again,
     overtaken,
     same_version,
 )
@@ -227,11 +228,34 @@ def test_the_counting_starts_anew_once_a_person_has_released_it() -> None:
     wish = replace(WISH, version="9")
     for released, action in ((0.0, Action.HOLD), (1005.0, Action.HOLD), (1010.0, Action.ROLLBACK)):
         assert decide(wish, past, pace, 1100.0, released) == Start(
-            action, urgent=action is Action.HOLD, told="" if action is Action.ROLLBACK else ANY
+            action,
+            urgent=action is Action.HOLD,
+            told="" if action is Action.ROLLBACK else ANY,
+            wished=Action.ROLLBACK if action is Action.HOLD else None,
         )
     held = replace(INTENT, id="h", state=State.HELD, action=Action.HOLD, ended=1070.0, asked="9")
     taken_up = decide(wish, [held, *past], pace, 1100.0, 1080.0)
     assert taken_up == Join("h", Action.ROLLBACK, again=True), "what was only held is done after all"
+
+
+def test_a_hold_for_flapping_is_decided_again_when_the_release_is_known() -> None:
+    pace = replace(PACE, cool_down=30.0)
+    past = [replace(DONE, id="b", began=1050.0, ended=1060.0), DONE]
+    sure, perhaps = replace(WISH, version="9"), replace(WISH, version="9", action=Action.ROLLBACK_IF_CONFIRMED)
+    started = decide(perhaps, past, pace, 1100.0)
+    assert isinstance(started, Start)
+    assert (started.action, started.wished) == (Action.HOLD, Action.ROLLBACK_IF_CONFIRMED)
+    held = replace(INTENT, id="h", action=Action.HOLD, began=1100.0, asked="9", wished=started.wished)
+    joined = decide(sure, [held, *past], pace, 1101.0)
+    assert isinstance(joined, Join)
+    assert (joined.intent, joined.action, joined.wished) == ("h", Action.HOLD, Action.ROLLBACK)
+    held = replace(held, wished=joined.wished)
+    everything = [held, *past]
+    assert decide_again(held, everything, pace, 1102.0, 1005.0).action is Action.HOLD
+    assert decide_again(held, everything, pace, 1102.0, 1080.0) == Start(Action.ROLLBACK)
+    assert decide_again(held, everything, PACE, 1102.0, 1080.0).action is Action.NOTIFY, "it has just been rolled back"
+    asked = replace(held, wished=None)
+    assert decide(sure, [asked, *past], pace, 1101.0).wished is None  # type: ignore[union-attr]  # a rule's own hold
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9000)), max_size=6), st.integers(0, 9000), st.integers(0, 9000))

@@ -17,10 +17,13 @@ from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Notice
 from lockstep.agent.notices import People
 from lockstep.agent.outbox import Outbox
+from lockstep.agent.taking import Taking
 from lockstep.agent.workers import Workers
 from lockstep.errors import RetryLaterError, UnreachableError
+from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.deciding import Pace
 from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.routing import Route
 from lockstep.stores.ledger import Entry
 
 INTENT = Intent("a", "churn", "", "", Action.ROLLBACK, State.ACCEPTED, "why", "alert:am", 1, 500.0)
@@ -47,9 +50,9 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return called
 
 
-def working(database: GroupCommit, leading: Callable[[], None] = lambda: None) -> Workers:
-    fleets: Any = lambda model: SimpleNamespace()  # noqa: E731
-    return Workers(database, fleets, [], Pace(), window=1.0, patience=1.0, leading=leading, clock=lambda: 600.0)
+def working(database: GroupCommit, leading: Callable[[], None] = lambda: None, pace: Pace | None = None) -> Workers:
+    fleets: Any = lambda model: SimpleNamespace(model=model)  # noqa: E731
+    return Workers(database, fleets, [], pace or Pace(), window=1.0, patience=1.0, leading=leading, clock=lambda: 600.0)
 
 
 def ended(database: GroupCommit, intent_id: str) -> Intent:
@@ -242,10 +245,11 @@ def test_a_notice_waits_for_no_clock_that_was_set_back(database: GroupCommit) ->
 @pytest.mark.parametrize(
     ("actor", "earlier", "released", "holds"),
     [
-        ("alert:am", "alert:am", 0.0, True),
-        ("alert:am", "alert:am", 450.0, False),
-        ("alert:am", "Ada", 0.0, False),
-        ("Ada", "alert:am", 0.0, False),
+        ("alert:am", "alert:am", (0.0, 0.0), True),
+        ("alert:am", "alert:am", (450.0, 0.0), False),
+        ("alert:am", "alert:am", (0.0, 450.0), False),
+        ("alert:am", "Ada", (0.0, 0.0), False),
+        ("Ada", "alert:am", (0.0, 0.0), False),
     ],
 )
 def test_a_model_is_held_for_rollbacks_of_alerts_since_its_release(
@@ -253,10 +257,12 @@ def test_a_model_is_held_for_rollbacks_of_alerts_since_its_release(
     monkeypatch: pytest.MonkeyPatch,
     actor: str,
     earlier: str,
-    released: float,
+    released: tuple[float, float],
     holds: bool,
 ) -> None:
+    """`released` as the inbox knows, and as the ledger says."""
     held: list[str] = []
+    monkeypatch.setattr(workers, "held_and_released", lambda fleet: (None, released[1]))
     monkeypatch.setattr(workers, "roll_back", lambda fleet, intent, begun: carrying.Outcome(State.DONE, "", moved=True))
     monkeypatch.setattr(workers, "hold", lambda fleet, reason, event: held.append(reason))
     monkeypatch.setattr(workers, "fleet_for", lambda fleet, intent: fleet)
@@ -265,7 +271,7 @@ def test_a_model_is_held_for_rollbacks_of_alerts_since_its_release(
         before = replace(INTENT, id="before", state=State.DONE, ended=400.0, began=300.0, moved=True, actor=earlier)
         inbox.add_intent(connection, before)
         inbox.add_intent(connection, replace(INTENT, actor=actor))
-        inbox.put_released(connection, INTENT.model, released)
+        inbox.put_released(connection, INTENT.model, released[0])
 
     database.write(fill)
     desk = working(database)
@@ -277,3 +283,44 @@ def test_a_model_is_held_for_rollbacks_of_alerts_since_its_release(
     assert found.state is State.DONE
     assert held == (["rolled back 2 times within 6 h"] if holds else [])
     assert found.urgent == holds
+
+
+@pytest.mark.parametrize(("released", "state"), [(0.0, State.HELD), (450.0, State.DONE), (None, State.HELD)])
+def test_a_release_that_nobody_has_told_yet_is_seen_before_it_is_held_again(
+    database: GroupCommit,
+    rolled: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    released: float | None,
+    state: State,
+) -> None:
+    """None: the ledger cannot be read."""
+
+    def held_and_released(fleet: object) -> tuple[None, float]:
+        if released is None:
+            raise UnreachableError("the ledger is away")
+        return None, released
+
+    held: list[str] = []
+    monkeypatch.setattr(workers, "held_and_released", held_and_released)
+    monkeypatch.setattr(workers, "hold", lambda fleet, reason, event: held.append(event))
+    monkeypatch.setattr(workers, "fleet_for", lambda fleet, intent: fleet)
+    pace = replace(Pace(), cool_down=0.0, incident_window=10.0)
+    before = replace(INTENT, state=State.DONE, moved=True, began=300.0)
+    way = Route("rule", "churn", "9", "", Action.ROLLBACK)
+
+    def fill(connection: sqlite3.Connection) -> str:
+        for number in range(2):
+            inbox.add_intent(connection, replace(before, id=f"b{number}", ended=400.0 + number))
+        return Taking(pace).alert(connection, Alert("am", "a", "i", Status.FIRING, "slow"), way, "", 600.0).answer
+
+    intent = database.write(fill)
+    desk = working(database, pace=pace)
+    desk.start()
+    try:
+        found = ended(database, intent)
+    finally:
+        desk.stop(SOON)
+    assert (found.state, rolled) == (state, [intent] if state is State.DONE else [])
+    assert bool(held) == (state is State.HELD)
+    with database.reading() as connection:
+        assert inbox.released_at(connection, "churn") == (released or 0.0)

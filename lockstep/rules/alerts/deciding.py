@@ -54,11 +54,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Start:
-    """A new intent; `told` says why it does less than was asked."""
+    """A new intent; `told` says why it does less than was asked, `wished` what flapping made a hold of."""
 
     action: Action
     urgent: bool = False
     told: str = ""
+    wished: Action | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Join:
     again: bool = False
     urgent: bool = False
     told: str = ""
+    wished: Action | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,14 @@ def _asked(wish: Wish, mine: Sequence[Intent]) -> Decision:
     return Start(Action.ROLLBACK)
 
 
+def decide_again(intent: Intent, past: Sequence[Intent], pace: Pace, now: float, released: float) -> Start:
+    """What a hold for flapping comes to where it is known by now when a person `released` the model last."""
+    assert intent.wished is not None
+    others = [one for one in past if one.model == intent.model and one.id != intent.id]
+    mine = [one for one in others if _tells_of(intent.asked, one)]
+    return _allowed(Wish(intent.model, intent.asked, intent.wished), others, mine, pace, now, released)
+
+
 def flaps(past: Sequence[Intent], pace: Pace, now: float, released: float) -> tuple[Intent, ...]:
     """The rollbacks of a model that count as going back and forth: alerts', in the window, since it was released."""
     return tuple(
@@ -173,7 +183,7 @@ def _allowed(
             f"{wish.model} was rolled back {len(counted)} times within {pace.flapping_window / 3600:.3g} h: "
             "it is held, and a person must look"
         )
-        return Start(Action.HOLD, urgent=True, told=told)
+        return Start(Action.HOLD, urgent=True, told=told, wished=wish.action)
     # What is under way for another version may come to nothing; if it does not, `overtaken` stops this one.
     if any(one.moved and _since(one, now) < pace.cool_down for one in past):
         told = f"{wish.model} has just been rolled back: no alert does that again within {pace.cool_down:.0f} s"
@@ -185,8 +195,9 @@ def _join(wish: Wish, one: Intent, allowed: Start, pace: Pace, now: float) -> Jo
     """How the wish joins that intent; None when it is another matter, or another incident by now."""
     stronger = allowed.action.strength > one.action.strength
     action = allowed.action if stronger else one.action
+    wished = _wished(one, allowed) if action is Action.HOLD else None
     if one.open:
-        return Join(one.id, action, urgent=allowed.urgent, told=allowed.told)
+        return Join(one.id, action, urgent=allowed.urgent, told=allowed.told, wished=wished)
     since = _since(one, now)
     if since > pace.incident_window:
         return None
@@ -196,4 +207,12 @@ def _join(wish: Wish, one: Intent, allowed: Start, pace: Pace, now: float) -> Jo
     weaker = allowed.action.strength < one.action.strength
     failed = one.state in (State.NOT_CONFIRMED, State.FAILED, State.DONE)
     again = stronger or (failed and not weaker and since >= AGAIN)
-    return Join(one.id, action, again=again, urgent=allowed.urgent, told=allowed.told)
+    return Join(one.id, action, again=again, urgent=allowed.urgent, told=allowed.told, wished=wished)
+
+
+def _wished(one: Intent, allowed: Start) -> Action | None:
+    """The strongest that flapping made a hold of; a hold that was asked for as such stays one."""
+    if one.action is Action.HOLD and one.wished is None:
+        return None
+    wished = [action for action in (one.wished, allowed.wished) if action is not None]
+    return max(wished, key=lambda action: action.strength, default=None)

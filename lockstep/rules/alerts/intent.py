@@ -51,7 +51,8 @@ class Intent:
     named it. `to` names the version to go to, "" for the newest that is known to be good. `cloud` is where the trouble
     was seen, "" for anywhere: all clouds are taken back together all the same. `alerts` counts those that were folded
     into it, duplicates left out. `began` and `ended` are Unix seconds, `ended` 0.0 while it is open. `told` is what
-    came of it, for people. `urgent` says that a person is called, `moved` that a rollback was carried out for it.
+    came of it, for people. `wished` is what alerts asked where flapping made a hold of it, None for what is done as
+    asked. `urgent` says that a person is called, `moved` that a rollback was carried out for it.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Intent:
     to: str = ""
     urgent: bool = False
     moved: bool = False
+    wished: Action | None = None
 
     @property
     def open(self) -> bool:
