@@ -27,7 +27,7 @@ from lockstep.rules.deeds import Deed, read_deeds
 from lockstep.rules.state import DesiredState
 from lockstep.rules.target import Why
 from lockstep.rules.traffic import TrafficSplit
-from lockstep.rules.waiting import KINDS, Waiting, still_waiting
+from lockstep.rules.waiting import KINDS, SETTLES, Waiting, still_waiting
 
 LOG: Final = logging.getLogger("lockstep.agent.refresher")
 AT_ONCE: Final = 4  # models
@@ -199,8 +199,8 @@ class Refresher:
             found = ledger.entries(model, KINDS, last=QUESTIONS)
             waiting = still_waiting(found, model, time.time())
             if waiting:
-                lines = {one.event_id: one for one in (*found, *ledger.entries(model, last=ENTRIES))}
-                waiting = still_waiting(tuple(lines.values()), model, time.time())
+                settling = [one for kind in SETTLES for one in ledger.entries(model, kind, last=QUESTIONS)]
+                waiting = still_waiting((*found, *settling), model, time.time())
         except LockstepError:
             return ()  # the status says so
         memory.told &= {one.id for one in waiting}

@@ -2,7 +2,9 @@
 
 A question is an entry `approval.wanted`. It waits until it is answered or its time is over, and no longer than it means
 something: a hold, a rollback or a promotion settles it, and so does the end of the rollout that asked. One that was
-killed cannot say so; asked again, or begun anew, its question is no more.
+killed cannot say so; asked again, begun anew, or taken back by reconcile, its question is no more. Two that ask before
+they have begun may both wait for a word: as long as they ask the same the newer question stands for both, and a no to
+it leaves the older one.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lockstep.rules.approval import Answer
 from lockstep.rules.deeds import Deed, Line, in_order, text, texts
 
 KINDS: Final = "approval."
@@ -21,6 +24,9 @@ DECIDES: Final = ("rollback.intent", "promote.intent")
 HELD: Final = "hold.placed"
 BEGUN: Final = "canary_deploy.intent"
 ENDED: Final = "canary_deploy.outcome"
+RECONCILED: Final = "reconcile.intent"
+#: Kinds of entries that may settle a question, however much else was written since.
+SETTLES: Final = (HELD, *DECIDES, BEGUN, ENDED, RECONCILED)
 
 
 @dataclass(frozen=True)
@@ -54,24 +60,35 @@ class Waiting:
 
 
 def still_waiting(lines: Sequence[Line], model: str, now: float) -> tuple[Waiting, ...]:
-    """The model's questions that wait now, the oldest first; `lines` are its newest entries."""
+    """The model's questions that wait now, the oldest first; `lines` are its newest entries of KINDS and SETTLES."""
     found: dict[str, Waiting] = {}
     for line in in_order(lines):
         if line.kind == WANTED:
             asked = _read(line, model)
-            again = [one.id for one in found.values() if (one.digest, one.gate) == (asked.digest, asked.gate)]
-            for one in again:
-                del found[one]
+            # One writes a model at a time, and a run asks once: what asked so before was killed.
+            found = {
+                one: before
+                for one, before in found.items()
+                if not _same(before, asked) or not (asked.within or (asked.link and asked.link == before.link))
+            }
             found[asked.id] = asked
         elif line.kind == ANSWERED:
-            found.pop(text(line.body, "question"), None)
+            answered = found.pop(text(line.body, "question"), None)
+            if answered is not None and text(line.body, "answer") == Answer.APPROVED.value:
+                found = {one: before for one, before in found.items() if not _same(before, answered)}
         elif line.kind == HELD or line.kind in DECIDES:
             found.clear()
         elif line.kind == ENDED:
             found = {one: asked for one, asked in found.items() if asked.within != text(line.body, "intent")}
-        elif line.kind == BEGUN:  # one writes a model at a time: what ran before was killed
+        elif line.kind in (BEGUN, RECONCILED):  # one writes a model at a time: what ran before was killed
             found = {one: asked for one, asked in found.items() if not asked.within}
-    return tuple(one for one in found.values() if now < one.until)
+    waiting = [one for one in found.values() if now < one.until]
+    newest = {(one.digest, one.gate): one.id for one in waiting}
+    return tuple(one for one in waiting if newest[one.digest, one.gate] == one.id)
+
+
+def _same(one: Waiting, other: Waiting) -> bool:
+    return (one.digest, one.gate) == (other.digest, other.gate)
 
 
 def is_answer(deed: Deed) -> bool:

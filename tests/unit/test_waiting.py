@@ -21,6 +21,10 @@ def wanted(event: str = "q", until: float = 1000.0, **body: object) -> tuple[str
     return event, "approval.wanted", given
 
 
+def outcome(**body: object) -> tuple[str, str, dict[str, object]]:
+    return "a", "approval.outcome", {**V3, **body}
+
+
 def test_a_question_waits_with_all_that_people_need_to_answer_it() -> None:
     (found,) = still_waiting(lines(wanted(link="https://prefect.example/runs/1", via="run 1")), "churn", 200.0)
     assert (found.id, found.model, found.version, found.gate) == ("q", "churn", "3", "before-promotion")
@@ -39,6 +43,7 @@ def test_a_question_waits_with_all_that_people_need_to_answer_it() -> None:
         ("p/intent", "promote.intent", {"version": "2"}),
         ("d/outcome", "canary_deploy.outcome", {"intent": "d"}),
         ("e/intent", "canary_deploy.intent", V3),
+        ("f/intent", "reconcile.intent", {"version": "2"}),
     ],
 )
 def test_it_vanishes_when_it_is_answered_or_settled(then: tuple[str, str, dict[str, object]]) -> None:
@@ -54,13 +59,33 @@ def test_what_is_somebody_else_s_leaves_it_waiting() -> None:
         ("s", "hold.released", {}),
     ]
     assert len(still_waiting(lines(wanted(within="d"), *others), "churn", 200.0)) == 1
-    begun = lines(wanted(gate="before-start"), ("e/intent", "canary_deploy.intent", {"version": "2"}))
-    assert len(still_waiting(begun, "churn", 200.0)) == 1
+    for kind in ("canary_deploy.intent", "reconcile.intent"):
+        begun = lines(wanted(gate="before-start"), ("e/intent", kind, {"version": "2"}))
+        assert len(still_waiting(begun, "churn", 200.0)) == 1
 
 
 def test_asked_again_after_a_kill_it_is_one_question() -> None:
     (found,) = still_waiting(lines(wanted("q", within="d"), wanted("q2", within="e")), "churn", 200.0)
     assert found.id == "q2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"), [("rejected", ["q"]), ("timed out", ["q"]), ("withdrawn", ["q"]), ("approved", [])]
+)
+def test_of_two_terminals_that_ask_the_same_a_no_leaves_the_other(answer: str, left: list[str]) -> None:
+    asked = [wanted("q", gate="before-start"), wanted("q2", gate="before-start", until=500.0)]
+    told = outcome(question="q2", answer=answer)
+    assert [one.id for one in still_waiting(lines(*asked), "churn", 200.0)] == ["q2"]
+    assert [one.id for one in still_waiting(lines(*asked), "churn", 600.0)] == ["q"]
+    assert [one.id for one in still_waiting(lines(*asked, told), "churn", 200.0)] == left
+    older = outcome(question="q", answer="rejected")
+    assert [one.id for one in still_waiting(lines(*asked, older), "churn", 200.0)] == ["q2"]
+
+
+def test_a_run_that_asks_again_has_one_question() -> None:
+    link = "https://prefect.example/runs/1"
+    asked = [wanted("q", gate="before-start", link=link), wanted("q2", gate="before-start", link=link)]
+    assert still_waiting(lines(*asked, outcome(question="q2", answer="rejected")), "churn", 200.0) == ()
 
 
 @given(st.floats(0, 2000), st.none() | st.floats(0, 2000) | st.text() | st.booleans())
