@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.scene import Scene, scene
 from demo.model import load_data, train
@@ -17,6 +18,8 @@ from demo.names import CLOUDS
 if TYPE_CHECKING:
     from lockstep.operations.fleet import Fleet
     from lockstep.rules.state import Version
+
+PATIENCE: Final = 180.0  # seconds for one step of setting up
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,28 @@ def set_up(on: Scene, names: Sequence[str]) -> tuple[list[Fleet], dict[str, tupl
     for number, fleet in enumerate(fleets, 1):
         old, new = (register(fleet.registry, fleet.model, source, keys=fleet.keys, images=images) for source in sources)
         for version in (old, new):
-            replicate(fleet, version)
-            for outcome in fleet.on_each("prepare", lambda cloud, version=version: cloud.prepare(version)):  # type: ignore[misc]
-                assert outcome.done, outcome.error
+            _patiently(partial(replicate, fleet, version))
+            for cloud in fleet.clouds:
+                _patiently(partial(cloud.prepare, version))
         versions[fleet.model] = (old, new)
         print(f"{number} of {len(fleets)} models are set up", file=sys.stderr)
     return fleets, versions
+
+
+def _patiently(call: Callable[[], object]) -> None:
+    """Again until a cloud's quota lets it: Vertex AI takes 60 long operations a minute and names no turn."""
+    from lockstep.errors import LockstepError
+
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            call()
+        except LockstepError as error:
+            if "Quota exceeded" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(2.0)
+        else:
+            return
 
 
 def put_back(fleet: Fleet, old: Version, new: Version) -> None:

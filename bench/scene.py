@@ -147,13 +147,22 @@ class Scene:
 
     def put_back(self, fleet: Fleet) -> None:
         """The newer version serves everywhere again, as if it had just been promoted."""
+        from lockstep.errors import BusyError
         from lockstep.operations.condemn import lift
         from lockstep.operations.switch import move_all
         from lockstep.rules.state import CHAMPION, FALLBACK
 
         self.flips(NO_DELAYS)
         old, new = self.versions["v1"], self.versions["v3"]
-        lift(fleet, new, "the next round of the benchmark")
+
+        def lifted() -> bool:
+            try:
+                lift(fleet, new, "the next round of the benchmark")
+            except BusyError:  # who rolled back has told the outcome, and is about to give the model back
+                return False
+            return True
+
+        await_true(lifted, 30, "the end of the round before")
         fleet.registry.set_alias(new, CHAMPION)
         fleet.registry.set_alias(old, FALLBACK)
         result = move_all(fleet, new, fleet.observe(), CLOUDS, "the next round of the benchmark")
