@@ -125,11 +125,16 @@ def flow_run_link() -> str:
     return "" if run is None else url_for("flow-run", obj_id=run.id) or ""
 
 
-def expected() -> float | None:
-    """When this flow run should have begun (Unix seconds); None outside of one and where Prefect does not say."""
+def waited_for() -> float | None:
+    """Seconds from when this flow run should have begun until it did; None outside of one, and if Prefect is silent.
+
+    Both times are Prefect's: its server stamps a state when it accepts it. This machine's clock may be another one.
+    """
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
-    return None if run is None or run.expected_start_time is None else run.expected_start_time.timestamp()
+    if run is None or run.expected_start_time is None or run.state is None:
+        return None
+    return run.state.timestamp.timestamp() - run.expected_start_time.timestamp()
 
 
 def rename(name: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.events import tell
-from flows.opening import expected, explained, load_fleet, open_in_flow, parameters, rename
+from flows.opening import explained, load_fleet, open_in_flow, parameters, rename, waited_for
 from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
@@ -73,7 +73,7 @@ def rollback(
                 reason=reason,
                 accept_broken_seal=accept_broken_seal,
                 meanwhile=meanwhile,
-                asked=asked_at(expected(), time.time()),
+                asked=asked_at(waited_for(), time.time()),
             )
         except SplitError as error:  # prefect.yaml has an automation that reconciles then
             tell(ROLLBACK_SPLIT, model, fleet, reason=reason, problem=str(error))

@@ -50,6 +50,10 @@ def waited(expected: float, now: float) -> bool:
     return now - expected > GRACE
 
 
-def asked_at(expected: float | None, now: float) -> float:
-    """When a rollback was asked for, as far as that matters: 0.0 for one that begins about when it should."""
-    return expected if expected is not None and waited(expected, now) else 0.0
+def asked_at(seconds: float | None, now: float) -> float:
+    """When a rollback was asked for, as far as that matters: 0.0 for one that began about when it should.
+
+    It waited for `seconds`, as whoever kept it waiting counts, and began just now, by the clock of `now`. So two clocks
+    are not compared, of which one may be minutes ahead.
+    """
+    return now - seconds if seconds is not None and waited(0.0, seconds) else 0.0

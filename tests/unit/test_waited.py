@@ -51,5 +51,5 @@ def test_of_each_kind_the_newest_is_left_and_nothing_that_is_not_late_is_dropped
 
 
 def test_a_rollback_leaves_what_served_when_it_was_asked_for_only_if_it_waited() -> None:
-    assert asked_at(None, NOW) == asked_at(NOW - 1.0, NOW) == asked_at(NOW + 5.0, NOW) == 0.0
-    assert asked_at(NOW - 7200.0, NOW) == NOW - 7200.0
+    assert asked_at(None, NOW) == asked_at(1.0, NOW) == asked_at(GRACE, NOW) == asked_at(-5.0, NOW) == 0.0
+    assert asked_at(7200.0, NOW) == NOW - 7200.0
