@@ -41,11 +41,28 @@ def _asked(question: Question, actor: str) -> Word | None:
     until = time.monotonic() + question.seconds
     try:
         said = _line(f"{question} [y/N]: ", question, until, lambda given: given.lower() in (*YES, *NO)).lower()
+        if said not in YES:
+            return _no(question, actor, until)
         name = _line(f"Your name [{actor}]: ", question, until)
-        return Word(said in YES, name or actor, _line("Why: ", question, until, bool))
+        return Word(True, name or actor, _line("Why: ", question, until, bool))
     except TimeoutError:
         typer.echo()
         return None
+
+
+def _no(question: Question, actor: str, until: float) -> Word:
+    """A no, which needs no reason, and stands whether or not its name and reason come in time."""
+    import typer
+
+    from lockstep.rules.approval import Word
+
+    name = reason = ""
+    try:
+        name = _line(f"Your name [{actor}]: ", question, until)
+        reason = _line("Why (Enter for no reason): ", question, until)
+    except TimeoutError:
+        typer.echo()
+    return Word(False, name or actor, reason)
 
 
 def _line(prompt: str, question: Question, until: float, fits: Callable[[str], bool] = lambda given: True) -> str:

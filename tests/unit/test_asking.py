@@ -12,7 +12,7 @@ from lockstep.commands import approving
 from lockstep.commands.approving import approver_for
 from lockstep.errors import RefusedError
 from lockstep.operations.approving import Question
-from lockstep.rules.approval import Gate, Word
+from lockstep.rules.approval import Answer, Gate, Word, decide
 from lockstep.rules.state import Version
 
 V3 = Version("churn", "3", "c" * 64)
@@ -59,3 +59,11 @@ def test_a_hold_ends_the_wait_although_nobody_types(keyboard: int) -> None:
 
 def test_nobody_s_word_in_time_is_none(keyboard: int) -> None:
     assert asked(Question(V3, Gate.BEFORE_START, (), 0.0)) is None
+
+
+@pytest.mark.parametrize("typed", [b"n\n\n\n", b"n\n", b"no\nann\n"])
+def test_a_no_needs_no_reason(keyboard: int, typed: bytes) -> None:
+    os.write(keyboard, typed)
+    found = asked(Question(V3, Gate.BEFORE_START, (), 60.0 if typed.count(b"\n") == 3 else 0.5))
+    assert found == Word(False, "ann", "")
+    assert decide(found, 0.5).answer is Answer.REJECTED
