@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _proxy(address: str) -> str:
@@ -72,7 +72,9 @@ class AgentSettings(_Part):
             "when left out.",
         ),
     ] = None
-    keep_days: Annotated[float, Field(gt=0, description="Days that the inbox keeps what is done.")] = 14.0
+    keep_days: Annotated[
+        float, Field(gt=0, description="Days that the inbox keeps what is done, and an alert since it came last.")
+    ] = 14.0
     incident_window: Annotated[
         float, Field(gt=0, description="Seconds in which alerts of one version are one incident.")
     ] = 900.0

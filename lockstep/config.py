@@ -42,7 +42,7 @@ AnyCloud = Annotated[SageMakerSettings | AzureMLSettings | VertexSettings, Field
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MlflowSettings(_Part):
@@ -97,7 +97,12 @@ class RolloutSettings(_Part):
     ] = 100
     approval: Annotated[Gate, Field(description="Where a rollout waits for a person's word.")] = Gate.NONE
     approval_seconds: Annotated[
-        float, Field(gt=0, description="Longest wait for that word, in seconds; then the canary is taken back.")
+        float,
+        Field(
+            gt=0,
+            le=366 * 86400,
+            description="Longest wait for that word, in seconds; then the canary is taken back.",
+        ),
     ] = 3600.0
 
     def limits(self) -> Limits:

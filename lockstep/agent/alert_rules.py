@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from lockstep.agent.source_settings import SourceSettings
 from lockstep.agent.written_secrets import written_secrets
@@ -28,6 +30,8 @@ from lockstep.rules.alerts.intent import Action
 from lockstep.rules.alerts.routing import PLACE, Rule
 
 LOG: Final = logging.getLogger("lockstep.agent")
+#: A name that an address can hold as it is: not what is taken for a path, or for the folder above.
+NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]+", re.ASCII)
 HINT: Final = "`lockstep alerts test FILE` shows what a sample of an alert would do"
 
 
@@ -38,7 +42,7 @@ def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
 class RuleSettings(BaseModel):
     """One rule; the first that fits an alert decides what it starts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, Field(min_length=1, description="What the rule is called where it is told of.")] = ""
     source: Annotated[str | tuple[str, ...], Field(description="Sources that it is for, with * for any part.")] = "*"
@@ -69,10 +73,25 @@ class RuleSettings(BaseModel):
 class AlertRules(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    sources: Annotated[Mapping[str, SourceSettings], Field(description="Who may send alerts, by name.")] = {}
+    sources: Annotated[
+        Mapping[str, SourceSettings],
+        Field(description="Who may send alerts, by name: letters, digits, -, _ and . as it stands in its address."),
+    ] = {}
     rules: Annotated[tuple[RuleSettings, ...], Field(description="What alerts start; the first that fits.")] = ()
+
+    @field_validator("sources")
+    @classmethod
+    def _can_be_reached(cls, value: Mapping[str, SourceSettings]) -> Mapping[str, SourceSettings]:
+        for name in value:
+            if not NAME.fullmatch(name):
+                raise PydanticCustomError(
+                    "source_name",
+                    "{name} is no name of a source, whose hook is /hooks/NAME: use letters, digits, -, _ and .",
+                    {"path": ("sources", name), "name": repr(name)},
+                )
+        return value
 
     def as_rules(self) -> tuple[Rule, ...]:
         """The rules as they decide; one without a name is told of by its number, from 1."""

@@ -34,7 +34,7 @@ CaFile = Annotated[str | None, Field(description="PEM file of the authorities th
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     def placed(self, folder: Path) -> Self:
         """With the paths of files beside the file that names them."""

@@ -44,7 +44,7 @@ class StoreAddress:
 class CloudSettings(BaseModel):
     """What every cloud's settings have; the vendor's own fields stand in its own file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     image: Annotated[str, Field(description="Serving image, pinned by digest (repository@sha256:…).")]
     instance_count: Annotated[int, Field(ge=1, description="Instances per slot.")] = 1

@@ -15,7 +15,7 @@ SIGNING_VARIABLE: Final = "LOCKSTEP_SIGNING_KEY"
 class KeySettings(BaseModel):
     """Where the keys are that sign the ledger and the versions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     folder: Annotated[str, Field(min_length=1, description="Folder of the keys' files, relative to this file.")] = (
         ".lockstep/keys"

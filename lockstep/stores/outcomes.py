@@ -45,7 +45,7 @@ class OutcomeCount:
 class OutcomeSource(BaseModel, ABC):
     """Where outcomes are read from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @abstractmethod
     def counts(self, since: datetime, until: datetime) -> tuple[OutcomeCount, ...]:
@@ -55,7 +55,7 @@ class OutcomeSource(BaseModel, ABC):
 class Columns(BaseModel):
     """How the table's columns are called."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     request_id: str = "request_id"
     time: str = "time"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -124,6 +125,13 @@ rules:
         ("rules:\n  - model: a\n    action: explode\n", "alerts.yaml, line 3: rules.0.action"),
         ("rules:\n  - modle: a\n", "alerts.yaml, line 2: rules.0.modle"),
         ("- 1\n", "alerts.yaml, line 1: a mapping is expected"),
+        *(
+            (
+                f"rules: []\nsources:\n  {json.dumps(name)}: {{kind: alertmanager, tokens: [0123456789abcdef]}}\n",
+                f"alerts.yaml, line 3: sources.{name}: {name!r} is no name of a source",
+            )
+            for name in ("a/b", "", "a\nb", "..", "a b", "\u00fc", "%41", "a\n")
+        ),
     ],
 )
 def test_mistakes_are_named(text: str, problem: str) -> None:

@@ -63,6 +63,11 @@ def test_a_missing_variable_is_named_with_line_and_key() -> None:
         ("churn: {}", "churn: {fleet: other}", "'other'"),
         ("  aws:\n", "  mlflow:\n", "clouds.mlflow: a cloud cannot be called mlflow"),
         ("steps: [5, 100]", "steps: [5, x]", "line 16: fleets.default.rollout.steps.1"),
+        *(
+            ("steps: [5, 100]", f"approval_seconds: {odd}", "line 16: fleets.default.rollout.approval_seconds")
+            for odd in (".inf", "1.0e+300", ".nan")
+        ),
+        ("region: eu-central-1\n", "region: eu-central-1\n    call_timeout: .inf\n", "line 8: clouds.aws.call_timeout"),
         ("mlflow:\n", "mlflow: [\n", "not valid YAML"),
     ],
 )
