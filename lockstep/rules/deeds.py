@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
+
+#: Before the event id of an entry that nobody vouches for, and where its body refers to another event.
+UNVOUCHED: Final = "unvouched/"
 
 
 class Line(Protocol):
@@ -58,6 +61,11 @@ class Deed:
     body: Mapping[str, object]
     entries: tuple[int, ...]
     steps: tuple[Deed, ...] = field(default=())
+
+    @property
+    def unvouched(self) -> bool:
+        """Whether it waited for the ledger without a signature, so that anybody may have put it in."""
+        return self.event.startswith(UNVOUCHED)
 
     @property
     def version(self) -> str:

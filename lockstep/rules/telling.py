@@ -133,6 +133,8 @@ def tell(deed: Deed, who: str) -> tuple[str, ...]:
     lines.append(f"  when   {show_moment(deed.began)}  ({entries})")
     via = text(deed.body, "via")
     lines.append(f"  who    {who}{f', through {via}' if via else ''}")
+    if deed.unvouched:
+        lines.append("  doubt  nobody vouches for it: it waited in the spool without a signature, and decides nothing")
     if deed.operation == "register" and (source := text(deed.body, "source")):
         lines.append(f"  source {source}")
     if deed.reason:
@@ -165,6 +167,7 @@ def as_json(deed: Deed) -> dict[str, object]:
         "reason": deed.reason or None,
         "error": deed.error or None,
         "entries": list(deed.entries),
+        **({"unvouched": True} if deed.unvouched else {}),
         "details": {key: value for key, value in deed.body.items() if key not in ("version", "digest", "intent")},
         "steps": [as_json(step) for step in deed.steps],
     }

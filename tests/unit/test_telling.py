@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockstep.rules.deeds import Deed, read_deeds
-from lockstep.rules.telling import step_line, tell
+from lockstep.rules.telling import as_json, step_line, tell
 from lockstep.rules.waiting import is_answer
 from tests.unit.lines import Line
 
@@ -44,6 +44,15 @@ def test_the_entries_are_named_once() -> None:
     assert tell(alone, "ann")[1].endswith("(ledger entry 0)")
     both = deed(("r/intent", "register.intent", {}), ("r/outcome", "register.outcome", {"intent": "r"}))
     assert tell(both, "ann")[1].endswith("(ledger entries 0, 1)")
+
+
+def test_what_nobody_vouches_for_is_told_as_that() -> None:
+    forged = deed(("unvouched/h", "hold.released", {"reason": "why"}))
+    assert any("nobody vouches for it" in said for said in tell(forged, "mallory"))
+    assert as_json(forged)["unvouched"] is True
+    honest = deed(("h", "hold.released", {"reason": "why"}))
+    assert not any("vouches" in said for said in tell(honest, "ann"))
+    assert "unvouched" not in as_json(honest)
 
 
 def test_a_shift_of_several_clouds_has_a_line_a_cloud() -> None:

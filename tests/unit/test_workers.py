@@ -19,7 +19,7 @@ from lockstep.agent.notices import People
 from lockstep.agent.outbox import Outbox
 from lockstep.agent.taking import Taking
 from lockstep.agent.workers import Workers
-from lockstep.errors import RetryLaterError, UnreachableError
+from lockstep.errors import LockstepError, RetryLaterError, UnreachableError
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.deciding import Pace
 from lockstep.rules.alerts.intent import Action, Intent, State
@@ -176,6 +176,16 @@ def test_a_hold_that_fails_in_a_way_that_nobody_thought_of_repeats_no_rollback(
     monkeypatch.setattr(desk, "_pace", replace(Pace(), flapping_rollbacks=1))
     told = desk._flapping(INTENT, carrying.Outcome(State.DONE, "done", moved=True))
     assert "it could not be held: OverflowError: too large" in told
+
+
+def test_a_hold_that_is_not_in_force_has_failed(database: GroupCommit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: object) -> None:
+        raise LockstepError("churn is not held", hint="put the key back")
+
+    monkeypatch.setattr(workers, "hold", refused)
+    monkeypatch.setattr(workers, "fleet_for", lambda fleet, intent: fleet)
+    outcome = working(database)._outcome(replace(INTENT, action=Action.HOLD))
+    assert outcome == carrying.Outcome(State.FAILED, "churn is not held (put the key back)")
 
 
 def test_what_ended_before_an_intent_was_taken_up_again_is_not_its_outcome() -> None:

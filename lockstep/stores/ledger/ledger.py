@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, Join, Select, and_, func, select
 
 from lockstep.errors import LockstepError, NotFoundError, ProofError
+from lockstep.rules.deeds import UNVOUCHED
 from lockstep.rules.merkle import NodeReader, inclusion_proof, leaf_hash
 from lockstep.rules.note import Signer, Verifier
 from lockstep.rules.tiles import WIDTH, TileName, encode_entries, tile_hashes
@@ -25,7 +26,7 @@ from lockstep.stores.ledger.migration import set_up
 from lockstep.stores.ledger.newest import NewestCheckpoint
 from lockstep.stores.ledger.persons import forget, names
 from lockstep.stores.ledger.settings import DEFAULT_ORIGIN
-from lockstep.stores.ledger.spool import UNVOUCHED, Spool, waiting_entries
+from lockstep.stores.ledger.spool import Spool, waiting_entries
 from lockstep.stores.ledger.tables import CHECKPOINT, ENTRY, NODE, blob
 from lockstep.stores.ledger.tree import read_nodes, reader, tree_size, with_nodes
 

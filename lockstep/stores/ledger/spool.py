@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Final
 
 from lockstep.errors import LockstepError
+from lockstep.rules.deeds import UNVOUCHED
 from lockstep.rules.note import Signer, Verifier, open_note, sign
 from lockstep.stores.ledger.entry import DEEPEST, Entry, Event, canonical, decode, encode, nested, plain, text
 
 SUFFIX: Final = ".jsonl"
 SIGNED: Final = "lockstep/spool/v1"
-#: Before the event id of an entry that nobody vouches for, and where its body refers to another event.
-UNVOUCHED: Final = "unvouched/"
 REFERENCES: Final = ("intent", "within")
 
 
