@@ -17,7 +17,7 @@ from lockstep.operations.fleet import Event
 from lockstep.operations.rollback import rollback
 from lockstep.rules.deeds import mapping
 from lockstep.rules.meanwhile import Meanwhile
-from lockstep.rules.state import CHAMPION, CONDEMNED_TAG, VERDICT_TAG
+from lockstep.rules.state import CHAMPION, CONDEMNED_TAG, FALLBACK, VERDICT_TAG
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.clouds import eventually
 from tests.integration.deployed import Deployed, lockstep
@@ -108,6 +108,20 @@ def test_traffic_is_drained_to_another_good_version_while_the_target_is_deployed
             flipped[cloud] = mapping(flip.body, "after")[cloud]
     assert flipped == {cloud: {deployed.v3.slot: 100} for cloud in deployed.clouds}
     assert deployed.answers() == deployed.everywhere(deployed.v3)
+
+
+def test_reconcile_condemns_what_an_interrupted_rollback_left_though_all_is_in_step(deployed: Deployed) -> None:
+    fleet, event, wanted = deployed.fleet, str(uuid.uuid4()), TrafficSplit.all_to(deployed.v1.slot)
+    left = {"version": deployed.v2.label, "digest": deployed.v2.digest}
+    intent = {"version": deployed.v1.label, "digest": deployed.v1.digest, "leaves": [left], "reason": "an alert"}
+    fleet.ledger.append(f"{event}/intent", "rollback.intent", deployed.model, "anna", intent)
+    fleet.registry.set_alias(deployed.v1, CHAMPION)
+    fleet.registry.delete_alias(deployed.model, FALLBACK)
+    assert all(one.done for one in fleet.on_each("switch", lambda cloud: cloud.set_traffic(deployed.model, wanted)))
+    assert eventually(lambda: all(cloud.split == wanted for cloud in fleet.observe().clouds), 30)
+    done = lockstep("reconcile", deployed.model, config=deployed.config)
+    assert done.status == 0, done
+    assert "an alert" in fleet.registry.tags(deployed.v2)[CONDEMNED_TAG]
 
 
 @pytest.mark.parametrize("goes_on", ["rollback", "reconcile"])

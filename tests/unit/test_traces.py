@@ -57,6 +57,8 @@ def test_what_was_killed_is_unfinished_until_a_later_move_ends_well() -> None:
     mended: tuple[Given, ...] = (("reconcile.intent", "c", {}), ("reconcile.outcome", "c", {}))
     assert trace(killed, *mended).unfinished is None
     assert trace(("shift.intent", "s", {"within": "r"})).unfinished is None, "a step is part of its operation"
+    monitored = trace(("monitor.intent", "m", {}), ("rollback.intent", "r", {"version": "1", "within": "m"}))
+    assert monitored.unfinished is not None, "a rollback decides, also where monitoring asked for it"
 
 
 def test_a_split_stands_until_the_next_move_ends() -> None:
