@@ -246,6 +246,7 @@ def test_jobs_run_at_the_same_time_and_errors_come_back_as_outcomes() -> None:
     together = threading.Barrier(3, timeout=30)
     attempts: list[str] = []
     refusals: list[str] = []
+    said: list[str] = []
 
     def meet() -> str:
         together.wait()
@@ -267,7 +268,7 @@ def test_jobs_run_at_the_same_time_and_errors_come_back_as_outcomes() -> None:
     @flow(name="jobs")
     def carry_out() -> tuple[Outcome[str], ...]:
         return PrefectRunner(60).run(
-            [Job("aws", "aws: {a}", meet), Job("azure", "azure", later), Job("gcp", "gcp", never)]
+            [Job("aws", "aws: {a}", meet), Job("azure", "azure", later, say=said.append), Job("gcp", "gcp", never)]
         )
 
     state = carry_out(return_state=True)
@@ -275,6 +276,7 @@ def test_jobs_run_at_the_same_time_and_errors_come_back_as_outcomes() -> None:
     assert (met.value, tried.value, refused.value) == ("met", "now", None)
     assert isinstance(refused.error, CredentialsError)
     assert refused.error.hint == "log in"
+    assert said == ["not yet: trying again"]
     assert (len(attempts), len(refusals)) == (3, 1), "only what may succeed later is tried again"
     with get_client(sync_client=True) as client:
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_of(state)])))
