@@ -214,6 +214,14 @@ def test_wrong_credentials_name_the_variables(bench: Bench) -> None:
     assert "AZURE_CLIENT_SECRET" in caught.value.hint
 
 
+def test_a_sign_in_that_fails_inside_of_entra_is_an_outage(bench: Bench) -> None:
+    for kind, status in (("fail", 500), ("fail", 503), ("throttle", 500)):
+        with bench.control.during("azure", kind, operation="Token", status=status, seconds=60):
+            with pytest.raises(RetryLaterError) as caught:
+                bench.adapter().check()
+            assert "az login" not in caught.value.hint
+
+
 def test_wrong_workspace_is_not_an_empty_one(bench: Bench) -> None:
     for wrong in ({"workspace": "nowhere"}, {"resource_group": "nowhere"}, {"subscription_id": "nowhere"}):
         looks: tuple[Callable[[AzureML], object], ...] = (

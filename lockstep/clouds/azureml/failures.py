@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,7 +21,11 @@ from lockstep.errors import (
 
 ROLES: Final = "'AzureML Data Scientist' on the workspace and 'Storage Blob Data Contributor' on the storage account"
 SERVER_ERRORS: Final = (500, 502, 503, 504)
+PASSING: Final = (408, 429, *SERVER_ERRORS)
 BUSY_SIGNS: Final = ("already running method", "provisioning state", "anotheroperationinprogress")
+#: How a sign-in that failed inside of Entra ID is told of where its answer itself is lost.
+SIGN_IN_STATUS: Final = re.compile(r"HTTP Error: (\d{3})")
+SIGN_IN_BUSY: Final = ("AADSTS90055", "AADSTS90033", "temporarily_unavailable")
 WRONG_SCOPE: Final = ("SubscriptionNotFound", "InvalidSubscriptionId", "ResourceGroupNotFound")
 
 
@@ -49,7 +54,7 @@ def translate(error: Exception, action: str, cloud: str) -> LockstepError | None
     if isinstance(error, HttpResponseError) and error.status_code is not None:
         return _answered(error, problem, cloud)
     if isinstance(error, ClientAuthenticationError):
-        return _identity(problem, cloud)
+        return _identity(error, problem, cloud)
     if isinstance(error, AzureError | requests.RequestException):
         return CloudRejectedError(problem, cloud=cloud, hint="read Azure's reason above and correct the request")
     return None
@@ -72,18 +77,28 @@ def is_silence(error: Exception) -> bool:
 
 def is_passing(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
-    from azure.core.exceptions import HttpResponseError
+    from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
     if isinstance(error, HttpResponseError) and error.status_code is not None:
-        return error.status_code in (408, 429, *SERVER_ERRORS)
-    return is_silence(error)
+        return error.status_code in PASSING
+    return is_silence(error) or (isinstance(error, ClientAuthenticationError) and _sign_in_passes(error))
+
+
+def _sign_in_passes(error: Exception) -> bool:
+    """Whether whoever signs in was in trouble, and nothing was said of the credentials."""
+    for cause in _causes(error):
+        found = SIGN_IN_STATUS.search(str(cause))
+        status = getattr(cause, "status_code", None) or (int(found.group(1)) if found else None)
+        if status in PASSING:
+            return True
+    return any(sign in str(error) for sign in SIGN_IN_BUSY)
 
 
 def _answered(error: Exception, problem: str, cloud: str) -> LockstepError:
     status, code = getattr(error, "status_code", 0), _code(error)
     text = str(error).lower()
     if status == 401:
-        return _identity(problem, cloud)
+        return _identity(error, problem, cloud)
     if status == 403:
         return CredentialsError(problem, cloud=cloud, hint=f"ask for the roles {ROLES}")
     if status == 429:
@@ -110,9 +125,16 @@ def _answered(error: Exception, problem: str, cloud: str) -> LockstepError:
     return CloudRejectedError(problem, cloud=cloud, hint="read Azure's reason above and correct the request")
 
 
-def _identity(problem: str, cloud: str) -> LockstepError:
-    if "AADSTS90055" in problem or "AADSTS90033" in problem:
+def _identity(error: Exception, problem: str, cloud: str) -> LockstepError:
+    if any(sign in problem for sign in SIGN_IN_BUSY):
         return ThrottledError(problem, cloud=cloud, hint="Entra ID is busy: try again in a minute")
+    if _sign_in_passes(error):
+        return RetryLaterError(
+            problem,
+            cloud=cloud,
+            hint="Entra ID, which signs in, is in trouble, and says nothing against the credentials: try again in a "
+            "minute; see https://azure.status.microsoft",
+        )
     return CredentialsError(
         problem,
         cloud=cloud,

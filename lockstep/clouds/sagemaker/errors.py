@@ -55,6 +55,8 @@ ACTIONS: Final = {
 # SageMaker answers 400 ValidationException to nearly everything; only the text tells what it means.
 MISSING: Final = re.compile(r"could not find|does not exist|not found", re.IGNORECASE)
 EXISTING: Final = re.compile(r"already exist", re.IGNORECASE)
+#: A container's or machine's own credentials could not be fetched, and nothing was said against them.
+PASSING: Final = re.compile(r"non 200 response (408|429|5\d\d)|Received error when attempting to retrieve")
 IN_PROGRESS: Final = re.compile(r"in-progress|in progress|is being|currently (being|updating|creating)", re.IGNORECASE)
 
 
@@ -101,6 +103,8 @@ def translate(error: Exception, action: str, cloud: str, region: str) -> Lockste
     problem = f"could not {action}: {error}"
     if isinstance(error, exceptions.ClientError):
         return _refusal(error, problem, cloud, region)
+    if isinstance(error, exceptions.CredentialRetrievalError) and PASSING.search(str(error)):
+        return RetryLaterError(problem, cloud=cloud, hint="what hands out credentials here is in trouble: try again")
     if isinstance(
         error,
         exceptions.NoCredentialsError

@@ -215,15 +215,12 @@ class Rest:
 
         See https://developmentseed.org/obstore/latest/authentication/ for the form.
         """
-        from google.auth.transport.requests import Request
-
         credentials = self._authorized().credentials
         with self._renewal:
             expiry = credentials.expiry
             soon = datetime.now(UTC) + timedelta(minutes=4)
             if not credentials.token or (expiry is not None and expiry.replace(tzinfo=UTC) < soon):
-                request: Callable[..., object] = Request()
-                credentials.refresh(_with_timeout(request, self._timeout))
+                credentials.refresh(_with_timeout(_signing_in(), self._timeout))
                 expiry = credentials.expiry
         return {"token": credentials.token, "expires_at": expiry.replace(tzinfo=UTC) if expiry is not None else None}
 
@@ -235,7 +232,7 @@ class Rest:
 
     def _open(self) -> AuthorizedSession:
         import google.auth
-        from google.auth.transport.requests import AuthorizedSession, Request
+        from google.auth.transport.requests import AuthorizedSession
 
         if self._file is None:
             credentials, _ = google.auth.default(scopes=SCOPES)
@@ -247,7 +244,7 @@ class Rest:
                 credentials, _ = load(self._file, scopes=SCOPES)
         # A request object of our own: the default one repeats a dead token endpoint three times.
         session: AuthorizedSession = AuthorizedSession(  # type: ignore[no-untyped-call]
-            credentials, auth_request=Request(), max_refresh_attempts=1
+            credentials, auth_request=_signing_in(), max_refresh_attempts=1
         )
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=32, max_retries=0)
         session.mount("https://", adapter)
@@ -264,6 +261,22 @@ def json_of(answer: requests.Response) -> JsonObject:
     if not isinstance(content, dict):
         raise VertexError("", answer.status_code, f"{answer.url} answered without JSON: {answer.text[:200]}")
     return content
+
+
+def _signing_in() -> Callable[..., object]:
+    """google-auth's own request, but for a gateway's 502, which it takes for a word against the credentials."""
+    from google.auth.exceptions import TransportError
+    from google.auth.transport.requests import Request
+
+    ask: Callable[..., Any] = Request()
+
+    def asked(*given: object, **named: object) -> object:
+        answer = ask(*given, **named)
+        if answer.status == 502:
+            raise TransportError(f"it answers with HTTP status {answer.status}")  # type: ignore[no-untyped-call]
+        return answer
+
+    return asked
 
 
 def _with_timeout(request: Callable[..., object], seconds: float) -> Callable[..., object]:
