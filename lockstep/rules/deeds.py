@@ -15,6 +15,8 @@ from typing import Final, Protocol
 
 #: Before the event id of an entry that nobody vouches for, and where its body refers to another event.
 UNVOUCHED: Final = "unvouched/"
+#: What people call an operation whose entries share their first word with its opposite's.
+NAMED: Final = {"hold.released": "release"}
 
 
 class Line(Protocol):
@@ -141,6 +143,7 @@ def read_deeds(lines: Sequence[Line]) -> tuple[Deed, ...]:
 
 def _deed(event: str, first: Line, outcome: Line | None) -> Deed:
     operation, _, stage = first.kind.rpartition(".")
+    operation = NAMED.get(first.kind, operation)
     body = {**first.body, **(outcome.body if outcome else {})}
     ended: float | None = outcome.at if outcome else first.at
     ending = Ending.FAILED if text(body, "error") else Ending.DONE

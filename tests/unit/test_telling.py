@@ -105,3 +105,8 @@ def test_an_approval_is_told_with_who_gave_it_and_why_and_the_question_beside_it
     assert tell(answer, "ann")[0] == "approval: rejected"
     (late,) = read_deeds([Line(0, "a", 0.0, "approval.outcome", {"answer": "timed out", "reason": "nobody"}, "bob")])
     assert step_line(late) == "approval timed out: nobody"
+
+
+def test_a_release_is_not_called_a_hold() -> None:
+    assert deed(("h", "hold.placed", {"reason": "late"})).operation == "hold"
+    assert deed(("r", "hold.released", {"reason": "complete"})).operation == "release"
