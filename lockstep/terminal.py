@@ -107,7 +107,9 @@ def show_status(status: Status) -> None:
     for what, problems in (("keys", status.keys), ("ledger", status.ledger)):
         for problem in problems:
             _say("yellow", f"{what}: {problem}")
-    if not status.out_of_step and status.desired.champion is not None:
+    if status.killed:
+        _say("red", f"not in step: {status.killed}")
+    elif status.in_step:
         canary = f", with {status.desired.challenger} as its canary" if status.desired.challenger else ""
         known = " (as was last known)" if status.silent else ""
         _say("green", f"in step{known}: {status.desired.champion} everywhere{canary}")

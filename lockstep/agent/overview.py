@@ -216,6 +216,7 @@ def model_view(
     proofs = {proof.cloud: proof for proof in found.proofs}
     states = {state.cloud: state for state in found.state.clouds}
     notes = ([f"MLflow cannot be asked, shown is what was last known: {found.silent}"] if found.silent else []) + [
+        *([f"not in step: {found.killed}"] if found.killed else []),
         *found.warnings,
         *found.keys,
         *found.ledger,

@@ -106,7 +106,9 @@ def status(
                 "answers": {
                     p.cloud: [{"version": a.label, "digest": a.digest} for a in p.answers] for p in found.proofs
                 },
+                "in_step": found.in_step,
                 "out_of_step": found.out_of_step,
+                "killed": found.killed or None,
                 "split": {cloud: asdict(one) for cloud, one in found.split.items()},
                 "writer": found.writer.told if found.writer else None,
                 "warnings": list(found.warnings),
@@ -116,7 +118,7 @@ def status(
         )
     else:
         terminal.show_status(found)
-    if found.out_of_step:
+    if found.out_of_step or found.killed:
         raise typer.Exit(SplitError.exit_status)
 
 

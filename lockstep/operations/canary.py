@@ -36,6 +36,7 @@ from lockstep.rules.plan import RetireSlot, Target, plan_changes
 from lockstep.rules.rollout import Stage, plan_stages
 from lockstep.rules.state import CHALLENGER, CHAMPION, FALLBACK, FleetState, Version
 from lockstep.rules.target import condemned_error
+from lockstep.rules.traces import ways_from_canary
 from lockstep.rules.traffic import TrafficSplit
 
 
@@ -111,7 +112,7 @@ def _deploy(
         before = fleet.observe()
         _refuse_unreachable(version, before)
         _refuse_busy(fleet, version, before)
-        _refuse_second(fleet, version, desired.challenger, before)
+        _refuse_second(fleet, version, desired.champion, desired.challenger, before)
     stable = desired.champion
     intent = {"before": traffic(before), "slots": slots(version, state=before), **accepted}
     course.begun = True
@@ -163,16 +164,20 @@ def _refuse_busy(fleet: Fleet, version: Version, before: FleetState) -> None:
         )
 
 
-def _refuse_second(fleet: Fleet, version: Version, challenger: Version | None, before: FleetState) -> None:
+def _refuse_second(
+    fleet: Fleet, version: Version, champion: Version | None, challenger: Version | None, before: FleetState
+) -> None:
+    """Under the lease: whoever began that canary does not work on it any more."""
     if challenger is None or challenger.digest == version.digest:
         return
     slots = {cloud.cloud: cloud.slot(challenger.slot) for cloud in before.clouds}
     served = [name for name, slot in slots.items() if slot is not None and slot.weight > 0]
     if served:
+        ways = ways_from_canary(fleet.model, champion.label if champion else "", challenger.label)
         raise RefusedError(
-            f"{version} was not deployed, since {challenger} is a canary with traffic on {', '.join(served)}",
-            hint="nothing was changed; wait for that rollout, or take its canary back: "
-            f"lockstep rollback {fleet.model}",
+            f"{version} was not deployed, since {challenger} is a canary with traffic on {', '.join(served)}, whose "
+            "rollout did not end",
+            hint=f"nothing was changed; {ways}",
         )
 
 

@@ -243,12 +243,13 @@ def writing(
 class Holder:
     """Who writes a model now; `told` is a phrase for people, `fence` is what its entries in the ledger name.
 
-    `runs` says that its process is there, as far as this machine can know.
+    `runs` says that its process is there, as far as this machine can know; `gone`, that it is not.
     """
 
     fence: int
     told: str
     runs: bool
+    gone: bool = False
 
 
 def holder(fleet: Fleet) -> Holder | None:
@@ -260,8 +261,7 @@ def holder(fleet: Fleet) -> Holder | None:
     if lease is None or not lease.holder:
         return None
     gone, here = is_gone(lease.process), lease.process.host == this_process().host
-    told = described(fleet, lease) + (", whose process is gone: the next operation takes over" if gone else "")
-    return Holder(lease.fence, told, here and not gone)
+    return Holder(lease.fence, described(fleet, lease), here and not gone, gone)
 
 
 def live_holder(fleet: Fleet) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
 
 from lockstep.clouds.base import Cloud
 from lockstep.errors import NotFoundError
@@ -16,15 +15,12 @@ from lockstep.operations.running import Job
 from lockstep.operations.switch import sealed_images
 from lockstep.operations.unfinished import Begun, find_open
 from lockstep.rules.deeds import text
-from lockstep.rules.known_good import known_good
+from lockstep.rules.known_good import good_beside
 from lockstep.rules.reconciling import Facts, Finishing
 from lockstep.rules.state import CloudState, DesiredState, FleetState, ModelRecord, Version
 from lockstep.rules.target import choose_way
-from lockstep.rules.traces import Trace, read_trace
+from lockstep.rules.traces import ENTRIES, Trace, read_trace
 from lockstep.stores.looks import Looks
-
-#: Entries of a model that are read: a rollout leaves several a step.
-ENTRIES: Final = 400
 
 
 @dataclass(frozen=True)
@@ -97,16 +93,10 @@ def look_at(fleet: Fleet, state: FleetState, looks: Looks, holder: str = "") -> 
         altered=_altered(fleet, versions, state, looks),
         least=fleet.least,
         condemned={one.version.digest: one.condemned for one in record.versions if one.condemned},
-        good=_good(record, desired),
+        good=good_beside(record, desired.champion),
         finishing=finishing,
     )
     return Look(desired, state, trace, facts, known)
-
-
-def _good(record: ModelRecord, desired: DesiredState) -> Version | None:
-    """The newest version that is known to be good, and is not the champion."""
-    serving = desired.champion.digest if desired.champion is not None else ""
-    return next((one.version for one in known_good(record) if one.version.digest != serving), None)
 
 
 def _finishing(record: ModelRecord, trace: Trace, state: FleetState, begun: Begun | None) -> Finishing | None:

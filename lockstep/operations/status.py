@@ -12,14 +12,16 @@ from lockstep.errors import LockstepError
 from lockstep.operations.desired import read_known, without_mlflow
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import find_hold
-from lockstep.operations.lease import Holder, holder
+from lockstep.operations.lease import Holder, holder, live_holder
 from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.reaching import ways
 from lockstep.operations.remembering import owed_if_known
 from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.deeds import named, text
+from lockstep.rules.known_good import good_beside
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
+from lockstep.rules.traces import ENTRIES, MOVES, read_trace
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.rules.trailing import TELLS, Trailing, read_trailing
 
@@ -51,6 +53,8 @@ class Status:
 
     `split` tells of the clouds that are out of step because they could not follow the newest decision. `silent` is why
     MLflow could not be asked, "" when it answered: then `desired` is what was last known, kept here and in the ledger.
+    `killed` is an operation that decides what serves, which did not end and which nobody works on, and what can be done
+    about it: until then the model is in step for nobody, `reconcile` included.
     """
 
     desired: DesiredState
@@ -62,16 +66,23 @@ class Status:
     writer: Holder | None = None
     split: Mapping[str, Trailing] = field(default_factory=dict)
     silent: str = ""
+    killed: str = ""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether every cloud serves what it should, and nothing that was killed may still change that."""
+        return self.desired.champion is not None and not self.out_of_step and not self.killed
 
     @property
     def out_of_step(self) -> dict[str, str]:
         """Clouds that do not serve what they should, with what they do instead."""
         found = dict(self.state.unreachable)
+        desired = replace(self.desired, challenger=None) if self.killed else self.desired
         for cloud in self.state.clouds:
-            problem = _difference(self.desired, cloud.split)
+            problem = _difference(desired, cloud.split)
             if problem:
                 found[cloud.cloud] = problem
-        allowed = {one.digest for one in (self.desired.champion, self.desired.challenger) if one is not None}
+        allowed = {one.digest for one in (desired.champion, desired.challenger) if one is not None}
         for proof in self.proofs:
             problem = proof.problem or proof.contradiction(allowed)
             if problem:
@@ -87,19 +98,47 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     known = read_known(fleet)
     desired, fleet = known.record.desired, without_mlflow(fleet, known)
     state = fleet.observe()
-    writer = holder(fleet)
-    warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer)]
+    killed, writer = _killed(fleet, desired), holder(fleet)
+    warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer, MOVES if killed else ())]
+    if killed or (writer is not None and writer.gone):
+        writer = None
     warnings += [f"MLflow is still to be told: {debt}" for debt in owed_if_known(fleet)]
     warnings += known.doubts
     warnings += _held(fleet)
     if desired.champion is not None and desired.challenger is None:
-        warnings += cold_fallback(state, desired.fallback, fleet.least)
+        good = good_beside(known.record, desired.champion)
+        warnings += cold_fallback(state, desired.fallback, fleet.least, good)
     proofs: tuple[CloudProof, ...] = ()
     if prove and desired.champion is not None:
         proofs = _prove(fleet, desired.champion)
     condition = fleet.ledger.condition()
-    found = Status(desired, state, proofs, tuple(warnings), fleet.keys.problems, condition, writer, silent=known.silent)
+    found = Status(
+        desired,
+        state,
+        proofs,
+        tuple(warnings),
+        fleet.keys.problems,
+        condition,
+        writer,
+        silent=known.silent,
+        killed=killed,
+    )
     return replace(found, split=_trailing(fleet, found))
+
+
+def _killed(fleet: Fleet, desired: DesiredState) -> str:
+    """What was killed, as reconciling finds it, and what can be done; "" for nothing, or while somebody works."""
+    champion, challenger = desired.champion, desired.challenger
+    if champion is None:
+        return ""  # it is told as unfinished: nothing serves that could be out of step
+    try:
+        trace = read_trace(fleet.ledger.entries(fleet.model, last=ENTRIES))
+        if (trace.unfinished is None and challenger is None) or live_holder(fleet):
+            return ""
+    except LockstepError:  # the ledger's own condition is told
+        return ""
+    ways = trace.ways_on(fleet.model, champion.label, challenger.label if challenger else "")
+    return f"{trace.killed or f'the rollout of {challenger} was killed'}: {ways}"
 
 
 def _held(fleet: Fleet) -> list[str]:
@@ -156,8 +195,8 @@ def _difference(desired: DesiredState, split: TrafficSplit | None) -> str:
     return f"serves {split}, not {champion.slot}" if strangers else ""
 
 
-def _unfinished(fleet: Fleet, writer: Holder | None) -> list[str]:
-    """Intents of the newest operations that have no outcome: killed, or running on another machine.
+def _unfinished(fleet: Fleet, writer: Holder | None, told: Collection[str]) -> list[str]:
+    """Intents of the newest operations but for those `told` elsewhere that have no outcome: killed, or running afar.
 
     What a later rollout or rollback brought to a good end is no longer open.
     """
@@ -175,6 +214,7 @@ def _unfinished(fleet: Fleet, writer: Holder | None) -> list[str]:
         f"begun {datetime.fromtimestamp(entry.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
         for entry in entries[max(began, default=-1) + 1 :]
         if entry.kind.endswith(".intent")
+        and entry.kind.removesuffix(".intent") not in told
         # A step is named by its operation; a rollback decides by itself.
         and ("within" not in entry.body or entry.kind == "rollback.intent")
         and entry.event_id.removesuffix("/intent") not in closed

@@ -16,11 +16,16 @@ class Least:
     fallback: int = 1
 
 
-def cold_fallback(state: FleetState, fallback: Version | None, least: Mapping[str, Least]) -> list[str]:
+def cold_fallback(
+    state: FleetState, fallback: Version | None, least: Mapping[str, Least], good: Version | None = None
+) -> list[str]:
     """Why a rollback would not be a matter of seconds, one sentence a cloud; empty when all is warm.
 
-    `least` is by cloud.
+    `least` is by cloud; `good` is the known-good version that a rollback goes to where no alias names a fallback.
     """
+    if fallback is None and good is not None:
+        mend = f"lockstep reconcile {state.model}"
+        return [f"there is no fallback that is kept warm: a rollback would go to {good}, known to be good ({mend})"]
     if fallback is None:
         return ["there is no fallback: a rollback needs a version named by hand"]
     mend = f"to mend it: lockstep reconcile {state.model}"

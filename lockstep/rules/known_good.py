@@ -98,6 +98,12 @@ def known_good_tag(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def good_beside(record: ModelRecord, champion: Version | None) -> Version | None:
+    """The newest version that is known to be good, and is not the champion."""
+    serving = champion.digest if champion is not None else ""
+    return next((one.version for one in known_good(record) if one.version.digest != serving), None)
+
+
 def fallback_after_promotion(
     record: ModelRecord, stable: Version, promoted: Version, *, earned: bool
 ) -> Version | None:

@@ -11,6 +11,8 @@ from lockstep.errors import RefusedError
 from lockstep.rules.deeds import Line, in_order, mapping, named, text
 from lockstep.rules.traffic import TrafficSplit
 
+#: Newest entries of a model that are read for it: a rollout leaves several a step.
+ENTRIES: Final = 400
 #: Operations that decide what serves, or bring clouds to what was decided.
 MOVES: Final = ("rollback", "canary_deploy", "reconcile")
 #: Seconds after a rollback in which another one may follow.
@@ -41,11 +43,28 @@ class Trace:
         what = named(operation, text(self.unfinished.body, "version"))
         return f"the {what} that {self.unfinished.actor} began {began:%Y-%m-%d %H:%M:%S} UTC did not end"
 
+    def ways_on(self, model: str, champion: str, candidate: str) -> str:
+        """What can be done about the unfinished operation, "" for none; by the versions' labels, "" for none."""
+        kind = "" if self.unfinished is None else self.unfinished.kind.removesuffix(".intent")
+        version = "" if self.unfinished is None else text(self.unfinished.body, "version")
+        if kind in ("rollback", "reconcile"):
+            return f"lockstep reconcile {model} finishes it"
+        trying = candidate or (version if kind == "canary_deploy" else "")
+        return ways_from_canary(model, champion, trying) if trying else ""
+
     def settling(self, now: float) -> str:
         """Why slots should stay for the moment, "" when they need not; `now` is Unix seconds."""
         if self.rolled_back is None or not 0 <= now - self.rolled_back < JUST_NOW:
             return ""
         return f"a rollback ended {now - self.rolled_back:.0f} s ago"
+
+
+def ways_from_canary(model: str, champion: str, canary: str) -> str:
+    """What can be done about a rollout that nobody works on any more."""
+    on = f"lockstep deploy {model} {canary} goes on with it"
+    if not champion or champion == canary:
+        return on
+    return f"{on}, lockstep reconcile {model} takes its canary back, lockstep rollback {model} condemns it as well"
 
 
 def read_trace(lines: Sequence[Line]) -> Trace:

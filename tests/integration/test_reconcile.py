@@ -15,6 +15,7 @@ from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import writing
 from lockstep.operations.reconcile import Reconciled, reconcile
 from lockstep.operations.replicate import replicate
+from lockstep.operations.status import status
 from lockstep.rules.capacity import cold_fallback
 from lockstep.rules.state import CHALLENGER, CONDEMNED_TAG
 from lockstep.rules.traffic import TrafficSplit
@@ -127,8 +128,13 @@ def test_what_was_killed_is_finished(deployed: Deployed) -> None:
     for cloud in deployed.fleet.clouds:
         cloud.prepare(v3)
         cloud.set_traffic(model, TrafficSplit.of({v2.slot: 50, v3.slot: 50}))
+    seen = status(deployed.fleet)
+    assert not seen.in_step, "status and reconcile say the same"
+    assert list(seen.out_of_step) == list(deployed.clouds)
+    assert f"lockstep deploy {model} 3 goes on with it" in seen.killed
     done = once(deployed.fleet)
     assert done.in_step, (told(done), done.error)
+    assert status(deployed.fleet).in_step
     assert deployed.answers() == deployed.everywhere(v2)
     assert registry.alias(model, CHALLENGER) is None
     # A rollback to v1 that was killed before MLflow knew of it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lockstep.operations.status import CloudProof, Status
@@ -33,3 +35,16 @@ def test_another_digest_is_named_and_a_canary_is_none() -> None:
     assert V2.digest[:12] in status([V1.digest, V2.digest]).out_of_step["aws"]
     assert status([V1.digest, V2.digest], challenger=V2).out_of_step == {}
     assert "cccccccccccc" in status([V1.digest, "c" * 64], challenger=V2).out_of_step["aws"]
+
+
+def test_a_canary_that_nobody_works_on_is_out_of_step() -> None:
+    slots = tuple(
+        SlotState(version.slot, weight, True, "InService", label=version.label, digest=version.digest)
+        for version, weight in ((V1, 75), (V2, 25))
+    )
+    state = FleetState("tumour", (CloudState("aws", "tumour", exists=True, slots=slots),), {})
+    lives = Status(DesiredState("tumour", V1, V2), state, (), ())
+    assert lives.in_step
+    killed = replace(lives, killed="the rollout was killed")
+    assert not killed.in_step
+    assert V2.slot in killed.out_of_step["aws"]

@@ -97,3 +97,14 @@ def test_what_was_appended_late_stands_where_it_happened() -> None:
     late = [replace(one, number=number, late=True) for number, one in ((5, intent), (6, outcome))]
     assert [line.number for line in in_order([other, *late])] == [5, 6, 2]
     assert read_trace([other, *late]).rolled_back is None
+
+
+def test_the_ways_on_from_what_was_killed() -> None:
+    rollout = trace(("canary_deploy.intent", "d", {"version": "2"}))
+    assert rollout.ways_on("m", "1", "") == (
+        "lockstep deploy m 2 goes on with it, lockstep reconcile m takes its canary back, "
+        "lockstep rollback m condemns it as well"
+    )
+    assert rollout.ways_on("m", "2", "2") == "lockstep deploy m 2 goes on with it", "it serves by now"
+    assert trace(("rollback.intent", "r", {"version": "1"})).ways_on("m", "1", "") == "lockstep reconcile m finishes it"
+    assert trace().ways_on("m", "1", "") == ""
