@@ -71,12 +71,13 @@ def register(
 
 
 def versions(model: Model, as_json: AsJson = False) -> None:
-    """List the sealed versions of a model and what becomes of them."""
+    """List the sealed versions of a model and what becomes of them; while MLflow cannot be asked, as last known."""
     from lockstep import terminal
-    from lockstep.operations.remembering import read_record
+    from lockstep.operations.desired import read_known
 
     with opened(model, as_json) as fleet:
-        known = read_record(fleet)
+        found = read_known(fleet)
+        known = found.record
         desired = known.desired
         roles = {
             version.label: role
@@ -87,19 +88,20 @@ def versions(model: Model, as_json: AsJson = False) -> None:
             )
             if version is not None
         }
-        rows = []
+        rows: list[dict[str, str]] = []
         for one in known.versions:
             version = one.version
             rows.append(
                 {
                     "version": version.label,
                     "digest": version.digest,
-                    "content": _content(fleet, version) if as_json else "",
+                    "content": _content(fleet, version) if as_json and not found.silent else "",
                     "run_id": version.run_id,
                     "role": roles.get(version.label, ""),
                     "verdict": one.verdict,
                     "known_good": one.known_good,
                     "condemned": one.condemned,
+                    "from_memory": found.silent,
                 }
             )
     if as_json:
@@ -107,10 +109,24 @@ def versions(model: Model, as_json: AsJson = False) -> None:
     else:
         headings = ("version", "digest", "role", "verdict", "known good since", "condemned")
         shown = [
-            [row["version"], row["digest"][:12], row["role"], row["verdict"], row["known_good"], row["condemned"]]
+            [
+                row["version"],
+                row["digest"][:12],
+                row["role"],
+                row["verdict"],
+                _since(row["known_good"]),
+                row["condemned"],
+            ]
             for row in rows
         ]
         terminal.show_rows(f"{model}: versions", headings, shown)
+        if found.silent:
+            typer.echo(f"this is from memory, as was last known; MLflow cannot be asked: {found.silent}")
+
+
+def _since(instant: str) -> str:
+    """A narrow table breaks it between day and time, and nowhere else."""
+    return instant.replace("T", " ")
 
 
 def _content(fleet: Fleet, version: Version) -> str:

@@ -44,6 +44,8 @@ class MlflowServer:
         light = applies(self.tracking_uri)
         self._light = MlflowRest(self.tracking_uri, self.address, timeout) if light else None
         self._homes: dict[str, str] = {}  # where runs keep their artifacts: never changed once a run is made
+        # By a filter, which MLflow's own configuration of its loggers leaves alone, whatever part of it is used first.
+        logging.getLogger("mlflow.tracking.request_header.registry").addFilter(_is_error)
         _limit("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, math.ceil(timeout))))
         _limit("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
         # A proxy that asks for a minute's patience would otherwise be obeyed inside the call.
@@ -57,9 +59,6 @@ class MlflowServer:
         """MLflow's own client for this server, for what is not a matter of versions (runs, experiments)."""
         from mlflow import MlflowClient
 
-        # Amazon's MLflow plugin comes with the sagemaker package and fails, harmlessly, for any server but Amazon's:
-        # one warning for each request.
-        logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
         # MLflow tries this import for each request, and looks through the whole path again where it is not installed.
         if "dbruntime" not in sys.modules and importlib.util.find_spec("dbruntime") is None:
             sys.modules["dbruntime"] = None  # type: ignore[assignment]  # how Python marks what cannot be imported
@@ -167,6 +166,14 @@ def pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
         token = page.token
         if not token:
             return found
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    """Amazon's MLflow plugin comes with the sagemaker package and fails, harmlessly, for any server but Amazon's.
+
+    That is one warning for each request.
+    """
+    return record.levelno >= logging.ERROR
 
 
 def _limit(name: str, value: str) -> None:

@@ -186,6 +186,10 @@ def test_status_without_mlflow_goes_by_memory_and_says_so(deployed: Deployed, tm
     assert shown.status == 0
     assert "what should serve is from memory" in shown.out
     assert f"in step (as was last known): {deployed.v2} everywhere" in shown.out
+    listed = lockstep("versions", model, "--json", config=down)
+    assert listed.status == 0, listed
+    assert [row["version"] for row in listed.document] == ["1", "2", "3"]
+    assert f"no answer from MLflow at {NOWHERE}" in listed.document[0]["from_memory"]
     fleet.clouds[0].set_traffic(model, TrafficSplit.all_to(deployed.v1.slot))
     behind = lockstep("status", model, "--json", config=down)
     assert (behind.status, list(behind.document["out_of_step"])) == (6, [fleet.clouds[0].name])
