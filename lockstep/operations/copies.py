@@ -158,14 +158,14 @@ def _run_until(deadline: float, jobs: Sequence[Job[CopyReport]]) -> tuple[Outcom
     if faults:
         raise faults[0]
     return tuple(
-        outcome or Outcome(job.cloud, job.name, 0.0, error=_late(job.cloud, "it does not answer in time"))
+        outcome or Outcome(job.cloud, job.name, 0.0, error=_late(job.cloud, "copying took longer than there was time"))
         for outcome, job in zip(done, jobs, strict=True)
     )
 
 
 def _late(cloud: str, why: str) -> RetryLaterError:
     hint = "the next operation goes on with it, `lockstep ledger copy` at once"
-    return RetryLaterError(f"the ledger's copy is not complete yet: {why}", cloud=cloud, hint=hint)
+    return RetryLaterError(why, cloud=cloud, hint=hint)
 
 
 class _Copy:

@@ -192,7 +192,7 @@ class Promotion:
             soaked = grant_if_earned(fleet, known, stable)
             fallback = fallback_after_promotion(known, stable, version, earned=soaked.earned)
             if fallback is not None and not soaked.earned:
-                fleet.say(f"{stable} has not soaked ({soaked.told}): the fallback is {fallback}")
+                fleet.say(_not_soaked(stable, soaked.told, fallback))
             fleet.registry.tag(version, VERDICT_TAG, Decision.PASS.value)
             if fallback is None:
                 delete_alias(fleet, FALLBACK)
@@ -235,3 +235,10 @@ def all_or_raise(fleet: Fleet, version: Version, reasons: Mapping[str, str]) -> 
             + "; ".join(f"{cloud}: {why}" for cloud, why in sorted(reasons.items())),
             hint=f"mend what is named and deploy again; `lockstep status {fleet.model}` shows what serves",
         )
+
+
+def _not_soaked(stable: Version, told: str, fallback: Version) -> str:
+    """Which version is the way back from now on, and why."""
+    if fallback.digest == stable.digest:
+        return f"the fallback is {stable}, though it has not soaked ({told}): no other version is known to be good"
+    return f"the fallback stays {fallback}: {stable} has not soaked ({told})"
