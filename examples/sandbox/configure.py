@@ -16,8 +16,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout, from whereve
 
 from demo.addresses import cloud_settings
 
-#: Steps that take seconds with the traffic of one script; in production they take minutes.
-ROLLOUT = {"steps": [25, 50, 100], "step_seconds": 5, "patience": 120, "look_every": 1, "min_requests": 20}
+#: Steps that take seconds with the traffic of one script, and a minute to earn known-good; in production they take
+#: minutes and an hour.
+ROLLOUT = {
+    "steps": [25, 50, 100],
+    "step_seconds": 5,
+    "patience": 120,
+    "soak_seconds": 60,
+    "look_every": 1,
+    "min_requests": 20,
+}
 
 
 def main() -> int:

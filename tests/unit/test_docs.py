@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from lockstep.cli import app
 from lockstep.config import parse
 from lockstep.rules.judge import Period, evidence, log_e_value
 from lockstep.stores.outcomes import AnyOutcomes, FileOutcomes, OutcomeSource, SqlOutcomes
+from sandbox.faults import KINDS, Fault
 from tests.chaos import table
 from tests.chaos.faults import troubles
 from tests.docs_snippets import Snippet, pages, snippets
@@ -275,6 +277,13 @@ def test_pictures_fetch_nothing_from_elsewhere() -> None:
         names = re.sub(r'xmlns(:\w+)?="[^"]*"|<metadata>.*?</metadata>|<!DOCTYPE[^>]*>', "", text, flags=re.S)
         assert "http" not in names, picture
         assert "@import" not in text, picture
+
+
+def test_every_kind_of_fault_and_its_fields_are_explained() -> None:
+    told = (ROOT / "docs/sandbox.md").read_text()
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in told] == []
+    told += "`cloud` `kind`"  # which the page's examples show
+    assert [field.name for field in fields(Fault) if f"`{field.name}`" not in told] == []
 
 
 def test_the_page_of_faults_has_every_fault_that_is_tried() -> None:
