@@ -88,7 +88,7 @@ def reconcile(
     def finish(fleet: Fleet) -> Reconciled:
         first = next(one for one in firsts if one.model == fleet.model)
         _settle(fleet)
-        unfinished = first.going_back is not None and not first.found.held  # what it left is not condemned yet
+        unfinished = first.found.finishing is not None and not first.found.held  # what it left is not condemned yet
         if first.error is not None or not (first.found.work or unfinished):
             return first
         try:
