@@ -38,6 +38,7 @@ ROLLOUT: Final = {
     **{"steps": [100], "step_seconds": 0, "patience": 60, "look_every": 0.2, "min_requests": 3},
     "soak_seconds": 0,
 }
+SMALL: Final = "Standard_DS1_v2"  # one core: two versions of fifty models fit into Azure's quota
 RATE: Final = 9.0  # requests a second and cloud
 
 
@@ -76,11 +77,13 @@ class Scene:
         settings = self.servers.await_sandbox()
         self.control = str(settings["control"])
         self.flips(NO_DELAYS, everything=True)
+        clouds = cloud_settings({name: settings[name] for name in CLOUDS})
+        clouds["azure"]["instance_type"] = SMALL
         configuration = {
             "mlflow": {"tracking_uri": self.servers.mlflow_url},
             "ledger": str(self.folder / "ledger.db"),
             "keys": {"folder": str(self.folder / "keys")},
-            "clouds": cloud_settings({name: settings[name] for name in CLOUDS}),
+            "clouds": clouds,
             "fleets": {"default": {"clouds": list(CLOUDS), "rollout": ROLLOUT, "monitor": {}}},
             "models": {model: {"fleet": "default"} for model in models},
         }
