@@ -70,11 +70,11 @@ def canary_deploy(
     """
     stages = plan_stages([cloud.name for cloud in fleet.clouds], steps or fleet.settings.rollout.steps)
     course = RolloutCourse(version)
+    with told_if_interrupted(course.interruption):
+        _ask_first(fleet, version, accept_broken_seal, approver)
     try:
-        with told_if_interrupted(course.interruption):
-            _ask_first(fleet, version, accept_broken_seal, approver)
-            with writing(fleet, "canary_deploy", version) as writer:
-                return _deploy(fleet, version, stages, accept_broken_seal, approver, course)
+        with told_if_interrupted(course.interruption), writing(fleet, "canary_deploy", version) as writer:
+            return _deploy(fleet, version, stages, accept_broken_seal, approver, course)
     except OvertakenError:
         if writer.lost is not None:
             follow_when_ended(fleet, version, writer.lost)
