@@ -1,4 +1,4 @@
-"""Many models rolled back at once: one incident, one process, one thread a model."""
+"""Many models rolled back at once: one incident, one process, as many threads as the agent has."""
 
 from __future__ import annotations
 
@@ -108,12 +108,13 @@ def put_back(fleet: Fleet, old: Version, new: Version) -> None:
 
 def roll_back(on: Scene, fleets: Sequence[Fleet], versions: dict[str, tuple[Version, Version]]) -> Many:
     """All at once; the calls are those of the rollbacks alone."""
+    from lockstep.agent.workers import MOST
     from lockstep.operations.rollback import rollback
 
     for fleet in fleets:
         put_back(fleet, *versions[fleet.model])
     began, clock = time.time(), time.monotonic()
-    with ThreadPoolExecutor(max_workers=len(fleets)) as pool:
+    with ThreadPoolExecutor(max_workers=min(MOST, len(fleets))) as pool:
         done = list(pool.map(lambda fleet: rollback(fleet, reason="benchmark: one incident"), fleets))
     seconds = time.monotonic() - clock
     assert all(one.target == versions[fleet.model][0] for one, fleet in zip(done, fleets, strict=True))

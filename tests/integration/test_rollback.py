@@ -150,7 +150,9 @@ def test_a_rollback_that_is_interrupted_says_where_it_is_and_goes_on_later(deplo
         assert ledger.entries(model, "rollback.")[-1].kind == "rollback.intent", "it was closed"
         shift = ledger.entries(model, "shift.outcome")[-1].body
         assert set(mapping(shift, "verified")) == set(told["clouds"])
-        assert "unfinished: rollback to version 1" in lockstep("status", model, config=deployed.config).out
+        shown = " ".join(lockstep("status", model, config=deployed.config).out.split())
+        assert "rollback to version 1 that" in shown
+        assert f"did not end: lockstep reconcile {model} finishes it" in shown
     done = lockstep(goes_on, model, config=deployed.config)
     assert done.status == 0, done
     assert "going on with the rollback" in done.err
