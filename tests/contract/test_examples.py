@@ -74,7 +74,7 @@ def test_what_is_no_sandboxs_settings_gets_one_line() -> None:
 def test_the_faults_of_the_sandboxs_page_are_taken(sandbox: RunningSandbox) -> None:
     page = Path(__file__).parents[2] / "docs" / "sandbox.md"
     shown = re.findall(r'\{"cloud": "[a-z]+", "kind"[^}]*\}', page.read_text(encoding="utf-8"))
-    assert len(shown) == 2
+    assert len(shown) == 3
     for body in shown:
         given = json.loads(body)
         with sandbox.control.during(given.pop("cloud"), given.pop("kind"), **given):

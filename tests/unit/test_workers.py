@@ -172,6 +172,7 @@ def test_a_hold_that_fails_in_a_way_that_nobody_thought_of_repeats_no_rollback(
 
     monkeypatch.setattr(workers, "hold", fails)
     monkeypatch.setattr(workers, "fleet_for", lambda fleet, intent: fleet)
+    monkeypatch.setattr(workers, "held_and_released", lambda fleet: (None, 0.0))
     desk = working(database)
     monkeypatch.setattr(desk, "_pace", replace(Pace(), flapping_rollbacks=1))
     told = desk._flapping(INTENT, carrying.Outcome(State.DONE, "done", moved=True))
