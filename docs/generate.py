@@ -52,7 +52,9 @@ To complete and check the file in an editor that runs the YAML language server, 
 
 The file is found at `--config`, else at `$LOCKSTEP_CONFIG`, else at `./lockstep.yaml`. Everywhere in it `${NAME}`
 stands for an environment variable, which must be set, and `${NAME:-text}` for one with a default: secrets are named,
-not written. A mistake is reported with file, line and key. An unknown key is a mistake.
+not written. What stands under `agent:` and names a variable that is not set is left out for all commands but those of
+the agent: a rollback by hand needs none of its tokens. A mistake is reported with file, line and key. An unknown key is
+a mistake.
 
 """
 SECTIONS: Final = (

@@ -78,8 +78,8 @@ async def _mend(client: PrefectClient, run: FlowRun) -> None:
         return
     LOG.warning("run %s ended with the process that carried it out", run.name)
     told = f"process {process.pid} on {process.host}, which carried it out, has ended; reconcile finishes the rest"
+    await _reconcile(client, run)  # first: who is killed between the two finds the run again, and the key keeps it one
     await client.set_flow_run_state(run.id, Crashed(message=told), force=True)
-    await _reconcile(client, run)
 
 
 async def _reconcile(client: PrefectClient, run: FlowRun) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -36,6 +37,18 @@ STORE: Final = "mlflow"
 #: Fields of clouds that name files.
 FILES: Final = ("credentials_file", "ca_file")
 REFERENCE: Final = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+#: Keys under `agent:` with secrets, which the agent alone uses.
+AGENT_SECRETS: Final = frozenset({"notify", "webhooks", "tokens"})
+
+
+class AgentNeeds(Enum):
+    """Which keys under `agent:` a command reads: from others an unset variable keeps it from nothing."""
+
+    NOTHING = frozenset[str]()
+    SETTINGS = frozenset(AgentSettings.model_fields) - AGENT_SECRETS
+    ALL = frozenset(AgentSettings.model_fields)
+
 
 #: A new cloud joins here, by its settings.
 AnyCloud = Annotated[SageMakerSettings | AzureMLSettings | VertexSettings, Field(discriminator="kind")]
@@ -232,10 +245,15 @@ class Config(_Part):
         return self.models[name]
 
 
-def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
+def load(
+    path: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    agent: AgentNeeds = AgentNeeds.NOTHING,
+) -> Config:
     """Read the file at `path`, else the one that LOCKSTEP_CONFIG names, else ./lockstep.yaml.
 
-    Raises ConfigError naming file, line and key for whatever is wrong.
+    A key under `agent:` that is not needed is left out where a variable in it is not set: a rollback by hand must not
+    want the agent's tokens. Raises ConfigError naming file, line and key for whatever is wrong.
     """
     environment = os.environ if environment is None else environment
     chosen = path or Path(environment.get(PATH_VARIABLE, DEFAULT_PATH))
@@ -247,7 +265,7 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
             f"{chosen} cannot be read: {why}",
             hint=f"run in the folder that holds it, pass --config, or set {PATH_VARIABLE}",
         ) from error
-    config = parse(text, str(chosen), environment)
+    config = parse(text, str(chosen), environment, agent)
     return _placed(config, chosen.resolve().parent)
 
 
@@ -276,19 +294,30 @@ def _placed(config: Config, folder: Path) -> Config:
     )
 
 
-def parse(text: str, source: str, environment: Mapping[str, str]) -> Config:
-    """The configuration in `text`; `source` names it in errors."""
+def parse(text: str, source: str, environment: Mapping[str, str], agent: AgentNeeds = AgentNeeds.NOTHING) -> Config:
+    """The configuration in `text`; `source` names it in errors, `agent` is as for `load`."""
     return parse_as(
         Config,
         text,
         source,
         environment,
         "`lockstep schema` prints the JSON Schema that editors use to complete and check this file",
+        {"agent": AgentNeeds.ALL.value - agent.value},
     )
 
 
-def parse_as(form: type[P], text: str, source: str, environment: Mapping[str, str], hint: str) -> P:
-    """The YAML in `text` as a `form`, with `${NAME}` replaced; raises ConfigError naming `source`, line and key."""
+def parse_as(
+    form: type[P],
+    text: str,
+    source: str,
+    environment: Mapping[str, str],
+    hint: str,
+    unneeded: Mapping[str, Collection[str]] | None = None,
+) -> P:
+    """The YAML in `text` as a `form`, with `${NAME}` replaced; raises ConfigError naming `source`, line and key.
+
+    `unneeded` names keys by the mapping that they stand in: those with an unset variable are left out.
+    """
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -299,6 +328,11 @@ def parse_as(form: type[P], text: str, source: str, environment: Mapping[str, st
         raise ConfigError(f"{source}, line {line}: not valid YAML: {problem}", hint="mend the line") from error
     if not isinstance(data, dict) or tree is None:
         raise ConfigError(f"{source}, line 1: a mapping is expected", hint="start from the example in the README")
+    for part, keys in (unneeded or {}).items():
+        given = data.get(part)
+        if isinstance(given, dict):
+            wanted = {key: value for key, value in given.items() if key not in keys or _is_set(value, environment)}
+            data = {**data, part: wanted}
     resolved = _resolve(data, (), source, tree, environment)
     try:
         return form.model_validate(resolved)
@@ -353,6 +387,17 @@ def _resolve(
         return found
 
     return REFERENCE.sub(lookup, value)
+
+
+def _is_set(value: Any, environment: Mapping[str, str]) -> bool:
+    """Whether every variable in it is set, or has a default."""
+    if isinstance(value, dict):
+        return all(_is_set(item, environment) for item in value.values())
+    if isinstance(value, list):
+        return all(_is_set(item, environment) for item in value)
+    if not isinstance(value, str):
+        return True
+    return all(found["default"] is not None or found["name"] in environment for found in REFERENCE.finditer(value))
 
 
 def _is_tag(part: str | int, data: Any, location: tuple[str | int, ...]) -> bool:

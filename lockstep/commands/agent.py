@@ -49,8 +49,9 @@ def agent(
     from lockstep.agent.assembly import Agent
     from lockstep.agent.server import Server
     from lockstep.agent_settings import AgentSettings
+    from lockstep.config import AgentNeeds
 
-    config = load_config()
+    config = load_config(AgentNeeds.ALL)
     given = {name: value for name, value in (("address", address), ("port", port)) if value is not None}
     config = config.model_copy(update={"agent": config.agent.model_copy(update=given)})
     alerts = Path(config.agent.alerts)

@@ -29,9 +29,10 @@ def try_out(
     """Show what a sample of an alert would do now; proves nothing of its sender, and does nothing."""
     from lockstep.agent.alert_rules import load_alert_rules
     from lockstep.agent.rehearsal import Unset, read_sample, rehearse
+    from lockstep.config import AgentNeeds
 
     options.json = as_json
-    config = load_config()
+    config = load_config(AgentNeeds.SETTINGS)
     rules = load_alert_rules(Path(config.agent.alerts), Unset(os.environ))
     try:
         body = file.read_bytes()
@@ -65,9 +66,10 @@ def dead_letters(
     from lockstep.agent import outbox
     from lockstep.agent.group_commit import GroupCommit
     from lockstep.agent.inbox import SCHEMA
+    from lockstep.config import AgentNeeds
 
     options.json = as_json
-    config = load_config()
+    config = load_config(AgentNeeds.SETTINGS)
     if not config.inbox.exists():
         if as_json:
             emit({"dead_letters": [], "again": 0})

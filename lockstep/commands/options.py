@@ -15,7 +15,7 @@ import typer
 from lockstep.errors import ConfigError, LockstepError
 
 if TYPE_CHECKING:
-    from lockstep.config import Config
+    from lockstep.config import AgentNeeds, Config
     from lockstep.operations.fleet import Fleet
 
 
@@ -46,11 +46,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def load_config() -> Config:
-    """The configuration that this process was pointed at."""
-    from lockstep.config import load
+def load_config(agent: AgentNeeds | None = None) -> Config:
+    """The configuration that this process was pointed at; `agent` is as for `lockstep.config.load`."""
+    from lockstep.config import AgentNeeds, load
 
-    return load(options.config)
+    return load(options.config, agent=agent or AgentNeeds.NOTHING)
 
 
 @contextmanager

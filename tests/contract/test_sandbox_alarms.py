@@ -349,6 +349,7 @@ def test_the_example_sets_an_alarm_on_every_variant(
     assert believed.pinned_host == account.settings["sns_certificate_host"]
     (shown,) = cloudwatch.describe_alarms(AlarmNamePrefix=endpoint)["MetricAlarms"]
     assert {"Name": "VariantName", "Value": "v1"} in shown["Dimensions"]
+    until(lambda: state_of(cloudwatch, shown["AlarmName"]) == "OK")  # which is told, to whoever has subscribed by then
     run("--hook", receiver.url + path)
     assert confirm(receiver.wait(path, ASKED)[0], account).ok
     cloudwatch.set_alarm_state(AlarmName=shown["AlarmName"], StateValue="ALARM", StateReason="by hand")

@@ -532,6 +532,16 @@ def test_a_file_of_alerts_that_was_chosen_must_be_there(two_versions: Deployed, 
     assert "agent.alerts" in ended.err
 
 
+def test_only_the_agent_needs_its_tokens(two_versions: Deployed, tmp_path: Path) -> None:
+    tokens = {"alice": {"role": "operator", "token": "${TOKEN_OF_NOBODY}"}}
+    config = two_versions.configured(tmp_path / "lockstep.yaml", agent={"port": 0, "tokens": tokens})
+    ended = lockstep("agent", config=config)
+    assert (ended.status, "TOKEN_OF_NOBODY is not set" in ended.err.replace("\n", " ")) == (3, True)
+    planned = lockstep("rollback", two_versions.model, "--dry-run", config=config)
+    assert "TOKEN_OF_NOBODY" not in planned.out + planned.err
+    assert planned.status == 0
+
+
 def test_the_command_answers_and_ends_by_a_signal(two_versions: Deployed, tmp_path: Path) -> None:
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(ALERTS))
     settings = {

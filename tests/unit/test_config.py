@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from lockstep.config import load, parse, schema
+from lockstep.config import AgentNeeds, load, parse, schema
 from lockstep.errors import ConfigError, NotFoundError
 
 GOOD = """\
@@ -51,6 +51,37 @@ def test_a_good_file_is_read_with_its_secrets_from_the_environment() -> None:
 def test_a_missing_variable_is_named_with_line_and_key() -> None:
     with pytest.raises(ConfigError, match=r"line 10: clouds\.aws\.secret_access_key: .*AWS_SECRET"):
         parse(GOOD, "lockstep.yaml", {})
+
+
+AGENT = (
+    GOOD
+    + """\
+agent:
+  port: ${PORT}
+  cool_down: ${PAUSE:-60}
+  incident_window: 30
+  tokens:
+    alice: {role: operator, token: "${ALICE_TOKEN}"}
+  webhooks:
+    - {url: "https://hooks.example/lockstep", secrets: ["${WEBHOOK_SECRET}"]}
+"""
+)
+
+
+def test_what_only_the_agent_needs_is_left_out_where_its_variable_is_not_set() -> None:
+    environment = {"AWS_SECRET": "s3cret"}
+    found = parse(AGENT, "lockstep.yaml", environment).agent
+    assert (found.port, found.cool_down, found.incident_window) == (8420, 60.0, 30.0)
+    assert (dict(found.tokens), found.webhooks) == ({}, ()), "nobody may sign in, rather than anybody"
+    whole = {**environment, "PORT": "80", "ALICE_TOKEN": "a" * 20, "WEBHOOK_SECRET": "whsec_" + "a" * 32}
+    assert parse(AGENT, "lockstep.yaml", whole) == parse(AGENT, "lockstep.yaml", whole, AgentNeeds.ALL)
+    del whole["ALICE_TOKEN"]
+    with pytest.raises(ConfigError, match=r"line 24: agent\.tokens\.alice\.token: .*ALICE_TOKEN is not set"):
+        parse(AGENT, "lockstep.yaml", whole, AgentNeeds.ALL)
+    with pytest.raises(ConfigError, match=r"line 20: agent\.port: .*PORT is not set"):
+        parse(AGENT, "lockstep.yaml", environment, AgentNeeds.SETTINGS)
+    with pytest.raises(ConfigError, match=r"agent\.colour"):
+        parse(AGENT + "  colour: red\n", "lockstep.yaml", environment)
 
 
 @pytest.mark.parametrize(
