@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some machines forbid it; the tests start hundreds of processes, each of which would compile Lockstep anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test chaos lint unit lock clean
 
