@@ -38,7 +38,9 @@ class Agent:
         settings = config.agent
         self.config = config
         self.fleets = Fleets(config)
-        self.desk = Desk(config, rules, fleets=self.fleets)
+        self.desk = Desk(
+            config, rules, fleets=self.fleets, ended=lambda model, moved: self.refresher.poke(model, moved=moved)
+        )
         self.sources: Mapping[str, Source] = {name: open_source(name, source) for name, source in rules.sources.items()}
         self.access = Access(settings.tokens)
         self.sessions = Sessions(settings.session_hours * 3600.0)

@@ -43,7 +43,8 @@ class Accepted:
 class Desk:
     """Takes alerts, decides, and carries out; `fleets` gives a model's fleet, opened before (by default as configured).
 
-    `receivers` are told of intents and their ends (by default as configured).
+    `receivers` are told of intents and their ends (by default as configured), `ended` of the model whose intent has
+    ended, and whether traffic was moved for it.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Desk:
         *,
         fleets: Callable[[str], Fleet] | None = None,
         receivers: Sequence[Receiver] | None = None,
+        ended: Callable[[str, bool], None] = lambda model, moved: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         settings = config.agent
@@ -76,6 +78,7 @@ class Desk:
             window=settings.confirm_window,
             patience=settings.confirm_patience,
             leading=self._lead,
+            ended=ended,
             clock=clock,
         )
         ledger = open_ledger(config.ledger, load_keys(config.keys, config.ledger.origin))

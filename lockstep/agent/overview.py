@@ -225,7 +225,7 @@ def model_view(
     clouds = []
     for cloud in fleet.clouds:
         state, trailing = states.get(cloud.name), found.split.get(cloud.name)
-        proved, proof = _proved(proofs.get(cloud.name), found.desired)
+        proved, proof = read_proof(proofs.get(cloud.name), found.desired)
         clouds.append(
             CloudView(
                 cloud.name,
@@ -256,6 +256,19 @@ def model_view(
     )
 
 
+def read_proof(proof: CloudProof | None, desired: DesiredState) -> tuple[Proved, str]:
+    """What an endpoint's answers say of what should serve, and why in words; None for one that was not asked."""
+    if proof is None:
+        return Proved.UNKNOWN, "its endpoint was not asked"
+    if proof.problem:
+        return Proved.UNKNOWN, proof.problem
+    allowed = {one.digest for one in (desired.champion, desired.challenger) if one is not None}
+    if contradiction := proof.contradiction(allowed):
+        strangers = {answer.digest for answer in proof.answers} - {*allowed, ""}
+        return (Proved.REFUTED if strangers else Proved.UNKNOWN), contradiction
+    return Proved.VERIFIED, f"{len(proof.answers)} real answers named it"
+
+
 def _slots(state: CloudState | None, desired: DesiredState) -> tuple[SlotView, ...]:
     slots = state.slots if state else ()
     shown = [_slot(slot, desired) for slot in slots]
@@ -270,18 +283,6 @@ def _slot(slot: SlotState, desired: DesiredState) -> SlotView:
     label = slot.label or (version.label if version else slot.name)
     digest = slot.digest or (version.digest if version else "")
     return SlotView(slot.name, label, digest, slot.weight, slot.ready, slot.status, slot.capacity, role)
-
-
-def _proved(proof: CloudProof | None, desired: DesiredState) -> tuple[Proved, str]:
-    if proof is None:
-        return Proved.UNKNOWN, "its endpoint was not asked"
-    if proof.problem:
-        return Proved.UNKNOWN, proof.problem
-    allowed = {one.digest for one in (desired.champion, desired.challenger) if one is not None}
-    if contradiction := proof.contradiction(allowed):
-        strangers = {answer.digest for answer in proof.answers} - {*allowed, ""}
-        return (Proved.REFUTED if strangers else Proved.UNKNOWN), contradiction
-    return Proved.VERIFIED, f"{len(proof.answers)} real answers named it"
 
 
 def _warm(state: CloudState | None, desired: DesiredState) -> bool | None:

@@ -9,24 +9,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from lockstep.agent.overview import ModelView, Overview, WayBack, model_view
+from lockstep.agent.proofs import Proofs
 from lockstep.agent.series import Series, Tracker
 from lockstep.errors import LockstepError
 from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.remembering import remember_details
 from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
-from lockstep.operations.status import CloudProof, Status, status
+from lockstep.operations.status import Status, status
 from lockstep.rules.deeds import Deed, read_deeds
 from lockstep.rules.state import DesiredState
 from lockstep.rules.target import Why
-from lockstep.rules.traffic import TrafficSplit
 from lockstep.rules.waiting import KINDS, SETTLES, Waiting, still_waiting
 
 LOG: Final = logging.getLogger("lockstep.agent.refresher")
@@ -43,9 +43,7 @@ BEFORE: Final = timedelta(minutes=10)  # that are counted before the first look
 class _Memory:
     """What is kept of a model from look to look."""
 
-    proofs: tuple[CloudProof, ...] = ()
-    proved_at: float = 0.0
-    proved: Mapping[str, TrafficSplit | None] = field(default_factory=dict)
+    proofs: Proofs
     way: WayBack | None = None
     way_of: object = None  # what it would leave
     tracker: Tracker | None = None
@@ -78,11 +76,10 @@ class Refresher:
         self._models = tuple(models)
         self._clouds = tuple(clouds)
         self._every = every
-        self._prove_every = prove_every
         self._plan_every = plan_every
         self._held = held
         self._wanted = wanted
-        self._memory = {model: _Memory() for model in models}
+        self._memory = {model: _Memory(Proofs(prove_every)) for model in models}
         self._views: dict[str, ModelView] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -111,8 +108,10 @@ class Refresher:
             if first:
                 self.poke(model)
 
-    def poke(self, model: str) -> None:
-        """Look at the model now: something has just been done to it."""
+    def poke(self, model: str, *, moved: bool = False) -> None:
+        """Look at the model now: something has just been done to it; with `moved` endpoints are asked, too."""
+        if moved and model in self._memory:
+            self._memory[model].proofs.moved()
         with self._lock:
             self._due.add(model)
         self._wake.set()
@@ -223,8 +222,8 @@ class Refresher:
     def _view(self, model: str) -> ModelView:
         fleet = replace(self._fleets(model), observer=lambda event: None)  # said again and again, it would fill the log
         memory = self._memory[model]
-        prove = self._proof_is_due(memory)
-        found = self._with_proofs(status(fleet, prove=prove), memory, fresh=prove)
+        prove = memory.proofs.is_due(time.monotonic())
+        found = memory.proofs.keep(status(fleet, prove=prove), time.monotonic(), asked=time.time() if prove else None)
         now = datetime.now(UTC)
         serving = _decides(found)
         if memory.way is None or time.time() - memory.way.at > self._plan_every or memory.way_of != serving:
@@ -234,25 +233,11 @@ class Refresher:
             fleet,
             found,
             now,
-            proved_at=dict.fromkeys(memory.proved, memory.proved_at),
+            proved_at=memory.proofs.at,
             deeds=_deeds(fleet),
             series=self._measure(fleet, found, memory, now),
             way=memory.way,
         )
-
-    def _proof_is_due(self, memory: _Memory) -> bool:
-        return self._prove_every > 0 and time.time() - memory.proved_at > self._prove_every
-
-    def _with_proofs(self, found: Status, memory: _Memory, *, fresh: bool) -> Status:
-        """Proofs stand until the next ones, where the traffic is as it was when they were made."""
-        splits = {state.cloud: state.split for state in found.state.clouds}
-        if fresh:
-            memory.proofs, memory.proved, memory.proved_at = found.proofs, splits, time.time()
-            return found
-        kept = [proof for proof in memory.proofs if splits.get(proof.cloud) == memory.proved.get(proof.cloud)]
-        if len(kept) < len(memory.proofs):
-            memory.proved_at = 0.0  # the traffic was moved: asked again at the next look
-        return replace(found, proofs=tuple(kept))
 
     def _measure(self, fleet: Fleet, found: Status, memory: _Memory, now: datetime) -> tuple[Series, ...]:
         desired = found.desired

@@ -42,7 +42,10 @@ class _InboxError(LockstepError):
 
 
 class Workers:
-    """`fleets` gives a model's warm fleet. `window` and `patience` are of the look before `rollback-if-confirmed`."""
+    """`fleets` gives a model's warm fleet. `window` and `patience` are of the look before `rollback-if-confirmed`.
+
+    `ended` is called with the model once an intent has ended, and with whether traffic was moved for it.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Workers:
         window: float,
         patience: float,
         leading: Callable[[], None],
+        ended: Callable[[str, bool], None] = lambda model, moved: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.leads = False
@@ -63,6 +67,7 @@ class Workers:
         self._pace = pace
         self._window, self._patience = window, patience
         self._leading = leading
+        self._ended = ended
         self._clock = clock
         self._came = threading.Event()
         self._stopped = threading.Event()
@@ -321,6 +326,7 @@ class Workers:
 
         self._database.write(change)
         LOG.info("%s: intent %s: %s: %s", intent.model, intent.id, outcome.state.value, outcome.told)
+        self._ended(intent.model, outcome.moved)
 
     def _flapping(self, intent: Intent, outcome: Outcome) -> str:
         """Hold the model after so many rollbacks by alerts in a while; what to tell of that, "" when it is not so."""

@@ -257,6 +257,20 @@ def test_a_rollback_over_the_api_is_done_on_every_cloud(agent: Running, deployed
     assert deployed.answers() == deployed.everywhere(deployed.v1), again  # what was to be left is left already
 
 
+def test_after_a_rollback_by_an_alert_the_digest_is_verified_at_once(deployed: Deployed, tmp_path: Path) -> None:
+    rule = {"when": {"alertname": "Slow"}, "model": "{model}", "action": "rollback"}
+    with running_agent(deployed, tmp_path, {**ALERTS, "rules": [rule]}, refresh_every=3600.0) as agent:
+        (intent,) = post(agent, alert(agent.model)).json()["intents"]
+        assert ended(agent, intent)["state"] == "done"
+        v1 = {"version": deployed.v1.label, "digest": deployed.v1.digest}
+        for _ in range(600):  # no look comes by itself
+            found = agent.get("/api/overview", VIEWER).json()["models"][agent.model]
+            if found["champion"] == v1 and all(one["proved"] == "verified" for one in found["clouds"].values()):
+                return
+            threading.Event().wait(0.1)
+    raise AssertionError(found)
+
+
 def test_a_cloud_that_could_not_follow_is_shown_with_its_reason(agent: Running, deployed: Deployed) -> None:
     with deployed.control.during("gcp", "down"):
         asked = {"model": agent.model, "reason": "answers are wrong"}
