@@ -13,7 +13,7 @@ from lockstep.operations.known_good import grant_if_earned
 from lockstep.operations.reasons import LONGEST
 from lockstep.operations.remembering import read_record, remember_details
 from lockstep.operations.rollback import Rollback, rollback
-from lockstep.rules.capacity import cold_fallback
+from lockstep.rules.capacity import way_back
 from lockstep.rules.judge import Decision, Verdict
 from lockstep.rules.limits import Observed, judge_alone
 from lockstep.rules.measurement import SlotMetrics
@@ -61,7 +61,7 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
         f"{outcome.cloud}: no metrics: {outcome.error.reason}" for outcome in measured if outcome.error is not None
     ]
     warnings += [f"{cloud}: unreachable: {reason}" for cloud, reason in state.unreachable.items()] + silent
-    warnings += cold_fallback(state, desired.fallback, fleet.least)
+    warnings += way_back(state, known, fleet.least)
     report = Report(fleet.model, champion, state, metrics, outcomes, verdict, tuple(warnings))
     if verdict.decision is Decision.PASS and act:
         return replace(report, warnings=(*report.warnings, *_grant(fleet, known, champion)))

@@ -16,9 +16,8 @@ from lockstep.operations.lease import Holder, holder, live_holder
 from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.reaching import ways
 from lockstep.operations.remembering import owed_if_known
-from lockstep.rules.capacity import cold_fallback
+from lockstep.rules.capacity import way_back
 from lockstep.rules.deeds import named, text
-from lockstep.rules.known_good import good_beside
 from lockstep.rules.measurement import Answer
 from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traces import ENTRIES, MOVES, read_trace
@@ -106,8 +105,7 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     warnings += known.doubts
     warnings += _held(fleet)
     if desired.champion is not None and desired.challenger is None:
-        good = good_beside(known.record, desired.champion)
-        warnings += cold_fallback(state, desired.fallback, fleet.least, good)
+        warnings += way_back(state, known.record, fleet.least)
     proofs: tuple[CloudProof, ...] = ()
     if prove and desired.champion is not None:
         proofs = _prove(fleet, desired.champion)

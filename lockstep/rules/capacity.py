@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lockstep.rules.state import FleetState, Version
+from lockstep.rules.known_good import good_beside
+from lockstep.rules.state import FleetState, ModelRecord, Version
 
 
 @dataclass(frozen=True)
@@ -16,18 +17,29 @@ class Least:
     fallback: int = 1
 
 
-def cold_fallback(
-    state: FleetState, fallback: Version | None, least: Mapping[str, Least], good: Version | None = None
-) -> list[str]:
-    """Why a rollback would not be a matter of seconds, one sentence a cloud; empty when all is warm.
+def way_back(state: FleetState, record: ModelRecord, least: Mapping[str, Least]) -> list[str]:
+    """What a rollback from the champion lacks to be a matter of seconds, in sentences; empty when all is warm.
 
-    `least` is by cloud; `good` is the known-good version that a rollback goes to where no alias names a fallback.
+    `least` is by cloud.
     """
-    if fallback is None and good is not None:
+    champion, fallback = record.desired.champion, record.desired.fallback
+    if fallback is not None:
+        return cold_fallback(state, fallback, least)
+    good = good_beside(record, champion)
+    if good is not None:
         mend = f"lockstep reconcile {state.model}"
         return [f"there is no fallback that is kept warm: a rollback would go to {good}, known to be good ({mend})"]
-    if fallback is None:
-        return ["there is no fallback: a rollback needs a version named by hand"]
+    others = [one for one in record.versions if champion is None or one.version.digest != champion.digest]
+    if any(not one.condemned for one in others):
+        by_hand = f"lockstep rollback {state.model} --to VERSION"
+        return [f"no way back is known: no other version is known to be good; one must be named by hand ({by_hand})"]
+    condemned = ", ".join(one.version.label for one in others)
+    told = f"every other version is condemned ({condemned})" if others else "there is no other version"
+    return [f"there is no way back: {told}"]
+
+
+def cold_fallback(state: FleetState, fallback: Version, least: Mapping[str, Least]) -> list[str]:
+    """Why a rollback to the fallback would not be a matter of seconds, one sentence a cloud."""
     mend = f"to mend it: lockstep reconcile {state.model}"
     cold = []
     for cloud in state.clouds:

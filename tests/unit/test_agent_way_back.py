@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.agent import refresher
-from lockstep.agent.overview import WayBack
+from lockstep.agent.overview import ModelView, Overview, WayBack
 from lockstep.agent.rendering import render
 from lockstep.errors import RefusedError
 from lockstep.rules.naming import find_version
 from lockstep.rules.plan import Plan
-from lockstep.rules.state import FleetState, ModelRecord, Version
+from lockstep.rules.state import DesiredState, FleetState, ModelRecord, Version
 from lockstep.rules.target import Why, choose_way, nothing_to_leave
 from tests.unit.test_target import EARLY, LATE, V1, V2, V3, record, serving, tags, versions
 
@@ -49,6 +49,10 @@ def test_right_after_a_rollback_nothing_is_offered() -> None:
     assert 'id="arrived"' in page
     assert "<input" not in page
     assert "has just led to version 2" in way.refusal(way.mark)
+    overview = Overview({"m": ModelView("m", 1.0, DesiredState("m", V2), way=way)}, ("m",), ())
+    seen = render("models.html", overview=overview, titles={}, rollouts=[], intents=(), deeds=())
+    assert "a rollback has just led to <strong>2</strong>" in seen
+    assert "way back" not in seen, "there is none from where it has led"
 
 
 @given(versions, versions, versions, versions, st.integers(0, 100), tags, tags, versions)
