@@ -18,10 +18,10 @@ from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.inbox import Received
 from lockstep.errors import LockstepError
 from lockstep.rules.alerts.intent import Intent
+from lockstep.rules.alerts.log import ANSWERED, RECEIVED
 from lockstep.stores.ledger import Event, Ledger
 
 LOG: Final = logging.getLogger("lockstep.agent")
-RECEIVED, ANSWERED = "alert.received", "alert.answered"
 BATCH: Final = 200
 GATHERED: Final = 0.2  # seconds in which alerts gather for one transaction
 STANDS_BACK: Final = 30.0  # seconds at most that lines wait for an urgent operation, which writes the ledger, too
@@ -115,7 +115,7 @@ class Scribe:
 
 
 def line_of(one: Received) -> Event:
-    """An alert's line. It stands under no model, so that a storm of alerts buries no operation's entries."""
+    """An alert's line, under no model: `lockstep alerts log` finds it by what it is about."""
     body = {
         **{"source": one.source, "id": one.id, "incident": one.incident, "status": one.status, "title": one.title},
         **{"severity": one.severity, "about": one.model, "rule": one.rule, "digest": one.body, "answer": one.intent},

@@ -1,4 +1,4 @@
-"""Commands about alerts: what a sample would do, and what could not be told to others."""
+"""Commands about alerts: which came and what came of them, what a sample would do, what others were not told."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lockstep.commands.options import AsJson, emit, load_config, options
+from lockstep.commands.options import AsJson, complete_model, emit, load_config, options
 from lockstep.errors import NotFoundError
 
 if TYPE_CHECKING:
     from lockstep.agent.rehearsal import Rehearsed
 
 alerts = typer.Typer(
-    help="Alerts that roll back: try a sample out, see what others were not told.", no_args_is_help=True
+    help="Alerts that roll back: which came, what a sample would do, what others were not told.", no_args_is_help=True
 )
 
 
@@ -55,6 +55,39 @@ def try_out(
         )
         typer.echo(f"  rule: {one.route.rule or 'none fits'}{f' ({about})' if about else ''}")
         typer.echo(f"  would do: {one.told}")
+
+
+@alerts.command()
+def log(
+    model: Annotated[
+        str, typer.Argument(help="Only alerts about this model.", autocompletion=complete_model, show_default=False)
+    ] = "",
+    last: Annotated[int, typer.Option("-n", "--last", min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the alerts that the ledger holds, the newest first, each with what came of it; needs no agent."""
+    from lockstep import terminal
+    from lockstep.commands.history import end_with
+    from lockstep.commands.ledger import open_configured
+    from lockstep.operations.alert_log import alert_log
+    from lockstep.rules.alerts.log import as_json as plain
+    from lockstep.rules.alerts.log import tell
+
+    options.json = as_json
+    config = load_config()
+    ledger = open_configured(config)
+    found = alert_log(ledger, model, last)
+    if model and not found:
+        config.model(model)  # a name that is misspelt is told
+    doubts = ledger.contradictions()
+    if as_json:
+        emit({"alerts": [plain(one) for one in found]})
+    else:
+        for one in found:
+            terminal.show_deed(tell(one))
+        if not found:
+            typer.echo(f"the ledger holds no alert{f' about {model}' if model else ''}")
+    end_with(doubts)
 
 
 @alerts.command("dead-letters")

@@ -50,13 +50,13 @@ def log(
         doubts = fleet.ledger.contradictions()
     if as_json:
         emit([plain(deed) for deed in found])
-        _end(doubts)
+        end_with(doubts)
         return
     for deed in found:
         terminal.show_deed(tell(deed, deed.actor))
     if not found:
         typer.echo(f"{model}: nothing in that time")
-    _end(doubts)
+    end_with(doubts)
 
 
 def at(
@@ -79,7 +79,7 @@ def at(
             for one in found
         }
         emit({"model": model, "time": show_moment(instant), "clouds": clouds})
-        _end(doubts)
+        end_with(doubts)
         return
     rows = []
     for one in found:
@@ -95,7 +95,7 @@ def at(
     for one in found:
         if one.interval.note:
             typer.echo(f"{one.cloud}: {one.interval.certainty.value}: {one.interval.note}")
-    _end(doubts)
+    end_with(doubts)
 
 
 def decision(
@@ -124,15 +124,15 @@ def decision(
         doubts = fleet.ledger.contradictions()
     if as_json:
         emit({**describe_decision(found), "proof": str(proof) if proof else None})
-        _end(doubts)
+        end_with(doubts)
         return
     _show_decision(found)
     if proof is not None:
         typer.echo(f"proof: {proof} (check it anywhere: lockstep audit verify {proof})")
-    _end(doubts)
+    end_with(doubts)
 
 
-def _end(doubts: tuple[str, ...]) -> None:
+def end_with(doubts: tuple[str, ...]) -> None:
     """What was answered rests on a ledger that somebody changed: told, and no success."""
     from lockstep.errors import ProofError
 
