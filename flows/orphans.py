@@ -16,7 +16,7 @@ from prefect.states import Crashed, Scheduled
 from flows.due import DueQueue
 from flows.reconcile import DEPLOYMENT, FOLLOW
 from lockstep.rules.lease import Process
-from lockstep.stores.leases import is_gone, this_process
+from lockstep.stores.processes import is_gone, this_process
 
 LOG: Final = logging.getLogger("lockstep.warm")
 CLAIM: Final = "claimed by the warm runner "

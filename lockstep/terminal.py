@@ -102,6 +102,8 @@ def show_status(status: Status) -> None:
             _say("yellow", f"{cloud}: {status.split[cloud].told(time.time())}")
     if status.writer is not None:
         _say("yellow", f"note: being changed by the {status.writer.told}")
+    for operation in status.running:
+        _say("yellow", f"note: running: {operation}")
     for warning in status.warnings:
         _say("yellow", f"note: {warning}")
     for what, problems in (("keys", status.keys), ("ledger", status.ledger)):

@@ -130,7 +130,7 @@ class WayBack:
 class ModelView:
     """One model as of `at` (Unix seconds); `problem` is why nothing is known, "" else.
 
-    `approvals` are the questions that wait for a person's word.
+    `approvals` are the questions that wait for a person's word, `running` the operations beside the `writer`.
     """
 
     model: str
@@ -145,6 +145,7 @@ class ModelView:
     held: str = ""
     problem: str = ""
     approvals: tuple[Waiting, ...] = ()
+    running: tuple[str, ...] = ()
 
     @property
     def tone(self) -> Tone:
@@ -253,6 +254,7 @@ def model_view(
         tuple(deeds),
         tuple(series),
         way,
+        running=found.running,
     )
 
 

@@ -111,6 +111,7 @@ def status(
                 "killed": found.killed or None,
                 "split": {cloud: asdict(one) for cloud, one in found.split.items()},
                 "writer": found.writer.told if found.writer else None,
+                "running": list(found.running),
                 "warnings": list(found.warnings),
                 "keys": {"problems": list(found.keys)},
                 "ledger": {"problems": list(found.ledger)},

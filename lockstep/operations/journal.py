@@ -27,6 +27,7 @@ from lockstep.rules.manifest import Manifest
 from lockstep.rules.state import FleetState, Version
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.stores.ledger import Entry
+from lockstep.stores.processes import marked
 
 UNCHANGED: Final = "nothing was changed"
 COPY_SECONDS: Final = 5.0  # that an operation's end waits for the copies
@@ -58,6 +59,8 @@ def record(
     via: dict[str, object] = {"via": fleet.via} if fleet.via else {}
     if fleet.alert and not _WITHIN.get():
         via["alert"] = dict(fleet.alert)
+    if (process := marked()) and not _WITHIN.get():
+        via["process"] = process  # by which others know whether it still runs
     waits = operation not in GOES_ON and not _WITHIN.get()
     body = {**subject, **via, **announced(fleet.model), **intent}
     _append(fleet, f"{event}/intent", f"{operation}.intent", body, refuse=waits, spool=not waits)

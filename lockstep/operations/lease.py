@@ -21,7 +21,8 @@ from lockstep.operations.journal import refusals
 from lockstep.rules.deeds import named, text
 from lockstep.rules.lease import BEAT, Claim, Lease, Life, Sight, Standing, claim, life, standing, watch
 from lockstep.rules.state import Version
-from lockstep.stores.leases import Leases, is_gone, this_process
+from lockstep.stores.leases import Leases
+from lockstep.stores.processes import is_gone, this_process
 
 LOOK: Final = 0.2  # seconds between two looks at a lease that somebody else holds
 ENDS: Final = 5.0  # seconds to wait for the thread that beats: longer than its one statement takes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Final
 
 from lockstep.clouds.base import Cloud
@@ -17,15 +16,15 @@ from lockstep.operations.probe import PROBES, with_probe
 from lockstep.operations.reaching import ways
 from lockstep.operations.remembering import owed_if_known
 from lockstep.rules.capacity import way_back
-from lockstep.rules.deeds import named, text
 from lockstep.rules.measurement import Answer
+from lockstep.rules.opened import Fate, Held, describe, fate, opened
 from lockstep.rules.state import DesiredState, FleetState, Version
 from lockstep.rules.traces import ENTRIES, MOVES, read_trace
 from lockstep.rules.traffic import TrafficSplit
 from lockstep.rules.trailing import TELLS, Trailing, read_trailing
+from lockstep.stores.processes import lives
 
-#: Operations after which every cloud is where it should be, whatever was left half done before.
-SETTLES: Final = ("rollback.outcome", "canary_deploy.outcome", "reconcile.outcome")
+LOOK_BACK: Final = 200  # entries in which operations that did not end are looked for
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class Status:
     MLflow could not be asked, "" when it answered: then `desired` is what was last known, kept here and in the ledger.
     `killed` is an operation that decides what serves, which did not end and which nobody works on, and what can be done
     about it: until then the model is in step for nobody, `reconcile` included.
+    `running` are the operations beside the writer that are under way, such as a replication.
     """
 
     desired: DesiredState
@@ -66,6 +66,7 @@ class Status:
     split: Mapping[str, Trailing] = field(default_factory=dict)
     silent: str = ""
     killed: str = ""
+    running: tuple[str, ...] = ()
 
     @property
     def in_step(self) -> bool:
@@ -97,8 +98,8 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
     known = read_known(fleet)
     desired, fleet = known.record.desired, without_mlflow(fleet, known)
     state = fleet.observe()
-    killed, writer = _killed(fleet, desired), holder(fleet)
-    warnings = [f"unfinished: {text}" for text in _unfinished(fleet, writer, MOVES if killed else ())]
+    killed = _killed(fleet, desired)
+    writer, running, warnings = _going_on(fleet, MOVES if killed else ())
     if killed or (writer is not None and writer.gone):
         writer = None
     warnings += [f"MLflow is still to be told: {debt}" for debt in owed_if_known(fleet)]
@@ -120,6 +121,7 @@ def status(fleet: Fleet, *, prove: bool = False) -> Status:
         writer,
         silent=known.silent,
         killed=killed,
+        running=running,
     )
     return replace(found, split=_trailing(fleet, found))
 
@@ -193,28 +195,28 @@ def _difference(desired: DesiredState, split: TrafficSplit | None) -> str:
     return f"serves {split}, not {champion.slot}" if strangers else ""
 
 
-def _unfinished(fleet: Fleet, writer: Holder | None, told: Collection[str]) -> list[str]:
-    """Intents of the newest operations but for those `told` elsewhere that have no outcome: killed, or running afar.
+def _going_on(fleet: Fleet, told: Collection[str]) -> tuple[Holder | None, tuple[str, ...], list[str]]:
+    """The writer, what runs beside it, and in warnings what did not end, or may not have; but for what is `told` apart.
 
-    What a later rollout or rollback brought to a good end is no longer open.
+    The lease is looked at between two looks at the ledger: what is open in both was so at that time.
     """
     try:
-        entries = fleet.ledger.entries(fleet.model, last=200)
+        found = opened(fleet.ledger.entries(fleet.model, last=LOOK_BACK), told)
+        writer = holder(fleet)
+        lease = Held(writer.fence, writer.runs, writer.gone) if writer else Held()
+        fates = {line.event_id: fate(line, lease, lives) for line in found}
+        if Fate.UNFINISHED in fates.values():
+            still = {line.event_id for line in opened(fleet.ledger.entries(fleet.model, last=LOOK_BACK), told)}
+            found = tuple(line for line in found if line.event_id in still)
     except LockstepError as error:
-        return [f"cannot be told: {error.reason}"]
-    closed = {str(entry.body.get("intent")) for entry in entries if entry.kind.endswith(".outcome")}
-    settled = {
-        str(entry.body.get("intent")) for entry in entries if entry.kind in SETTLES and not entry.body.get("error")
-    }
-    began = [place for place, entry in enumerate(entries) if entry.event_id.removesuffix("/intent") in settled]
-    return [
-        f"{named(entry.kind.removesuffix('.intent'), text(entry.body, 'version'))} by {entry.actor}, "
-        f"begun {datetime.fromtimestamp(entry.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        for entry in entries[max(began, default=-1) + 1 :]
-        if entry.kind.endswith(".intent")
-        and entry.kind.removesuffix(".intent") not in told
-        # A step is named by its operation; a rollback decides by itself.
-        and ("within" not in entry.body or entry.kind == "rollback.intent")
-        and entry.event_id.removesuffix("/intent") not in closed
-        and not (writer is not None and writer.runs and entry.body.get("fence") == writer.fence)
-    ]
+        return holder(fleet), (), [f"unfinished: cannot be told: {error.reason}"]
+    running, warnings = [], []
+    for line in found:
+        one = fates[line.event_id]
+        if one is Fate.RUNNING and line.body.get("fence") != lease.fence:  # the writer is told apart
+            running.append(describe(line))
+        elif one is Fate.UNFINISHED:
+            warnings.append(f"unfinished: {describe(line)}")
+        elif one is Fate.BEGUN:
+            warnings.append(f"begun: {describe(line)}; nothing tells whether it still runs or was killed")
+    return writer, tuple(running), warnings

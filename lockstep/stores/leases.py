@@ -5,12 +5,9 @@ No clock of the database or of another machine is looked at, and nothing waits l
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 import uuid
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import RowMapping, select, text, update
@@ -18,9 +15,8 @@ from sqlalchemy import RowMapping, select, text, update
 from lockstep.rules.lease import Lease, Process
 from lockstep.stores.ledger.database import Database
 from lockstep.stores.ledger.tables import LEASE
+from lockstep.stores.processes import this_process
 
-PROC: Final = Path("/proc")
-STARTED: Final = 19  # of the fields after the command's name in /proc/PID/stat: clock ticks since the machine's start
 #: SQLite and PostgreSQL both speak it. It gives the row as it is now if, and only if, it was ours to change.
 TAKE: Final = text(
     "INSERT INTO lease (model, fence, holder, operation, urgent, version, digest, host, pid, place, started, since, "
@@ -82,37 +78,6 @@ class Leases:
         # A holder's beats go on asking a database that is silent: somebody must find out when it is back.
         with self._database.brief(again=True) as connection:
             return connection.execute(update(LEASE).where(mine).values(**values)).rowcount == 1
-
-
-def this_process() -> Process:
-    """The process that asks."""
-    return Process(socket.gethostname(), os.getpid(), _place(), _started(os.getpid()))
-
-
-def is_gone(process: Process) -> bool:
-    """Whether it is certain that the process has ended; never said of another machine's, nor of another container's."""
-    if not process.place or process.place != _place():
-        return False
-    return _started(process.pid) != process.started
-
-
-def _place() -> str:
-    """Where process numbers mean the same: the host's name, its start, the namespace; "" where that cannot be told."""
-    try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-        namespace = (PROC / "self/ns/pid").readlink()
-    except OSError:
-        return ""
-    return f"{socket.gethostname()}/{boot}/{namespace}"
-
-
-def _started(pid: int) -> str:
-    """When the process was started, as its machine counts; "" when there is no such process, or only its remains."""
-    try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[STARTED]
 
 
 def _row(lease: Lease) -> dict[str, str | int | float | bool]:

@@ -160,7 +160,15 @@ def test_nothing_in_a_page_is_anything_but_text() -> None:
         cloud("gcp", unreachable=EVIL, problem=EVIL, trailing=EVIL),
     )
     found = view(
-        *clouds, model=EVIL, desired=desired, deeds=(deed,), notes=(EVIL,), writer=EVIL, held=EVIL, problem=EVIL
+        *clouds,
+        model=EVIL,
+        desired=desired,
+        deeds=(deed,),
+        notes=(EVIL,),
+        writer=EVIL,
+        held=EVIL,
+        problem=EVIL,
+        running=(EVIL,),
     )
     overview = Overview({EVIL: found}, (EVIL,), (EVIL, "gcp"))
     intent = Intent(EVIL, EVIL, EVIL, EVIL, Action.ROLLBACK, State.RUNNING, EVIL, EVIL, 1, 1.0, told=EVIL, to=EVIL)
@@ -179,6 +187,7 @@ def test_nothing_in_a_page_is_anything_but_text() -> None:
         render("sign_in.html", session=None, here="", next=EVIL, problem=EVIL, anybody=True),
         render("summary.html", **summary(overview)),
     ]
+    assert pages[1].count("Running: ") == 1, "and not to be mended"
     for page in pages:
         parsed = Tags()
         parsed.feed(page)

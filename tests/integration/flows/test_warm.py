@@ -29,7 +29,7 @@ from flows.orphans import CLAIM, claimant
 from lockstep.operations.monitor import monitor as look
 from lockstep.rules.event_names import ROLLBACK_COMPLETED, ROLLBACK_SPLIT, resource, resource_id
 from lockstep.rules.lease import Process
-from lockstep.stores.leases import is_gone, this_process
+from lockstep.stores.processes import is_gone, this_process
 from tests.integration.deployed import Deployed
 from tests.integration.flows.gate import Gate
 from tests.integration.flows.prefect_server import PrefectServer
@@ -361,7 +361,7 @@ def set_state(server: PrefectServer, run: str, kind: str, message: str) -> None:
 
 def dead_process() -> Process:
     """A process of this machine that has ended, as it described itself while it lived."""
-    code = "import json; from dataclasses import asdict; from lockstep.stores.leases import this_process; "
+    code = "import json; from dataclasses import asdict; from lockstep.stores.processes import this_process; "
     code += "print(json.dumps(asdict(this_process())))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     process = Process(**json.loads(told.stdout))
