@@ -15,6 +15,7 @@ from lockstep.agent.access import DeniedError, WaitError
 from lockstep.agent.assembly import Agent
 from lockstep.agent.headers import Headers
 from lockstep.agent.limits import Bounds, Limits
+from lockstep.agent.page_sign_in import NoSessionError
 from lockstep.agent.rendering import render
 from lockstep.agent.sessions import COOKIE
 from lockstep.errors import LockstepError, NotFoundError, RefusedError, RetryLaterError
@@ -58,7 +59,7 @@ class _Problems:
         path = request.url.path
         if path.startswith(("/api/", "/hooks/", "/metrics", "/readyz", "/healthz")):
             return JSONResponse({"error": error.problem, "hint": error.hint}, status, headers=self._told(error))
-        if isinstance(error, page.NoSessionError):
+        if isinstance(error, NoSessionError):
             return _sign_in(request)
         session = self._agent.sessions.find(request.cookies.get(COOKIE, ""))
         heading = {403: "Not allowed", 404: "Not found", 503: "Not now"}.get(status, "Not done")

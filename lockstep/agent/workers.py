@@ -1,24 +1,19 @@
-"""Carries out what the inbox holds: one urgent thread a model, and whatever happens ends in the intent's state.
-
-Of several agents on one inbox one carries out; the others accept, and take over when it is gone.
-"""
+"""Carries out what the inbox holds, in the dispatcher's threads: whatever happens ends in the intent's state."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final, TypeVar
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.carrying import Outcome, fleet_for, roll_back
+from lockstep.agent.dispatching import Dispatcher
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Receiver, of_intent
 from lockstep.errors import LockstepError, RetryLaterError
@@ -30,8 +25,6 @@ from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 
 T = TypeVar("T")
 LOG: Final = logging.getLogger("lockstep.agent")
-MOST: Final = 16  # models that are worked on at once
-LOOK: Final = 1.0  # seconds until the inbox is looked at although nobody said that something came
 AGAIN: Final = (2.0, 10.0, 30.0)  # seconds before what may succeed later is tried again
 LONGEST: Final = 2000  # characters of what is told of an intent
 URGENT: Final = (State.SPLIT, State.FAILED)
@@ -60,23 +53,17 @@ class Workers:
         ended: Callable[[str, bool], None] = lambda model, moved: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.leads = False
         self._database = database
         self._fleets = fleets
         self._receivers = receivers
         self._pace = pace
         self._window, self._patience = window, patience
-        self._leading = leading
         self._ended = ended
         self._clock = clock
-        self._came = threading.Event()
-        self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._busy: dict[str, threading.Thread] = {}
-        self._problems: dict[str, str] = {}
         self._raised: dict[str, queue.SimpleQueue[Confirmation | LockstepError | None]] = {}
-        self._lead: int | None = None
-        self._dispatcher = threading.Thread(target=self._dispatch, name="desk", daemon=True)
+        self._dispatcher = Dispatcher(database, self._carry_out, seen=self._see, leading=leading)
+        self._stopped = self._dispatcher.stopped
 
     def start(self) -> None:
         """Begin, with what was accepted before."""
@@ -84,127 +71,37 @@ class Workers:
 
     def wake(self) -> None:
         """Something may have come."""
-        self._came.set()
+        self._dispatcher.wake()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process carries out, and not another one on the same inbox."""
+        return self._dispatcher.leads
 
     @property
     def running(self) -> tuple[str, ...]:
         """Models that are worked on."""
-        with self._lock:
-            return tuple(self._busy)
+        return self._dispatcher.running
 
     @property
     def alive(self) -> bool:
         """Whether what is accepted is looked at, here or as soon as this process leads."""
-        return self._dispatcher.is_alive()
+        return self._dispatcher.alive
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Why models' intents stay open, in a sentence each; nothing is told of what a locked inbox holds up."""
-        with self._lock:
-            return tuple(self._problems.values())
+        return self._dispatcher.problems
 
     def stop(self, timeout: float) -> None:
         """Take nothing more up; what runs is waited for, and goes on after the next start if it does not end."""
-        self._stopped.set()
-        self._came.set()
-        deadline = time.monotonic() + timeout
-        with self._lock:
-            threads = list(self._busy.values())
-        for thread in [self._dispatcher, *threads]:
-            if thread.is_alive():
-                thread.join(max(0.0, deadline - time.monotonic()))
-        if self._lead is not None and not self.running:
-            os.close(self._lead)
-            self._lead = None
+        self._dispatcher.stop(timeout)
 
-    # -- which intents, in which threads ---------------------------------------------------------------------------
-
-    def _dispatch(self) -> None:
-        while not self._stopped.is_set() and not self._take_lead():
-            self._stopped.wait(LOOK)  # a lock of the file system, which tells nobody when it is free
-        if self._stopped.is_set():
-            return
-        self.leads = True
-        told = False
-        while not self._stopped.is_set():
-            self._came.clear()
-            try:
-                with self._database.reading() as connection:
-                    waiting = inbox.open_intents(connection)
-                for intent in waiting:
-                    self._give(intent)
-                if not told:
-                    self._leading()
-                    told = True
-            except LockstepError as error:
-                LOG.warning("what was accepted cannot be read: %s", error.reason)
-            except Exception:  # no thread to be had, say: nobody else would take up what comes later
-                LOG.exception("what was accepted cannot be taken up")
-                self._stopped.wait(LOOK)
-            self._came.wait(LOOK)
-
-    def _give(self, intent: Intent) -> None:
+    def _see(self, intent: Intent) -> None:
+        """One that is looked at first may have been raised to a rollback meanwhile: the look is not waited for."""
         with self._lock:
             if intent.state is State.CONFIRMING and intent.action is Action.ROLLBACK and intent.id in self._raised:
                 self._raised[intent.id].put(None)
-            if intent.model in self._busy or len(self._busy) >= MOST:
-                return
-            name = f"desk: {intent.model}"
-            thread = threading.Thread(target=self._work, args=(intent.model,), name=name, daemon=True)
-            self._busy[intent.model] = thread
-        try:
-            thread.start()
-        except BaseException:
-            with self._lock:
-                del self._busy[intent.model]
-            raise
-
-    def _take_lead(self) -> bool:
-        path = Path(f"{self._database.path}.lead")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            LOG.warning("%s cannot be opened: %s", path, error)
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return False
-        self._lead = descriptor
-        return True
-
-    def _work(self, model: str) -> None:
-        try:
-            while not self._stopped.is_set():
-                with self._database.reading() as connection:
-                    mine = [one for one in inbox.open_intents(connection) if one.model == model]
-                if not mine:
-                    self._told(model, "")
-                    break
-                self._carry_out(mine[0])
-        except LockstepError as error:  # the inbox: what was done is found in the ledger when it can be written again
-            LOG.warning("%s: what came of an intent cannot be kept: %s", model, error.reason)
-            self._stopped.wait(LOOK)
-        except Exception as error:  # one that nobody thought of would come again at once, without an end
-            if self._told(model, f"{model}: what came of an intent cannot be kept: {type(error).__name__}: {error}"):
-                LOG.exception("%s: what came of an intent cannot be kept", model)
-            self._stopped.wait(LOOK)
-        finally:
-            with self._lock:
-                del self._busy[model]
-            self._came.set()
-
-    def _told(self, model: str, problem: str) -> bool:
-        """Keep the model's problem, "" for none; whether it is another one than before."""
-        with self._lock:
-            before = self._problems.pop(model, "")
-            if problem:
-                self._problems[model] = problem
-        return problem != before
-
-    # -- one intent ------------------------------------------------------------------------------------------------
 
     def _carry_out(self, intent: Intent) -> None:
         """Bring the intent to its end; raises LockstepError only when that cannot be kept."""

@@ -18,7 +18,7 @@ from lockstep.agent.access import (
     WaitError,
     neighbourhood,
 )
-from lockstep.agent.page import local
+from lockstep.agent.page_sign_in import local
 from lockstep.agent.sessions import SESSIONS, Sessions, same_origin
 from lockstep.agent_settings import AgentSettings, TokenSettings
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lockstep.agent.api import model_as_json
 from lockstep.agent.chart import Line, draw
 from lockstep.agent.overview import CloudView, ModelView, Overview, Proved, SlotView, Tone
-from lockstep.agent.page import SAID, newest_rows, rows, summary
+from lockstep.agent.page_words import SAID, newest_rows, rows, summary
 from lockstep.agent.rendering import assets, render
 from lockstep.agent.series import Tracker
 from lockstep.agent_settings import AgentSettings

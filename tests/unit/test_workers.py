@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.agent import carrying, group_commit, inbox, outbox, workers
+from lockstep.agent import carrying, dispatching, group_commit, inbox, outbox, workers
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Notice
 from lockstep.agent.notices import People
@@ -69,7 +69,7 @@ def test_a_locked_inbox_ends_no_intent(
     database: GroupCommit, rolled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commit, "LOCKED", 0.02)
-    monkeypatch.setattr(workers, "LOOK", 0.02)
+    monkeypatch.setattr(dispatching, "LOOK", 0.02)
     database.write(lambda connection: inbox.add_intent(connection, INTENT))
     database.close()
     locked = GroupCommit(database.path, inbox.SCHEMA)
@@ -102,7 +102,7 @@ def test_a_locked_inbox_ends_no_intent(
 def test_without_a_thread_it_is_tried_again(
     database: GroupCommit, rolled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "LOOK", 0.02)
+    monkeypatch.setattr(dispatching, "LOOK", 0.02)
     database.write(lambda connection: inbox.add_intent(connection, INTENT))
     start, refused, led = threading.Thread.start, list[str](), list[int]()
 
