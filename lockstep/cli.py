@@ -11,9 +11,11 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
@@ -32,20 +34,45 @@ from lockstep.commands.reconciling import reconcile
 from lockstep.commands.serving import deploy, monitor, rollback, status
 from lockstep.commands.setup import check, demo, init, schema
 from lockstep.commands.versions import image, lock, register, replicate, versions
-from lockstep.errors import Interruption, LockstepError, StoppedError
+from lockstep.errors import Interruption, LockstepError, StoppedError, UsageError
+
+#: What Typer raises for a wrong command line: the base of the one such error that has a public name.
+MISUSE: Final = cast("type[Exception]", typer.BadParameter.__bases__[0])
 
 
 class Commands(TyperGroup):
-    """All commands: an interrupt is told as an error is, and not only as a status."""
+    """All commands: an interrupt is told as an error is, and not only as a status; with --json so is wrong usage."""
+
+    def make_context(self, info_name: str | None, args: Sequence[str], *rest: Any, **extra: Any) -> Any:
+        """Read what stands before the command's name."""
+        options.json = "--json" in takewhile(lambda word: word != "--", args)
+        with misuse_as_json(lambda: str(info_name)):
+            return super().make_context(info_name, list(args), *rest, **extra)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Carry a command out."""
         try:
-            return super().invoke(ctx)
+            with misuse_as_json(lambda: " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))):
+                return super().invoke(ctx)
         except Interruption as told:
             raise StoppedError(told.problem, hint=told.hint, facts=told.facts) from told
         except KeyboardInterrupt as interrupt:
             raise StoppedError("interrupted") from interrupt
+
+
+@contextmanager
+def misuse_as_json(command: Callable[[], str]) -> Iterator[None]:
+    """Raise wrong usage as an error that `main` tells like any other; a person gets Typer's own words for it."""
+    asked = options.json  # before a command is run: of one that is not understood nothing has set it
+    try:
+        yield
+    except MISUSE as error:
+        if not asked:
+            raise
+        told: Any = error
+        named = told.ctx.command_path if told.ctx else command()
+        usage = {"usage": told.ctx.get_usage().removeprefix("Usage: ")} if told.ctx else {}
+        raise UsageError(told.format_message(), hint=f"{named} --help says how it is called", facts=usage) from error
 
 
 app = typer.Typer(

@@ -1,6 +1,7 @@
 """Everything that Lockstep raises on purpose.
 
 LockstepError                    exit status
+├── UsageError                   2   the command line is wrong; nothing was begun
 ├── ConfigError                  3   lockstep.yaml or a setting is wrong; names line and key
 ├── RefusedError                 3   the request would break a rule; nothing was changed
 │   ├── DigestMismatchError      3   bytes are not the version they claim to be
@@ -50,6 +51,12 @@ class LockstepError(Exception):
     def reason(self) -> str:
         """Problem and next step in one line, for a list that names the cloud itself."""
         return f"{self.problem} ({self.hint})" if self.hint else self.problem
+
+
+class UsageError(LockstepError):
+    """The command line is not understood."""
+
+    exit_status = 2
 
 
 class ConfigError(LockstepError):
