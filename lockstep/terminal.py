@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
@@ -27,9 +28,12 @@ RESULTS: Final = Console(highlight=False)
 
 @contextlib.contextmanager
 def progress(*, quiet: bool) -> Iterator[Observer]:
-    """An observer that shows a bar per cloud while bytes move or a step is watched, and lines for the rest."""
+    """An observer that shows a bar per cloud while bytes move or a step is watched, and lines for the rest.
+
+    When `quiet` it tells of nothing but trouble: one JSON object a line, for whoever waits for a document.
+    """
     if quiet:
-        yield lambda event: None
+        yield _tell_trouble
         return
     if not NOTES.is_terminal:
         yield _Lines()
@@ -48,6 +52,16 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
             bars.update(tasks[event.cloud], description=shown, completed=event.done, total=event.total)
 
         yield observe
+
+
+def _tell_trouble(event: Event) -> None:
+    if not event.trouble:
+        return
+    told = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "model": event.model, "cloud": event.cloud or None}
+    line = json.dumps({**told, "trouble": event.text})
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens, which stops no rollback
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 class _Lines:

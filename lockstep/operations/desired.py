@@ -79,7 +79,7 @@ def read_known(fleet: Fleet) -> Known:
         champion = record.desired.champion
         if champion is None:
             raise
-        fleet.say(f"MLflow cannot be asked; as was last known, {champion} should serve: {error.problem}")
+        fleet.warn(f"MLflow cannot be asked; as was last known, {champion} should serve: {error.problem}")
         record, doubts = earned_only(fleet, record)
         return Known(record, error.problem, doubts=doubts)
     debts = owed_if_known(fleet)

@@ -28,12 +28,17 @@ LOOKS: Final = ThreadRunner(looks=True)
 
 @dataclass(frozen=True)
 class Event:
-    """Something a person may want to see: a phase of the work, or progress on one cloud (bytes or steps)."""
+    """Something a person may want to see: a phase of the work, or progress on one cloud (bytes or steps).
+
+    `trouble` is what holds the work up: whoever waits for nothing but its result is told of that, too.
+    """
 
     text: str
     cloud: str = ""
     done: int = 0
     total: int = 0
+    model: str = ""
+    trouble: bool = False
 
 
 Observer = Callable[[Event], None]
@@ -93,7 +98,11 @@ class Fleet:
 
     def say(self, text: str, cloud: str = "", done: int = 0, total: int = 0) -> None:
         """Tell the observer."""
-        self.observer(Event(text, cloud, done, total))
+        self.observer(Event(text, cloud, done, total, self.model))
+
+    def warn(self, text: str, cloud: str = "") -> None:
+        """Tell the observer of something that holds the work up."""
+        self.observer(Event(text, cloud, model=self.model, trouble=True))
 
     def on_each(self, what: str, call: Callable[[Cloud], T], retries: int = 2) -> tuple[Outcome[T], ...]:
         """Do `call` on every cloud at the same time."""

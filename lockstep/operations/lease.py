@@ -111,7 +111,7 @@ class Writer:
                 if not self._urgent:
                     raise
                 self._without = error.problem
-                self._fleet.say(f"no lease can be taken, going on without one: {error.problem}")
+                self._fleet.warn(f"no lease can be taken, going on without one: {error.problem}")
                 return
             assert present is not None
             if wanted is Claim.JOIN:
@@ -213,7 +213,7 @@ class Writer:
     def _say(self, text: str) -> None:
         if text != self._told:
             self._told = text
-            self._fleet.say(text)
+            self._fleet.warn(text)
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def _carry_out(
         fleet.say(f"rolling {fleet.model} back to {target}: {planned.way.why}")
         show(fleet, plan)
         for cloud, why in before.unreachable.items():
-            fleet.say(f"did not answer the first look, and is tried all the same: {why}", cloud)
+            fleet.warn(f"did not answer the first look, and is tried all the same: {why}", cloud)
         switch = walk(after(switch, Announced()), _hands(fleet, planned, reason, drained, course))
         result = switch.result
         if not switch.committed:

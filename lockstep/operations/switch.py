@@ -143,7 +143,7 @@ def _shift(
 
     def job(change: ShiftTraffic) -> Job[Verified]:
         cloud = fleet.cloud(change.cloud)
-        call, say = partial(shift, cloud, change), partial(fleet.say, cloud=cloud.name)
+        call, say = partial(shift, cloud, change), partial(fleet.warn, cloud=cloud.name)
         if urgent:
             return Job(cloud.name, str(change), call, MANY, cloud.traffic_timeout, say)
         return Job(cloud.name, str(change), call, say=say)
@@ -184,7 +184,7 @@ def retire_slots(fleet: Fleet, changes: Sequence[RetireSlot]) -> tuple[Outcome[N
 
 
 def _job(fleet: Fleet, change: PrepareSlot | RetireSlot, call: Callable[[], None]) -> Job[None]:
-    return Job(change.cloud, str(change), call, say=partial(fleet.say, cloud=change.cloud))
+    return Job(change.cloud, str(change), call, say=partial(fleet.warn, cloud=change.cloud))
 
 
 def show(fleet: Fleet, plan: Plan) -> None:

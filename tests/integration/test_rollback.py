@@ -141,7 +141,10 @@ def test_a_rollback_that_is_interrupted_says_where_it_is_and_goes_on_later(deplo
         finally:
             running.kill()
             running.wait()
-        assert (running.returncode, err) == (130, "")
+        assert running.returncode == 130
+        trouble = [json.loads(line) for line in err.splitlines()]
+        assert {(line["model"], line["cloud"]) for line in trouble} == {(model, "aws")}, err
+        assert any(": trying until " in line["trouble"] for line in trouble), err
         told = json.loads(out)
         assert (told["exit_status"], told["target"], told["leaves"]) == (130, "1", ["2"])
         assert "aws" in told["split"]
