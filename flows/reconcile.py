@@ -10,8 +10,9 @@ from flows import connections
 from flows.opening import explained, load_fleet, open_in_flow, parameters
 from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.fleet import Fleet
-from lockstep.operations.reconcile import Reconciled, reconcile_until
+from lockstep.operations.reconcile import Reconciled
 from lockstep.operations.reconcile import reconcile as look
+from lockstep.operations.reconcile_until import reconcile_until
 from tasks.artifacts import bullets, links, publish, traffic_table
 
 #: What finishes that which another run left, and for how many seconds it goes on trying.

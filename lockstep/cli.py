@@ -2,8 +2,8 @@
 
 Exit statuses: 0 done, 1 unexpected, 2 wrong usage, 3 refused or configuration wrong, 4 not found, 5 a cloud or MLflow
 could not do it, 6 clouds are not in step, 7 judged bad: a canary was taken back, or `monitor` found a
-breach in what serves (rolled back or not), 130 interrupted: a rollout
-takes its canary back first, a rollback is left open for the next to go on with.
+breach in what serves (rolled back or not), 130 interrupted: a rollout takes its canary back first, a rollback or
+reconcile is left open for the next to go on with.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def reconcile(
     """Compare every cloud with what MLflow says, and mend what differs; exits with 6 when something is left."""
     from lockstep import terminal
     from lockstep.operations.reconcile import reconcile as run
-    from lockstep.operations.reconcile import reconcile_until
+    from lockstep.operations.reconcile_until import reconcile_until
 
     if len(accept_surprise) > 1000:
         raise typer.BadParameter("a reason has at most 1000 characters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from lockstep.errors import LockstepError
 from lockstep.operations.desired import Known, tell, without_mlflow
@@ -10,19 +11,22 @@ from lockstep.operations.fencing import guard
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import record
 from lockstep.operations.probe import with_probe
-from lockstep.operations.running import Job, Outcome
-from lockstep.operations.switch import failures, prepare_slots, retire_slots, shift_traffic, stop_if_overtaken
+from lockstep.operations.running import Job, Outcome, untold
+from lockstep.operations.switch import Done, failures, prepare_slots, retire_slots, shift_traffic, stop_if_overtaken
 from lockstep.rules.owed import OwedAlias
 from lockstep.rules.plan import PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot
 from lockstep.rules.reconciling import Reconciliation
 from lockstep.rules.state import Version
 
 
-def heal(fleet: Fleet, known: Known, champion: Version, found: Reconciliation) -> Mapping[str, str]:
+def heal(
+    fleet: Fleet, known: Known, champion: Version, found: Reconciliation, moved: Done = untold
+) -> Mapping[str, str]:
     """Do the plan; why each cloud that could not follow did not. What a silent MLflow cannot be told is owed.
 
     A cloud that fails at a step is left out of its next ones; the others go on. Where the champion's slot is ready
-    traffic moves at once, elsewhere when the slot was made. The fallback comes after the traffic.
+    traffic moves at once, elsewhere when the slot was made. The fallback comes after the traffic. `moved` is told of
+    each cloud's traffic as soon as it is verified or given up.
     """
     plan = found.plan
     fleet = without_mlflow(fleet, known)
@@ -32,14 +36,14 @@ def heal(fleet: Fleet, known: Known, champion: Version, found: Reconciliation) -
     late = {one.cloud for one in plan.prepares if one.version == champion}
     late |= {one.cloud for one in plan.replaces if one.version == champion}
     quick = [shift for shift in plan.shifts if shift.cloud not in late]
-    failed.update(shift_traffic(fleet, quick, [champion], why).reasons)
+    failed.update(shift_traffic(fleet, quick, [champion], why, moved).reasons)
 
     def first(version: Version) -> bool:
         return version == champion
 
     _make(fleet, plan.prepares, plan.replaces, first, failed)
     slow = [shift for shift in plan.shifts if shift.cloud in late - set(failed)]
-    failed.update(shift_traffic(fleet, slow, [champion], why).reasons)
+    failed.update(shift_traffic(fleet, slow, [champion], why, moved).reasons)
     if not failed:
         tell(fleet, known, [OwedAlias(alias, version) for alias, version in found.aliases.items()])
     _make(fleet, plan.prepares, plan.replaces, lambda version: version != champion, failed)
@@ -66,7 +70,12 @@ def resize_slots(fleet: Fleet, changes: Sequence[ResizeSlot]) -> tuple[Outcome[N
     for change in changes:
         named.setdefault(change.cloud, {})[change.slot] = [change.before, change.after]
     with record(fleet, "resize", None, clouds=named) as outcome:
-        outcomes = fleet.runner.run([Job(change.cloud, str(change), bound(change)) for change in changes])
+        outcomes = fleet.runner.run(
+            [
+                Job(change.cloud, str(change), bound(change), say=partial(fleet.warn, cloud=change.cloud))
+                for change in changes
+            ]
+        )
         outcome.update(clouds=named, failed=failures(outcomes))
         stop_if_overtaken(outcomes)
         return outcomes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -110,3 +110,94 @@ class RolloutCourse:
                 "next": following,
             },
         )
+
+
+@dataclass
+class ReconcileCourse:
+    """How far the reconciling of one model has got.
+
+    `begun` says that its intent is about to be written, or is. `moves` are the clouds whose traffic is set, `verified`
+    the seconds of those where it was, `reasons` why others are behind. `ended` says that it ended by itself, and `why`
+    what is not in step then; `told` is what a rollback that was being finished says of itself.
+    """
+
+    model: str
+    begun: bool = False
+    moves: tuple[str, ...] = ()
+    verified: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    ended: bool = False
+    why: str = ""
+    told: str = ""
+
+    def begin(self, moves: Collection[str]) -> None:
+        """Something is about to be changed."""
+        self.begun, self.moves, self.ended, self.told = True, tuple(moves), False, ""
+        self.verified, self.reasons = {}, {}
+
+    def moved(self, cloud: str, seconds: float, reason: str) -> None:
+        """The traffic of one cloud was verified, or given up for a reason."""
+        if reason:
+            self.reasons[cloud] = reason
+        else:
+            self.verified[cloud] = seconds
+
+    def end(self, why: str) -> None:
+        """It ended by itself, and is not in step where there is a reason."""
+        self.ended, self.why = True, why
+
+    @property
+    def in_step(self) -> bool:
+        """Whether it ended so."""
+        return self.ended and not self.why
+
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        if self.ended:
+            return "not in step" if self.why else "in step"
+        return "left open" if self.begun else "not begun"
+
+    @property
+    def split(self) -> dict[str, str]:
+        """Why clouds are not known to serve the champion alone."""
+        return {cloud: self.reasons.get(cloud) or "not verified" for cloud in self.moves if cloud not in self.verified}
+
+    def __str__(self) -> str:
+        if self.ended or not self.begun:
+            return f"{self.model}: {self.state}{f': {self.why}' if self.why else ''}"
+        if self.told:
+            return f"{self.model}: left open: {self.told.removeprefix('interrupted: ')}"
+        follows = ", ".join(cloud for cloud in self.moves if cloud in self.verified) or "no cloud"
+        missing = "; ".join(
+            cloud + (f" ({self.reasons[cloud]})" if cloud in self.reasons else "") for cloud in self.split
+        )
+        told = f"verified on {follows}; not known to follow: {missing}" if missing else "traffic is as it should be"
+        return f"{self.model}: left open: {told}"
+
+
+def reconcile_interruption(courses: Sequence[ReconcileCourse]) -> Interruption:
+    """What an interrupt now leaves of reconciling these models."""
+    begun = [one for one in courses if one.begun]
+    unfinished = [one.model for one in courses if not one.in_step]
+    following = " ".join(["lockstep reconcile", *(unfinished or [one.model for one in courses])])
+    if not begun:
+        told = "interrupted before anything was changed"
+    else:
+        told = f"interrupted: reconciling is not finished. {'. '.join(map(str, courses))}"
+    return Interruption(
+        told,
+        hint=f"{following} goes on with it, and so does the next one by a schedule",
+        facts={
+            "models": {
+                one.model: {
+                    "in_step": one.in_step,
+                    "state": one.state,
+                    "clouds": {cloud: round(seconds, 3) for cloud, seconds in one.verified.items()},
+                    "split": one.split,
+                }
+                for one in courses
+            },
+            "next": following,
+        },
+    )

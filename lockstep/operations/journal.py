@@ -36,7 +36,7 @@ GOES_ON: Final = ("rollback", "monitor")
 #: Operations that whoever takes over goes on with, under the same event: the outcome is his.
 GONE_ON_WITH: Final = ("rollback",)
 #: Operations that an interrupt leaves open: `status` shows them, and whoever comes next goes on.
-LEFT_OPEN: Final = ("rollback", "monitor")
+LEFT_OPEN: Final = ("rollback", "monitor", "reconcile")
 #: Event of the operation that this thread of control is inside of, empty outside of any.
 _WITHIN: Final[ContextVar[str]] = ContextVar("lockstep_within", default="")
 
@@ -50,8 +50,8 @@ def record(
     `begun` is the event of an operation that was killed and goes on: its intent stands, its outcome is still missing.
 
     A process that is killed in the block leaves an intent without an outcome, which `lockstep status` shows; so does a
-    rollback that is interrupted, which goes on where the next one begins. Raises
-    LockstepError, without running the block, when the intent of an operation that can wait cannot be written, and
+    rollback or a reconcile that is interrupted, which goes on where the next one begins. Raises LockstepError, without
+    running the block, when the intent of an operation that can wait cannot be written, and
     OvertakenError when another operation has taken the lease that this one works under.
     """
     event = begun or str(uuid.uuid4())

@@ -2,35 +2,40 @@
 
 An unchanged fleet costs a few calls a cloud. Nothing that was seen from afar is acted upon: a model that differs is
 looked at closely, and planned for again, before anything is changed.
+
+An interrupt leaves open what is under way, as a killed process does; the next reconcile trusts no cloud's word then.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from lockstep.errors import BusyError, LockstepError, RefusedError, SplitError
+from lockstep.errors import BusyError, Interruption, LockstepError, RefusedError, SplitError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.healing import heal
+from lockstep.operations.interrupting import ReconcileCourse, reconcile_interruption, told_if_interrupted
 from lockstep.operations.journal import note, record, slots, traffic
 from lockstep.operations.lease import live_holder, writing
 from lockstep.operations.looking import Look, look_at, observe_all
 from lockstep.operations.owed import settle
 from lockstep.operations.rollback import rollback
+from lockstep.operations.running import Outcome
+from lockstep.operations.switch import Verified, reason_of
+from lockstep.operations.together import all_of
+from lockstep.operations.trying import forward_only, going_on
 from lockstep.rules.deeds import text
 from lockstep.rules.plan import Plan
 from lockstep.rules.reconciling import Difference, Finishing, Reconciliation, reconcile_model, surprising, unhealed
 from lockstep.rules.state import FleetState
 from lockstep.stores.looks import Looks, keep_looks, read_looks
 
-T = TypeVar("T")
 AT_ONCE = 8  # models
+#: How far each model has got, for whoever interrupts.
+Courses = Mapping[str, ReconcileCourse]
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,13 @@ class Reconciled:
         """Whether every cloud is as MLflow says now; not known, and so no, while a live operation holds the model."""
         return self.error is None and not self.failed and not self.left and not self.found.held
 
+    @property
+    def why(self) -> str:
+        """What keeps it from being in step."""
+        if self.error is not None:
+            return self.error.problem
+        return self.found.held or "; ".join(map(str, self.left))
+
 
 def reconcile(
     fleets: Sequence[Fleet],
@@ -68,14 +80,22 @@ def reconcile(
     accept_surprise: str = "",
     remove_foreign: bool = False,
     looks: Looks | None = None,
+    courses: Courses | None = None,
 ) -> tuple[Reconciled, ...]:
     """Plan for all models, then heal each that differs; one result a model, whatever happens to the others.
 
     Raises RefusedError, with nothing changed, when the plan is a surprising one and `accept_surprise` gives no reason.
     """
-    looks = looks or read_looks(_folder(fleets))
+    looks, courses = looks or read_looks(folder_of(fleets)), courses or courses_of(fleets)
+    with told_if_interrupted(partial(interruption, courses)), forward_only():
+        return _reconcile(fleets, dry_run, accept_surprise, remove_foreign, looks, courses)
+
+
+def _reconcile(
+    fleets: Sequence[Fleet], dry_run: bool, accept_surprise: str, remove_foreign: bool, looks: Looks, courses: Courses
+) -> tuple[Reconciled, ...]:
     states = observe_all(fleets, looks)
-    firsts = _on_all(fleets, lambda fleet: _look(fleet, states[fleet.model], looks, remove_foreign))
+    firsts = all_of(fleets, lambda fleet: _look(fleet, states[fleet.model], looks, remove_foreign), AT_ONCE)
     _keep(fleets, looks)
     if dry_run:
         return firsts
@@ -85,78 +105,56 @@ def reconcile(
     if surprise and not accept_surprise:
         raise _refused(fleets, firsts, surprise)
 
+    accepted = accept_surprise if surprise else ""
+    by_model = {one.model: one for one in firsts}
+
     def finish(fleet: Fleet) -> Reconciled:
-        first = next(one for one in firsts if one.model == fleet.model)
-        _settle(fleet)
-        unfinished = first.found.finishing is not None and not first.found.held  # what it left is not condemned yet
-        if first.error is not None or not (first.found.work or unfinished):
-            return first
-        try:
-            if first.found.finishing is not None:
-                return _finish_rollback(fleet, first, first.found.finishing)
-            with writing(fleet, "reconcile"):
-                return _heal(fleet, first, looks, remove_foreign, accept_surprise if surprise else "")
-        except BusyError as error:
-            return replace(first, found=replace(first.found, held=error.problem))
-        except LockstepError as error:
-            return replace(first, error=error)
+        course, first = courses[fleet.model], by_model[fleet.model]
+        done = _finish(fleet, first, course, looks, remove_foreign, accepted)
+        course.end("" if done.in_step else done.why)
+        return done
 
-    return _on_all(fleets, finish)
+    return all_of(fleets, finish, AT_ONCE)
 
 
-def reconcile_until(
-    fleets: Sequence[Fleet],
-    seconds: float,
-    *,
-    accept_surprise: str = "",
-    remove_foreign: bool = False,
-    looks: Looks | None = None,
-) -> tuple[Reconciled, ...]:
-    """Reconcile again and again, at first soon and then every 15 seconds, until all is in step or the time is over."""
-    deadline, pause, looks = time.monotonic() + seconds, 1.0, looks or read_looks(_folder(fleets))
-    done: dict[str, Reconciled] = {}
-    told: dict[str, str] = {}
-    waiting = list(fleets)
-    until = f"{datetime.now(UTC) + timedelta(seconds=seconds):%H:%M:%S} UTC"
-    while True:
-        for one in reconcile(waiting, accept_surprise=accept_surprise, remove_foreign=remove_foreign, looks=looks):
-            done[one.model] = one
-        waiting = [fleet for fleet in waiting if not done[fleet.model].in_step]
-        left = deadline - time.monotonic()
-        if not waiting or left <= 0:
-            return tuple(done[fleet.model] for fleet in fleets)
-        for fleet in waiting:
-            why = _waits_for(done[fleet.model])
-            if told.get(fleet.model) != why:
-                told[fleet.model] = why
-                fleet.say(f"{fleet.model}: not in step, trying until {until}: {why}")
-        time.sleep(min(pause, left))  # no cloud tells when it takes changes again: asking is all there is
-        pause = min(2 * pause, 15.0)
+def _finish(
+    fleet: Fleet, first: Reconciled, course: ReconcileCourse, looks: Looks, remove_foreign: bool, accepted: str
+) -> Reconciled:
+    """Heal a model that was looked at; what kept it from that is its own."""
+    _settle(fleet)
+    unfinished = first.found.finishing is not None and not first.found.held  # what it left is not condemned yet
+    if first.error is not None or not (first.found.work or unfinished):
+        return first
+    try:
+        if first.found.finishing is not None:
+            return _finish_rollback(fleet, first, first.found.finishing, course)
+        with writing(fleet, "reconcile"):
+            return _heal(fleet, first, course, looks, remove_foreign, accepted)
+    except BusyError as error:
+        return replace(first, found=replace(first.found, held=error.problem))
+    except LockstepError as error:
+        return replace(first, error=error)
 
 
-def _waits_for(one: Reconciled) -> str:
-    if one.error is not None:
-        return one.error.problem
-    return one.found.held or "; ".join(map(str, one.left))
+def courses_of(fleets: Sequence[Fleet]) -> Courses:
+    """Of models of which nothing has begun."""
+    return {fleet.model: ReconcileCourse(fleet.model) for fleet in fleets}
 
 
-def _on_all(fleets: Sequence[Fleet], call: Callable[[Fleet], T]) -> tuple[T, ...]:
-    """Call for every model, a few at the same time, each in a copy of this context: a flow's runner lives in it."""
-    if len(fleets) <= 1:
-        return tuple(map(call, fleets))
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(fleets)), thread_name_prefix="reconcile") as pool:
-        pending = [pool.submit(copy_context().run, call, fleet) for fleet in fleets]
-        return tuple(one.result() for one in pending)
+def interruption(courses: Courses) -> Interruption:
+    """What an interrupt now leaves."""
+    return reconcile_interruption(tuple(courses.values()))
 
 
-def _folder(fleets: Sequence[Fleet]) -> Path | None:
+def folder_of(fleets: Sequence[Fleet]) -> Path | None:
+    """Where what was seen of the clouds is kept."""
     return next((fleet.last_known.folder for fleet in fleets), None)
 
 
 def _keep(fleets: Sequence[Fleet], looks: Looks) -> None:
     """A memory that cannot be written costs calls, and stops nothing."""
     try:
-        keep_looks(_folder(fleets), looks)
+        keep_looks(folder_of(fleets), looks)
     except LockstepError as error:
         fleets[0].say(f"what was seen of the clouds was not kept: {error.problem}")
 
@@ -221,7 +219,9 @@ def _refused(fleets: Sequence[Fleet], done: Sequence[Reconciled], surprise: str)
     return RefusedError(f"the plan is a surprising one: {surprise}", hint=hint)
 
 
-def _heal(fleet: Fleet, first: Reconciled, looks: Looks, remove_foreign: bool, accepted: str) -> Reconciled:
+def _heal(
+    fleet: Fleet, first: Reconciled, course: ReconcileCourse, looks: Looks, remove_foreign: bool, accepted: str
+) -> Reconciled:
     """Look closely, plan again, and do it; between the first look and now others may have mended it."""
     look = look_at(fleet, fleet.observe(), looks)
     now = _planned(look, fleet, remove_foreign)
@@ -243,9 +243,15 @@ def _heal(fleet: Fleet, first: Reconciled, looks: Looks, remove_foreign: bool, a
         **({"accepted_because": accepted} if accepted else {}),
     }
     done = now
+
+    def moved(one: Outcome[Verified]) -> None:
+        course.moved(one.cloud, one.seconds if one.value is None else one.value.seconds, reason_of(one))
+
+    going_on()
+    course.begin([shift.cloud for shift in now.found.plan.shifts])
     try:
         with record(fleet, "reconcile", champion, **intent) as outcome:
-            failed = heal(fleet, look.known, champion, now.found)
+            failed = heal(fleet, look.known, champion, now.found, moved)
             after = fleet.observe()
             done = replace(now, after=after, failed=failed)
             split = {**after.unreachable, **failed}
@@ -265,11 +271,17 @@ def _split(fleet: Fleet, reasons: Mapping[str, str]) -> SplitError:
     )
 
 
-def _finish_rollback(fleet: Fleet, now: Reconciled, begun: Finishing) -> Reconciled:
+def _finish_rollback(fleet: Fleet, now: Reconciled, begun: Finishing, course: ReconcileCourse) -> Reconciled:
     """Where a rollback was killed its decision stands: it is made again, to the same version.
 
     Under its own lease, which stops all else: it is as urgent as it was.
     """
     fleet.say(f"{fleet.model}: finishing the rollback to {begun.target}: {now.found.expected}")
-    done = rollback(fleet, to=begun.target, reason=begun.reason)
+    going_on()
+    course.begin(())
+    try:
+        done = rollback(fleet, to=begun.target, reason=begun.reason)
+    except Interruption as interrupt:
+        course.told = interrupt.problem
+        raise
     return replace(now, after=done.after)

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, Generic, Protocol, TypeVar
 
 from lockstep.errors import LockstepError, RetryLaterError, UnreachableError
-from lockstep.operations.trying import LETTING_GO, SIGN_EVERY, Stop, Trying, left_behind, tried
+from lockstep.operations.trying import LETTING_GO, SIGN_EVERY, Stop, Trying, going_on, left_behind, tried
 
 T = TypeVar("T")
 #: Seconds before the second, third and fourth attempt at a job that may succeed later.
@@ -83,6 +83,7 @@ class ThreadRunner:
 
     def run(self, jobs: Sequence[Job[T]], done: Callable[[Outcome[T]], None] = untold) -> tuple[Outcome[T], ...]:
         """See Runner."""
+        going_on()
         answers: _Answers[T] = SimpleQueue()
         stop, forward = Stop(), left_behind()
         if forward is not None:

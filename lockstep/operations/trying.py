@@ -118,8 +118,14 @@ def trying() -> Trying:
 
 @contextmanager
 def forward_only() -> Iterator[None]:
-    """What changes something in the block is left behind by an interrupt: nothing that follows it goes another way."""
-    stop = Stop()
+    """What changes something in the block is left behind by an interrupt: nothing that follows it goes another way.
+
+    So is what is in such a block inside of this one.
+    """
+    going_on()
+    stop, outer = Stop(), left_behind()
+    if outer is not None:
+        outer.hear(stop.tell)
     before = _FORWARD.set(stop)
     try:
         yield
@@ -135,3 +141,10 @@ def forward_only() -> Iterator[None]:
 def left_behind() -> Stop | None:
     """What tells everything in this `forward_only` block that it was interrupted; None outside of any."""
     return _FORWARD.get()
+
+
+def going_on() -> None:
+    """Raise the interrupt of this `forward_only` block where it has come meanwhile: nothing else may begin."""
+    stop = left_behind()
+    if stop is not None and stop.wait(0.0):
+        raise KeyboardInterrupt

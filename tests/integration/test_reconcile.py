@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.errors import Interruption
 from lockstep.operations.canary import canary_deploy
-from lockstep.operations.fleet import Fleet
+from lockstep.operations.fleet import Event, Fleet
 from lockstep.operations.lease import writing
 from lockstep.operations.reconcile import Reconciled, reconcile
 from lockstep.operations.replicate import replicate
 from lockstep.operations.status import status
 from lockstep.rules.capacity import cold_fallback
+from lockstep.rules.deeds import mapping
 from lockstep.rules.state import CHALLENGER, CONDEMNED_TAG
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.tampering import tamperer
@@ -150,6 +154,38 @@ def test_what_was_killed_is_finished(deployed: Deployed) -> None:
     assert done.in_step, (told(done), done.error)
     assert deployed.answers() == deployed.everywhere(v1)
     assert registry.tags(v2)[CONDEMNED_TAG] == "rolled back from: it is worse"
+
+
+def test_one_that_is_interrupted_says_where_it_is_and_goes_on_later(deployed: Deployed) -> None:
+    """AWS hangs for longer than anybody waits; the other two follow, and then comes Ctrl-C."""
+    model, wanted = deployed.model, TrafficSplit.all_to(deployed.v1.slot)
+    for cloud in deployed.fleet.clouds:
+        cloud.set_traffic(model, wanted)
+    deployed.control.fault("aws", "hang", operation="UpdateEndpointWeightsAndCapacities", delay=60)
+    verified: set[str] = set()
+
+    def watch(event: Event) -> None:
+        if "verified after" in event.text:
+            verified.add(event.cloud)
+            if len(verified) == 2:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    other = deployed.other_model()
+    with pytest.raises(Interruption) as told:
+        reconcile([replace(deployed.fleet, observer=watch), other])
+    models = mapping(told.value.facts, "models")
+    assert mapping(models, other.model)["state"] == "in step"
+    ours = mapping(models, model)
+    assert (ours["state"], set(mapping(ours, "clouds"))) == ("left open", {"azure", "gcp"})
+    assert ours["split"] == {"aws": "not verified"}
+    assert f"{model}: left open: verified on" in told.value.problem
+    assert told.value.hint.startswith(f"lockstep reconcile {model} goes on with it")
+    assert deployed.fleet.ledger.entries(model, "reconcile.")[-1].kind == "reconcile.intent", "it was closed"
+    assert f"did not end: lockstep reconcile {model} finishes it" in status(deployed.fleet).killed
+    deployed.control.clear()
+    assert once(deployed.fleet).in_step
+    assert status(deployed.fleet).killed == ""
+    assert deployed.answers() == deployed.everywhere(deployed.v2)
 
 
 def test_the_command_line(deployed: Deployed, tmp_path: Path) -> None:

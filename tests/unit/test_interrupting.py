@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lockstep.errors import Interruption
-from lockstep.operations.interrupting import RollbackCourse, RolloutCourse, told_if_interrupted
+from lockstep.operations.interrupting import (
+    ReconcileCourse,
+    RollbackCourse,
+    RolloutCourse,
+    reconcile_interruption,
+    told_if_interrupted,
+)
 from lockstep.rules.state import Version
 
 V2, V3 = Version("churn", "2", "b" * 64), Version("churn", "3", "c" * 64)
@@ -42,3 +48,36 @@ def test_an_interrupted_rollback_names_who_follows_who_does_not_and_the_next_ste
 )
 def test_an_interrupted_rollout_says_what_serves(course: RolloutCourse, told: str) -> None:
     assert told in course.interruption().problem
+
+
+def test_an_interrupted_reconcile_says_of_every_model_where_it_is() -> None:
+    done, behind, open_one, finishing, late = (ReconcileCourse(name) for name in ("a", "b", "c", "d", "e"))
+    assert "before anything was changed" in reconcile_interruption([done, late]).problem
+    done.end("")
+    behind.begin(["aws"])
+    behind.end("aws: is down")
+    open_one.begin(["aws", "azure", "gcp"])
+    open_one.moved("aws", 1.23456, "")
+    open_one.moved("gcp", 2.0, "is busy")
+    finishing.begin([])
+    finishing.told = "interrupted: the rollback of d to 2 is not finished"
+    told = reconcile_interruption([done, behind, open_one, finishing, late])
+    assert "a: in step. b: not in step: aws: is down. c: left open: verified on aws;" in told.problem
+    assert "not known to follow: azure; gcp (is busy). d: left open: the rollback of d to 2 is not" in told.problem
+    assert told.problem.endswith("e: not begun")
+    assert told.facts["next"] == "lockstep reconcile b c d e"
+    assert told.facts["models"]["c"] == {  # type: ignore[index]
+        "in_step": False,
+        "state": "left open",
+        "clouds": {"aws": 1.235},
+        "split": {"azure": "not verified", "gcp": "is busy"},
+    }
+
+
+def test_a_model_that_is_tried_again_is_open_again() -> None:
+    course = ReconcileCourse("a")
+    course.begin(["aws"])
+    course.moved("aws", 1.0, "")
+    course.end("gcp: is busy")
+    course.begin(["gcp"])
+    assert (course.state, course.verified, course.split) == ("left open", {}, {"gcp": "not verified"})
