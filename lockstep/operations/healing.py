@@ -15,7 +15,7 @@ from lockstep.operations.running import Job, Outcome, untold
 from lockstep.operations.switch import Done, failures, prepare_slots, retire_slots, shift_traffic, stop_if_overtaken
 from lockstep.rules.owed import OwedAlias
 from lockstep.rules.plan import PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot
-from lockstep.rules.reconciling import Reconciliation
+from lockstep.rules.reconciliation import Reconciliation
 from lockstep.rules.state import Version
 
 

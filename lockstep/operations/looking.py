@@ -16,7 +16,7 @@ from lockstep.operations.switch import sealed_images
 from lockstep.operations.unfinished import Begun, find_open
 from lockstep.rules.deeds import text
 from lockstep.rules.known_good import good_beside
-from lockstep.rules.reconciling import Facts, Finishing
+from lockstep.rules.reconciliation import Facts, Finishing
 from lockstep.rules.state import CloudState, DesiredState, FleetState, ModelRecord, Version
 from lockstep.rules.target import choose_way
 from lockstep.rules.traces import ENTRIES, Trace, read_trace

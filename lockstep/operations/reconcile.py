@@ -29,7 +29,8 @@ from lockstep.operations.together import all_of
 from lockstep.operations.trying import forward_only, going_on
 from lockstep.rules.deeds import text
 from lockstep.rules.plan import Plan
-from lockstep.rules.reconciling import Difference, Finishing, Reconciliation, reconcile_model, surprising, unhealed
+from lockstep.rules.reconciliation import Difference, Finishing, Reconciliation
+from lockstep.rules.reconciling import reconcile_model, surprising, unhealed
 from lockstep.rules.state import FleetState
 from lockstep.stores.looks import Looks, keep_looks, read_looks
 

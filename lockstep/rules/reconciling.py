@@ -13,123 +13,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
-from lockstep.rules.capacity import Least
-from lockstep.rules.plan import Change, Plan, ReplaceSlot, ResizeSlot, ShiftTraffic, Target, plan_changes
-from lockstep.rules.state import CHALLENGER, FALLBACK, CloudState, DesiredState, FleetState, SlotState, Version
-from lockstep.rules.traffic import TrafficSplit
-
-#: The name of a slot that Lockstep made: `Version.slot`.
-OWN_SLOT: Final = re.compile(r"v[0-9]+-[0-9a-f]{8}")
-
-
-@dataclass(frozen=True)
-class Finishing:
-    """A rollback that was killed: its decision stands, and is carried out before anything else is mended."""
-
-    target: Version
-    reason: str = ""
-    left: tuple[Version, ...] = ()
-
-    def explain(self, changes: Sequence[str]) -> tuple[str, ...]:
-        """One line a step, around its changes on the clouds."""
-        why = self.reason or "no reason given"
-        condemned = (f"condemn {version}: rolled back from: {why}" for version in self.left)
-        return (f"finish the rollback to {self.target}: {why}", *changes, *condemned)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a model beside MLflow's aliases and the clouds' answers.
-
-    `holder` is the live operation that holds the model, `unfinished` one that was killed, `split` one that told of
-    clouds that did not follow, `settling` why no slot may go now; each a phrase, "" for none. `known` are the splits by
-    cloud that Lockstep itself left or asked for, the one that was read back last first. `altered` are differences by
-    cloud and slot between what was written and what is there; `condemned` reasons by digest; `good` is the version
-    that should be the fallback where the alias names none that can be. `finishing` is the unfinished operation where
-    it is a rollback.
-    """
-
-    holder: str = ""
-    unfinished: str = ""
-    split: str = ""
-    settling: str = ""
-    known: Mapping[str, Sequence[TrafficSplit]] = field(default_factory=dict)
-    altered: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    good: Version | None = None
-    least: Mapping[str, Least] = field(default_factory=dict)
-    condemned: Mapping[str, str] = field(default_factory=dict)
-    finishing: Finishing | None = None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that is not as it should be. `healed` says that the plan mends it; else `hint` is a person's step.
-
-    `by_hand` says that it was changed past Lockstep; `before` and `after` are then what it was and is. `waits` says
-    that it is meant to be so for now: the model is in step with it.
-    """
-
-    cloud: str
-    told: str
-    healed: bool = True
-    hint: str = ""
-    by_hand: bool = False
-    before: str = ""
-    after: str = ""
-    waits: bool = False
-
-    def __str__(self) -> str:
-        changed = f" (changed by hand from {self.before} to {self.after})" if self.by_hand and self.before else ""
-        where = f"{self.cloud}: " if self.cloud else ""
-        return f"{where}{self.told}{changed}" + (f" – {self.hint}" if self.hint else "")
-
-
-@dataclass(frozen=True)
-class Reconciliation:
-    """One model's plan and differences. `over` is a canary whose rollout was killed, `held` who works on the model.
-
-    `aliases` are those of MLflow that are set, or go (None), once the traffic is where it should be. `expected` says
-    why the ledger explains the differences, "" when it does not. With `finishing` all of it is that rollback's.
-    """
-
-    model: str
-    plan: Plan
-    differences: tuple[Difference, ...] = ()
-    over: Version | None = None
-    aliases: Mapping[str, Version | None] = field(default_factory=dict)
-    held: str = ""
-    expected: str = ""
-    finishing: Finishing | None = None
-
-    @property
-    def in_step(self) -> bool:
-        """Whether nothing has to be changed or looked at."""
-        return not self.work and all(one.waits for one in self.differences) and not self.held
-
-    @property
-    def work(self) -> bool:
-        """Whether there is something to do."""
-        return bool(self.plan.changes or self.aliases)
-
-    def explain(self) -> tuple[str, ...]:
-        """One line a step, in the order in which they are taken."""
-        if self.finishing is not None:
-            return self.finishing.explain(self.plan.explain() if self.plan.changes else ())
-        names = tuple(
-            f"MLflow: point the alias {alias!r} at {version}" if version else f"MLflow: delete the alias {alias!r}"
-            for alias, version in self.aliases.items()
-        )
-        return (*self.plan.explain(), *names) if self.plan.changes or not names else names
-
-    @property
-    def by_hand(self) -> tuple[Difference, ...]:
-        """What somebody changed past Lockstep."""
-        return tuple(difference for difference in self.differences if difference.by_hand)
+from lockstep.rules.mending import CloudMending
+from lockstep.rules.plan import Change, Plan
+from lockstep.rules.reconciliation import Difference, Facts, Finishing, Reconciliation
+from lockstep.rules.state import CHALLENGER, FALLBACK, DesiredState, FleetState, Version
 
 
 def reconcile_model(
@@ -156,7 +46,7 @@ def reconcile_model(
     told += (Difference("", why) for why in reasons)
     prepares, shifts, rest, retires = list[Change](), list[Change](), list[Change](), list[Change]()
     for cloud in observed.clouds:
-        changes = _Cloud(desired, cloud, facts, over, remove_foreign)
+        changes = CloudMending(desired, cloud, facts, over, remove_foreign)
         told += changes.differences()
         plan = changes.plan(observed.model)
         prepares += plan.prepares
@@ -184,7 +74,7 @@ def _finished(
     alone = DesiredState(desired.model, finishing.target)
     told, prepares, shifts = list(unreachable), list[Change](), list[Change]()
     for cloud in observed.clouds:
-        changes = _Cloud(alone, cloud, facts, None, remove_foreign=False)
+        changes = CloudMending(alone, cloud, facts, None, remove_foreign=False)
         told += changes.serving()
         plan = changes.plan(desired.model)
         prepares += plan.prepares
@@ -207,158 +97,6 @@ def surprising(found: Sequence[Reconciliation], max_models: int, max_shifts: int
     if shifts > max_shifts:
         told.append(f"traffic would be moved {shifts} times, more than {max_shifts}")
     return "; ".join(told)
-
-
-class _Cloud:
-    """One model on one cloud: what differs, and what mends it."""
-
-    def __init__(
-        self, desired: DesiredState, cloud: CloudState, facts: Facts, over: Version | None, remove_foreign: bool
-    ) -> None:
-        assert desired.champion is not None
-        self._model = desired.model
-        self._champion = desired.champion
-        self._cloud = cloud
-        self._facts = facts
-        self._over = over
-        self._remove_foreign = remove_foreign
-        fallback = desired.fallback
-        self._fallback = fallback if fallback is not None and fallback.digest != self._champion.digest else None
-        self._wanted = TrafficSplit.all_to(self._champion.slot)
-
-    @property
-    def _warm(self) -> tuple[Version, ...]:
-        fallback = self._fallback
-        usable = fallback is not None and fallback.digest not in self._facts.condemned
-        return (self._champion, fallback) if fallback is not None and usable else (self._champion,)
-
-    def plan(self, model: str) -> Plan:
-        """The changes here."""
-        retire = {slot.name for slot, goes in self._foreign() if goes}
-        target = Target(self._warm, {self._cloud.cloud: self._wanted}, frozenset(retire))
-        plan = plan_changes(target, FleetState(model, (self._cloud,), {}))
-        again: list[Change] = []
-        if self._distrusted and not plan.shifts:
-            again.append(ShiftTraffic(self._cloud.cloud, self._cloud.split, self._wanted))
-        replaces = [
-            ReplaceSlot(self._cloud.cloud, version)
-            for version in self._warm
-            if self._altered(version) and not self._weight(version)
-        ]
-        anew = {change.version for change in replaces}
-        kept = [change for change in plan.prepares if change.version not in anew]
-        made = anew | {change.version for change in kept}
-        resizes = [
-            ResizeSlot(self._cloud.cloud, version.slot, capacity, least)
-            for version, capacity, least in self._small()
-            if version not in made
-        ]
-        least = self._least
-        if self._fallback in made and least.fallback > least.champion:  # what a new slot begins with
-            slot = self._fallback.slot if self._fallback else ""
-            resizes.append(ResizeSlot(self._cloud.cloud, slot, least.champion, least.fallback))
-        return Plan(model, (*kept, *plan.shifts, *again, *replaces, *resizes, *plan.retires))
-
-    def differences(self) -> Iterator[Difference]:
-        """What is not as it should be here."""
-        yield from self.serving()
-        for version, capacity, least in self._small():
-            yield Difference(self._cloud.cloud, f"slot {version.slot} has {capacity} instances, fewer than {least}")
-        yield from self._alterations()
-        yield from self._strangers()
-
-    def serving(self) -> Iterator[Difference]:
-        """What keeps champion and fallback from serving, or from being ready to."""
-        cloud = self._cloud
-        if cloud.split != self._wanted:
-            yield self._traffic()
-        elif self._distrusted:
-            why = self._facts.unfinished or f"the rollout of {self._over} was killed"
-            yield Difference(cloud.cloud, f"traffic is set again: {why}")
-        for version in self._warm:
-            slot = cloud.slot(version.slot)
-            role = "champion" if version == self._champion else "fallback"
-            if slot is None:
-                yield Difference(cloud.cloud, f"the {role} {version} has no slot")
-            elif not slot.ready:
-                yield Difference(cloud.cloud, f"the slot of the {role} {version} is {slot.status or 'not ready'}")
-
-    @property
-    def _distrusted(self) -> bool:
-        """Whether a request of a killed operation may still change the traffic here."""
-        slot = self._cloud.slot(self._champion.slot)
-        return bool(self._over or self._facts.unfinished) and slot is not None and slot.ready
-
-    def _traffic(self) -> Difference:
-        cloud, split = self._cloud, self._cloud.split
-        known = self._facts.known.get(cloud.cloud, ())
-        by_hand = bool(known) and split not in known
-        shown = str(split or "no traffic")
-        before = str(known[0]) if by_hand else ""
-        return Difference(
-            cloud.cloud,
-            f"serves {shown}, not {self._champion.slot}",
-            by_hand=by_hand,
-            before=before,
-            after=shown if by_hand else "",
-        )
-
-    def _alterations(self) -> Iterator[Difference]:
-        for version in self._warm:
-            told = self._altered(version)
-            if not told:
-                continue
-            weight = self._weight(version)
-            hint = f"it takes {weight} % of the traffic: lockstep rollback {self._model}" if weight else ""
-            text = f"slot {version.slot} was altered: {'; '.join(told)}"
-            yield Difference(self._cloud.cloud, text, healed=not weight, hint=hint, by_hand=True)
-
-    def _altered(self, version: Version) -> tuple[str, ...]:
-        slot = self._cloud.slot(version.slot)
-        if slot is None:
-            return ()
-        told = tuple(self._facts.altered.get(self._cloud.cloud, {}).get(version.slot, ()))
-        if not told and slot.digest and slot.digest != version.digest:
-            told = (f"it runs digest {slot.digest[:12]}, not {version.digest[:12]}",)
-        return told
-
-    def _weight(self, version: Version) -> int:
-        slot = self._cloud.slot(version.slot)
-        return 0 if slot is None else slot.weight
-
-    @property
-    def _least(self) -> Least:
-        return self._facts.least.get(self._cloud.cloud, Least())
-
-    def _small(self) -> Iterator[tuple[Version, int, int]]:
-        for version in self._warm:
-            slot = self._cloud.slot(version.slot)
-            wanted = self._least.champion if version == self._champion else self._least.fallback
-            if slot is not None and slot.ready and slot.capacity < wanted:
-                yield version, slot.capacity, wanted
-
-    def _foreign(self) -> Iterator[tuple[SlotState, bool]]:
-        """Slots that no alias names, and whether they go."""
-        kept = {self._champion.slot} | ({self._fallback.slot} if self._fallback else set())
-        for slot in self._cloud.slots:
-            if slot.name not in kept:
-                own = OWN_SLOT.fullmatch(slot.name) is not None
-                yield slot, self._remove_foreign or (own and not self._facts.settling)
-
-    def _strangers(self) -> Iterator[Difference]:
-        for slot, goes in self._foreign():
-            own = OWN_SLOT.fullmatch(slot.name) is not None
-            if self._over is not None and slot.name == self._over.slot:
-                yield Difference(self._cloud.cloud, f"slot {slot.name} is a canary whose rollout was killed")
-            elif own and not goes:
-                text = f"slot {slot.name} is left for now: {self._facts.settling}"
-                yield Difference(self._cloud.cloud, text, healed=False, waits=True)
-            elif own:
-                yield Difference(self._cloud.cloud, f"no alias names slot {slot.name}")
-            else:
-                command = f"to remove it: lockstep reconcile {self._model} --remove-foreign"
-                text = f"slot {slot.name} was not made by Lockstep"
-                yield Difference(self._cloud.cloud, text, goes, "" if goes else command, by_hand=True)
 
 
 def _aliases(desired: DesiredState, facts: Facts) -> tuple[dict[str, Version | None], list[str]]:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from lockstep.rules.capacity import Least, cold_fallback
 from lockstep.rules.plan import Plan, PrepareSlot, ReplaceSlot, ResizeSlot, RetireSlot, ShiftTraffic
-from lockstep.rules.reconciling import Facts, Finishing, Reconciliation, reconcile_model, surprising, unhealed
+from lockstep.rules.reconciliation import Facts, Finishing, Reconciliation
+from lockstep.rules.reconciling import reconcile_model, surprising, unhealed
 from lockstep.rules.state import CHALLENGER, FALLBACK, CloudState, DesiredState, FleetState, SlotState, Version
 from lockstep.rules.traffic import TrafficSplit
 
