@@ -22,6 +22,7 @@ from lockstep.clouds.azureml import AzureMLSettings
 from lockstep.clouds.sagemaker import SageMakerSettings
 from lockstep.clouds.vertex import VertexSettings
 from lockstep.errors import ConfigError, NotFoundError
+from lockstep.mistakes import told
 from lockstep.rules.approval import Gate
 from lockstep.rules.judge import Limits
 from lockstep.rules.limits import ServiceLimits
@@ -344,10 +345,10 @@ def parse_as(
         )
         key = ".".join(str(part) for part in path) or "(the file)"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        message = first["msg"].removeprefix("Value error, ")
+        message, help_with_it = told(first, data, path)
         raise ConfigError(
             f"{source}, line {_line(tree, path)}: {key}: {message}{more}",
-            hint=hint,
+            hint=help_with_it or hint,
         ) from error
 
 
@@ -390,14 +391,14 @@ def _resolve(
 
 
 def _is_set(value: Any, environment: Mapping[str, str]) -> bool:
-    """Whether every variable in it is set, or has a default."""
+    """Whether every variable in it is set to something, or has a default."""
     if isinstance(value, dict):
         return all(_is_set(item, environment) for item in value.values())
     if isinstance(value, list):
         return all(_is_set(item, environment) for item in value)
     if not isinstance(value, str):
         return True
-    return all(found["default"] is not None or found["name"] in environment for found in REFERENCE.finditer(value))
+    return all(found["default"] is not None or environment.get(found["name"]) for found in REFERENCE.finditer(value))
 
 
 def _is_tag(part: str | int, data: Any, location: tuple[str | int, ...]) -> bool:

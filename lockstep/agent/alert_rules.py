@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from lockstep.agent.source_settings import SourceSettings
@@ -27,16 +27,26 @@ from lockstep.agent.written_secrets import written_secrets
 from lockstep.config import parse_as
 from lockstep.errors import ConfigError
 from lockstep.rules.alerts.intent import Action
-from lockstep.rules.alerts.routing import PLACE, Rule
+from lockstep.rules.alerts.reading import text as text_of
+from lockstep.rules.alerts.routing import PLACE, Rule, fits
 
 LOG: Final = logging.getLogger("lockstep.agent")
 #: A name that an address can hold as it is: not what is taken for a path, or for the folder above.
 NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]+", re.ASCII)
-HINT: Final = "`lockstep alerts test FILE` shows what a sample of an alert would do"
+HINT: Final = "`lockstep alerts schema` prints every key and what may stand there; docs/alerts.md has each source"
 
 
-def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
+def _listed(value: object) -> object:
+    return value if isinstance(value, list | tuple | dict) else (value,)
+
+
+def _as_text(value: object) -> object:
+    """A number or a truth value as an alert's field holds it: `version: 7` means the text."""
+    return text_of(value) if isinstance(value, bool | int | float) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+Patterns = Annotated[tuple[Text, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 
 
 class RuleSettings(BaseModel):
@@ -45,13 +55,13 @@ class RuleSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, Field(min_length=1, description="What the rule is called where it is told of.")] = ""
-    source: Annotated[str | tuple[str, ...], Field(description="Sources that it is for, with * for any part.")] = "*"
+    source: Annotated[Patterns, Field(description="Sources that it is for, with * for any part.")] = ("*",)
     when: Annotated[
-        Mapping[str, str | tuple[str, ...]],
+        Mapping[str, Patterns],
         Field(description="Fields of the alert and what they must be: a text with * for any part, or several."),
     ] = {}
     model: Annotated[str, Field(description="The model; `{labels.model}` stands for that field of the alert.")] = ""
-    version: Annotated[str, Field(description="The version to leave; whatever serves when left out.")] = ""
+    version: Annotated[Text, Field(description="The version to leave; whatever serves when left out.")] = ""
     cloud: Annotated[str, Field(description="Where the trouble was seen; anywhere when left out.")] = ""
     action: Annotated[Action, Field(description="What the alert starts.")] = Action.NOTIFY
 
@@ -66,8 +76,7 @@ class RuleSettings(BaseModel):
 
     def as_rule(self, name: str) -> Rule:
         """The rule as it decides, called `name` if it has no name of its own."""
-        when = {key: _several(patterns) for key, patterns in self.when.items()}
-        return Rule(self.name or name, _several(self.source), when, self.model, self.version, self.cloud, self.action)
+        return Rule(self.name or name, self.source, self.when, self.model, self.version, self.cloud, self.action)
 
 
 class AlertRules(BaseModel):
@@ -92,6 +101,22 @@ class AlertRules(BaseModel):
                     {"path": ("sources", name), "name": repr(name)},
                 )
         return value
+
+    @model_validator(mode="after")
+    def _sources_of_rules_exist(self) -> AlertRules:
+        for number, rule in enumerate(self.rules):
+            for pattern in rule.source:
+                if pattern != "*" and not any(fits(pattern, name) for name in self.sources):
+                    raise PydanticCustomError(
+                        "unknown_source",
+                        "there is no source {name} under sources: (there: {known}), so the rule would never fit",
+                        {
+                            "path": ("rules", number, "source"),
+                            "name": repr(pattern),
+                            "known": ", ".join(self.sources) or "none",
+                        },
+                    )
+        return self
 
     def as_rules(self) -> tuple[Rule, ...]:
         """The rules as they decide; one without a name is told of by its number, from 1."""

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from lockstep.rules.alerts.sources.generic import FIRING, RESOLVED
+
 #: A secret that is shorter can be guessed, and an unset variable with an empty default is none at all.
 SHORTEST_SECRET: Final = 16
 _FILES: Final = frozenset({"ca_file", "signing_ca_file"})
@@ -28,6 +30,7 @@ def _https(address: str) -> str:
 Secret = Annotated[SecretStr, Field(min_length=SHORTEST_SECRET)]
 Secrets = Annotated[tuple[Secret, ...], Field(description="Secrets; several while one is being replaced.")]
 Https = Annotated[str, AfterValidator(_https)]
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(description="Words, in any case.")]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Window = Annotated[float, Field(gt=0, le=86400, description="Seconds that a delivery may be old, or early.")]
 CaFile = Annotated[str | None, Field(description="PEM file of the authorities that are trusted; the system's else.")]
@@ -259,17 +262,33 @@ class GenericMapping(_Part):
     alerts: Annotated[str, Field(description="The array of alerts; the body itself when left out.")] = ""
     id: Annotated[str, Field(min_length=1, description="The same when the same alert comes again.")]
     incident: Annotated[str, Field(description="The same while the trouble lasts; the id when left out.")] = ""
-    status: Annotated[str, Field(description="What says whether the trouble is there.")] = ""
-    resolved: Annotated[tuple[str, ...], Field(description="Values of the status that say that it is over.")] = (
-        "resolved",
-        "ok",
-        "closed",
-    )
+    status: Annotated[
+        str, Field(description="The word that says whether the trouble is there; always there when left out.")
+    ] = ""
+    resolved: Annotated[
+        Words, Field(description=f"More words that say that it is over; known: {', '.join(RESOLVED)}.")
+    ] = ()
+    firing: Annotated[
+        Words,
+        Field(
+            description=f"More words that say that it is there; known: {', '.join(FIRING)}. Any other word is taken as "
+            "firing, too, and the log says so."
+        ),
+    ] = ()
     title: Annotated[str, Field(min_length=1)]
     text: str = ""
     severity: str = ""
     at: Annotated[str, Field(description="When it began: RFC 3339, or seconds since 1970.")] = ""
     fields: Annotated[Mapping[str, str], Field(description="Names to route by, and where each is.")] = {}
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> GenericMapping:
+        both = {word.lower() for word in self.resolved} & {word.lower() for word in self.firing}
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))} cannot be both resolved and firing")
+        if (self.resolved or self.firing) and not self.status:
+            raise ValueError("words of a status need status: where it is")
+        return self
 
 
 class GenericSource(SharedAuth):

@@ -199,6 +199,7 @@ def _generic(name: str, settings: GenericSource) -> Scheme:
         status=where.status,
         resolved=where.resolved,
         text=where.text,
+        firing=where.firing,
         severity=where.severity,
         at=where.at,
         fields=where.fields,

@@ -46,6 +46,8 @@ def try_out(
         typer.echo("it holds no alert")
     for one in found:
         typer.echo(f"{one.alert.status.value} {one.alert.title!r} ({one.alert.source}, id {one.alert.id})")
+        if one.alert.doubt:
+            typer.echo(f"  note: {one.alert.doubt}")
         for rule, why in one.route.missed:
             typer.echo(f"  not {rule}: {why}")
         about = ", ".join(
@@ -88,6 +90,14 @@ def log(
         if not found:
             typer.echo(f"the ledger holds no alert{f' about {model}' if model else ''}")
     end_with(doubts)
+
+
+@alerts.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of alerts.yaml, for editors: every kind of source, every key, what may stand there."""
+    from lockstep.agent.alert_rules import AlertRules
+
+    emit(AlertRules.model_json_schema())
 
 
 @alerts.command("dead-letters")
@@ -141,4 +151,5 @@ def _as_json(one: Rehearsed) -> dict[str, object]:
         "action": intent.action.value if intent is not None else None,
         "decision": type(one.decision).__name__.lower() if one.decision is not None else "duplicate",
         "fields": dict(one.alert.fields),
+        "note": one.alert.doubt or None,
     }

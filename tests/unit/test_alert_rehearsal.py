@@ -7,18 +7,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from lockstep.agent import inbox, outbox
-from lockstep.agent.alert_rules import AlertRules
+from lockstep.agent.alert_rules import AlertRules, parse_alert_rules
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Notice
 from lockstep.agent.rehearsal import read_sample, rehearse
 from lockstep.cli import app
 from lockstep.config import Config, load
-from lockstep.errors import NotFoundError, RefusedError
+from lockstep.errors import ConfigError, NotFoundError, RefusedError
 from lockstep.rules.alerts.alert import Status
 from lockstep.rules.alerts.intent import Action, Intent, State
 from tests.deliveries import GENUINE
@@ -106,6 +107,31 @@ def test_a_sample_is_shown_and_leaves_no_trace(config: Path, tmp_path: Path) -> 
     assert second["decision"] == "nothing"
     assert not (tmp_path / "inbox.db").exists()
     assert not (tmp_path / "ledger.db").exists()
+
+
+def test_a_word_that_is_not_known_is_told_of(config: Path, tmp_path: Path) -> None:
+    source = {"kind": "generic", "tokens": ["${A}"], "mapping": {"id": "id", "title": "id", "status": "state"}}
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"sources": {"watch": source}}))
+    sample = tmp_path / "sample.json"
+    sample.write_text('{"id": "a", "state": "wobbly"}')
+    note = "its status 'wobbly' is no word that is known: taken as firing"
+    assert note in run(config, "test", str(sample))
+    (shown,) = json.loads(run(config, "test", str(sample), "--json"))["alerts"]
+    assert (shown["status"], note in shown["note"]) == ("firing", True)
+    sample.write_text('{"id": "a", "state": "Recovered"}')
+    (shown,) = json.loads(run(config, "test", str(sample), "--json"))["alerts"]
+    assert (shown["status"], shown["note"]) == ("resolved", None)
+
+
+def test_what_a_mistakes_hint_names_works_without_any_file(tmp_path: Path) -> None:
+    missing = tmp_path / "nothing.yaml"
+    with pytest.raises(ConfigError) as told:
+        parse_alert_rules("rules: [{model: a, action: explode}]", "alerts.yaml", {})
+    assert "'notify', 'hold', 'rollback-if-confirmed' or 'rollback'" in str(told.value)
+    assert "`lockstep alerts schema`" in told.value.hint
+    checker = jsonschema.Draft202012Validator(json.loads(run(missing, "schema")))
+    assert not list(checker.iter_errors(yaml.safe_load(ALERTS)))
+    assert list(checker.iter_errors({"rules": [{"model": "a", "action": "explode"}]}))
 
 
 def test_what_the_agent_is_doing_now_counts(config: Path, tmp_path: Path) -> None:

@@ -114,6 +114,26 @@ rules:
     assert (second.name, second.action) == ("rule 2", Action.HOLD)
 
 
+def test_what_yaml_takes_for_a_number_is_the_text_that_an_alert_holds() -> None:
+    text = "rules:\n  - {model: churn, version: 7, when: {priority: 1, muted: [false, 2.5]}, action: hold}\n"
+    (rule,) = parse_alert_rules(text, "alerts.yaml", {}).as_rules()
+    assert (rule.version, rule.when) == ("7", {"priority": ("1",), "muted": ("false", "2.5")})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("", "environment variable TOKEN is empty, and must have at least 16"),
+        ("short", "environment variable TOKEN has 5 characters, and must have at least 16"),
+    ],
+)
+def test_a_secret_that_is_none_is_named_by_its_variable(given: str, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_alert_rules("sources:\n  am: {kind: alertmanager, tokens: ['${TOKEN}']}\n", "a.yaml", {"TOKEN": given})
+    assert str(raised.value) == f"a.yaml, line 2: sources.am.tokens.0: {told}"
+    assert raised.value.hint == "export TOKEN=$(openssl rand -hex 24)"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -124,6 +144,9 @@ rules:
         ("rules:\n  - model: '{labels.model'\n", "alerts.yaml, line 2: rules.0: '{labels.model' is no template"),
         ("rules:\n  - model: a\n    action: explode\n", "alerts.yaml, line 3: rules.0.action"),
         ("rules:\n  - modle: a\n", "alerts.yaml, line 2: rules.0.modle"),
+        ("rules:\n  - {model: a, source: b*}\n", "alerts.yaml, line 2: rules.0.source: there is no source 'b*'"),
+        ("rules: 1\n", "alerts.yaml, line 1: rules: a list is expected"),
+        ("sources:\n  a: {tokens: []}\n", "alerts.yaml, line 2: sources.a: it has no kind"),
         ("- 1\n", "alerts.yaml, line 1: a mapping is expected"),
         *(
             (

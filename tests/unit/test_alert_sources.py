@@ -6,9 +6,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lockstep.agent.sources import AlertFormatError
 from lockstep.rules.alerts.alert import Alert, Status
+from lockstep.rules.alerts.sources.generic import FIRING, RESOLVED, status_of
 from tests.deliveries import (
     GENUINE,
     TOKEN,
@@ -247,6 +251,34 @@ def test_any_json_is_read_by_pointers_and_paths() -> None:
         {"model": "tumour", "cloud": "aws"},
     )
     assert (second.status, second.at) == (Status.RESOLVED, 1795162561.0)
+
+
+@given(st.text(max_size=20))
+def test_a_status_is_over_by_known_words_alone(word: str) -> None:
+    status, doubt = status_of(word)
+    assert (status is Status.RESOLVED) == (word.lower() in RESOLVED)
+    assert bool(doubt) == (word.lower() not in {*RESOLVED, *FIRING}), "an unknown one is a trouble, and is told of"
+
+
+def test_words_of_a_status_can_be_added_and_given_another_meaning() -> None:
+    for word in ("OK", "closed", "Resolved"):
+        assert status_of(word, resolved=["done"]) == (Status.RESOLVED, ""), "those that are known hold still"
+    assert status_of("Done", resolved=["done"]) == (Status.RESOLVED, "")
+    assert status_of("closed", firing=["Closed"]) == (Status.FIRING, ""), "a door, say"
+    assert status_of("open", resolved=["OPEN"]) == (Status.RESOLVED, "")
+    assert len(status_of("w" * 1000)[1]) < 200
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"status": "s", "resolved": ["OK"], "firing": ["ok"]}, "ok cannot be both resolved and firing"),
+        ({"resolved": ["done"]}, "words of a status need status"),
+    ],
+)
+def test_words_of_a_status_that_make_no_sense_are_refused(words: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        opened(kind="generic", tokens=[TOKEN], mapping={"id": "id", "title": "title", **words})
 
 
 def test_without_the_status_that_is_mapped_an_entry_is_not_taken_for_a_trouble() -> None:

@@ -75,6 +75,7 @@ def test_what_only_the_agent_needs_is_left_out_where_its_variable_is_not_set() -
     assert (dict(found.tokens), found.webhooks) == ({}, ()), "nobody may sign in, rather than anybody"
     whole = {**environment, "PORT": "80", "ALICE_TOKEN": "a" * 20, "WEBHOOK_SECRET": "whsec_" + "a" * 32}
     assert parse(AGENT, "lockstep.yaml", whole) == parse(AGENT, "lockstep.yaml", whole, AgentNeeds.ALL)
+    assert not parse(AGENT, "lockstep.yaml", {**whole, "ALICE_TOKEN": ""}).agent.tokens
     del whole["ALICE_TOKEN"]
     with pytest.raises(ConfigError, match=r"line 24: agent\.tokens\.alice\.token: .*ALICE_TOKEN is not set"):
         parse(AGENT, "lockstep.yaml", whole, AgentNeeds.ALL)
@@ -82,6 +83,18 @@ def test_what_only_the_agent_needs_is_left_out_where_its_variable_is_not_set() -
         parse(AGENT, "lockstep.yaml", environment, AgentNeeds.SETTINGS)
     with pytest.raises(ConfigError, match=r"agent\.colour"):
         parse(AGENT + "  colour: red\n", "lockstep.yaml", environment)
+
+
+def test_a_token_whose_variable_is_empty_is_named_by_it() -> None:
+    text = GOOD + "agent:\n  tokens:\n    alice: {role: operator, token: '${ALICE}'}\n"
+    with pytest.raises(
+        ConfigError, match=r"agent\.tokens\.alice\.token: environment variable ALICE is empty"
+    ) as caught:
+        parse(text, "lockstep.yaml", {"AWS_SECRET": "x", "ALICE": ""}, AgentNeeds.ALL)
+    assert caught.value.hint == "export ALICE=$(openssl rand -hex 24)"
+    with pytest.raises(ConfigError, match=r"agent\.port: .* \(by environment variable ALICE\)") as caught:
+        parse(GOOD + "agent: {port: '${ALICE}'}\n", "lockstep.yaml", {"AWS_SECRET": "x", "ALICE": "none of it"})
+    assert "none of it" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

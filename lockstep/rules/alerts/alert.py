@@ -21,6 +21,7 @@ class Alert:
     `id` is the same when a vendor delivers the alert again, and another one for the next alert of the same incident.
     `incident` is the vendor's own key of the trouble, the same while it lasts. `fields` are labels and other texts to
     route by, under lower-case dotted names. `at` is when the trouble began, in seconds since 1970, 0.0 if not told.
+    `doubt` says what its reader had to guess, "" for nothing.
     """
 
     source: str
@@ -32,3 +33,4 @@ class Alert:
     severity: str = ""
     at: float = 0.0
     fields: Mapping[str, str] = field(default_factory=dict)
+    doubt: str = ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.reading import (
@@ -19,13 +20,21 @@ from lockstep.rules.alerts.reading import (
     text,
 )
 
+#: Words for a trouble that is over, and for one that is there, in any case; a mapping may name more.
+RESOLVED: Final = ("resolved", "ok", "closed", "recovered", "cleared", "normal", "healthy", "inactive")
+FIRING: Final = (
+    *("firing", "alerting", "alarm", "alert", "triggered", "active", "open", "opened", "reopened", "new", "problem"),
+    *("critical", "error", "warning", "failed", "failing", "down", "unhealthy"),
+)
+MAX_WORD: Final = 64
+
 
 @dataclass(frozen=True)
 class Mapped:
     """Where each part is; "" for none. `alerts` is the array of alerts, the document itself when "".
 
-    `resolved` are values of the status, in any case, that say that the trouble is over; `fields` are names to route
-    by, and where each is.
+    `resolved` are words of the status, in any case, that say that the trouble is over, `firing` those that it is there,
+    both before what RESOLVED and FIRING say; `fields` are names to route by, and where each is.
     """
 
     id: str
@@ -34,6 +43,7 @@ class Mapped:
     incident: str = ""
     status: str = ""
     resolved: tuple[str, ...] = ()
+    firing: tuple[str, ...] = ()
     text: str = ""
     severity: str = ""
     at: str = ""
@@ -67,6 +77,24 @@ def at(document: object, path: str) -> object:
     return found
 
 
+def status_of(word: str, resolved: Collection[str] = (), firing: Collection[str] = ()) -> tuple[Status, str]:
+    """What a word of the status means, and the doubt about it.
+
+    An unknown word is a trouble: taken for the end of one it would be lost, and would end what another alert began.
+    """
+    given = word.lower()
+    for words, status in (
+        (resolved, Status.RESOLVED),
+        (firing, Status.FIRING),
+        (RESOLVED, Status.RESOLVED),
+        (FIRING, Status.FIRING),
+    ):
+        if given in {one.lower() for one in words}:
+            return status, ""
+    shown = given if len(given) <= MAX_WORD else f"{given[: MAX_WORD - 1]}…"
+    return Status.FIRING, f"its status {shown!r} is no word that is known: taken as firing (mapping.firing, .resolved)"
+
+
 def _alert(entry: object, source: str, where: Mapped, what: str) -> Alert:
     name = text(at(entry, where.id), MAX_ID)
     if not name:
@@ -75,9 +103,8 @@ def _alert(entry: object, source: str, where: Mapped, what: str) -> Alert:
     if where.status and not told:
         # Without its status it might be the end of a trouble, and that must never be taken for a trouble.
         raise AlertFormatError(f"{what} has nothing at {where.status}, where its status should be")
-    over = told.lower() in {value.lower() for value in where.resolved}
+    status, doubt = status_of(told, where.resolved, where.firing) if where.status else (Status.FIRING, "")
     began = at(entry, where.at) if where.at else None
-    status = Status.RESOLVED if told and over else Status.FIRING
     return Alert(
         source=source,
         id=identity(name, status.value),
@@ -88,4 +115,5 @@ def _alert(entry: object, source: str, where: Mapped, what: str) -> Alert:
         severity=text(at(entry, where.severity), MAX_SEVERITY) if where.severity else "",
         at=moment(began) or seconds(began),
         fields={key.lower(): value for key, path in where.fields.items() if (value := text(at(entry, path)))},
+        doubt=doubt,
     )
