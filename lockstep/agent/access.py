@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import ClassVar, Final
 
 from lockstep.agent_settings import TokenSettings
 from lockstep.errors import RefusedError
@@ -50,7 +50,18 @@ class Person:
 
 
 class DeniedError(RefusedError):
-    """The token is wrong, or there is none."""
+    """The token is wrong, or there is none; `result` is what metrics count it as."""
+
+    result: ClassVar[str] = "wrong"
+
+
+class NoTokenError(DeniedError):
+    """There is no token."""
+
+    result: ClassVar[str] = "missing"
+
+    def __init__(self) -> None:
+        super().__init__("a token is needed", hint="send it in the header Authorization: Bearer …")
 
 
 class WaitError(RefusedError):
@@ -82,9 +93,11 @@ class Access:
     def person(self, token: str, peer: str) -> Person:
         """The person whose token it is; `peer` is the address it came from.
 
-        Raises DeniedError for a wrong one, WaitError while too many wrong ones came from there.
+        Raises DeniedError for a wrong one, NoTokenError for "", WaitError while too many wrong ones came from there.
         """
         self._guesses.check(peer)
+        if not token:
+            raise NoTokenError
         found = self._find(token)
         if found is None:
             self._guesses.wrong(peer, token)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Final
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from lockstep.agent.access import DeniedError, Person, Role
+from lockstep.agent.access import DeniedError, NoTokenError, Person, Role
 from lockstep.agent.assembly import Agent
-from lockstep.agent.hooks import Problem
 from lockstep.agent.overview import CloudView, ModelView
+from lockstep.agent.problems import Problem, problem
 from lockstep.agent.telemetry import CONTENT_TYPE
-from lockstep.errors import NotFoundError
+from lockstep.errors import NotFoundError, RefusedError
 from lockstep.operations.reasons import LONGEST, checked_reason
 from lockstep.rules.alerts.intent import Intent
 from lockstep.rules.waiting import Waiting
@@ -25,6 +25,11 @@ AT_ONCE: Final = 8
 SECURITY: Final[dict[str, object]] = {"security": [{"token": []}]}
 REFUSALS: Final[Mapping[int | str, dict[str, object]]] = {
     code: {"model": Problem} for code in (401, 403, 404, 409, 413, 422, 429, 503)
+}
+
+#: The same for a route whose answer is text, which FastAPI would else take for these as well.
+BESIDE_TEXT: Final[Mapping[int | str, dict[str, object]]] = {
+    code: {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}} for code in REFUSALS
 }
 
 
@@ -66,14 +71,32 @@ class IntentAnswer(BaseModel):
     told: str
 
 
+class ReadyAnswer(BaseModel):
+    """Whether alerts can be kept and acted on, and by part what is not as it must be."""
+
+    ready: bool
+    problems: dict[str, str]
+
+
 def bearer(agent: Agent, request: Request, least: Role) -> Person:
     """Whose token the request carries; raises DeniedError without a right one, ForbiddenError below that role."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if not (scheme or token).strip():
+        raise NoTokenError
     if scheme.lower() != "bearer" or not token.strip():
-        raise DeniedError("a bearer token is needed", hint="send it in the header Authorization: Bearer …")
+        raise DeniedError("the header Authorization holds no bearer token", hint="write Bearer before it: Bearer …")
     person = agent.access.person(token.strip(), request.client.host if request.client else "")
     allow(person, least)
     return person
+
+
+def needs(agent: Agent, least: Role) -> Callable[[Request], Awaitable[Person]]:
+    """`bearer` before anything else of a request is looked at: whoever may not is not told what is wrong with it."""
+
+    async def check(request: Request) -> Person:
+        return bearer(agent, request, least)
+
+    return check
 
 
 def allow(person: Person, least: Role) -> None:
@@ -89,6 +112,7 @@ def routes(agent: Agent) -> APIRouter:
     """The routes of the API, and those for whoever watches over the agent."""
     router = APIRouter(tags=["api"])
     turn = CapacityLimiter(AT_ONCE)
+    viewer, operator = Depends(needs(agent, Role.VIEWER)), Depends(needs(agent, Role.OPERATOR))
 
     @router.post(
         "/api/rollbacks",
@@ -98,10 +122,12 @@ def routes(agent: Agent) -> APIRouter:
         responses=dict(REFUSALS),
         openapi_extra=SECURITY,
     )
-    async def ask(asked: RollbackRequest, request: Request) -> Response:
+    async def ask(asked: RollbackRequest, person: Person = operator) -> Response:
         """Accept a rollback; the answer comes when it is durable, and says under which id it can be followed."""
-        person = bearer(agent, request, Role.OPERATOR)
-        reason = checked_reason(asked.reason, needed=True)
+        try:
+            reason = checked_reason(asked.reason, needed=True)
+        except RefusedError as error:
+            return problem(422, error.problem, error.hint)
         intent = await to_thread.run_sync(
             lambda: agent.desk.ask_rollback(asked.model, asked.to, reason, person.actor, asked.leaving), limiter=turn
         )
@@ -114,10 +140,10 @@ def routes(agent: Agent) -> APIRouter:
         response_model=list[IntentAnswer],
         responses=dict(REFUSALS),
         openapi_extra=SECURITY,
+        dependencies=[viewer],
     )
-    async def intents(request: Request, last: int = Query(50, ge=1, le=500)) -> Response:
+    async def intents(last: int = Query(50, ge=1, le=500)) -> Response:
         """The newest first."""
-        bearer(agent, request, Role.VIEWER)
         found = await to_thread.run_sync(agent.desk.intents, last, limiter=turn)
         return JSONResponse([intent_as_json(intent) for intent in found])
 
@@ -127,29 +153,42 @@ def routes(agent: Agent) -> APIRouter:
         response_model=IntentAnswer,
         responses=dict(REFUSALS),
         openapi_extra=SECURITY,
+        dependencies=[viewer],
     )
-    async def one(request: Request, intent: str = Path(max_length=128)) -> Response:
+    async def one(intent: str = Path(max_length=128)) -> Response:
         """How far it got."""
-        bearer(agent, request, Role.VIEWER)
         found = await to_thread.run_sync(agent.desk.intent, intent, limiter=turn)
         if found is None:
             raise NotFoundError("there is no such intent", hint="GET /api/intents lists the newest")
         return JSONResponse(intent_as_json(found))
 
-    @router.get("/api/overview", summary="What serves", responses=dict(REFUSALS), openapi_extra=SECURITY)
-    async def overview(request: Request) -> Response:
+    @router.get(
+        "/api/overview",
+        summary="What serves",
+        responses=dict(REFUSALS),
+        openapi_extra=SECURITY,
+        dependencies=[viewer],
+    )
+    async def overview() -> Response:
         """Every model on every cloud, from memory; `at` says when it was looked at."""
-        bearer(agent, request, Role.VIEWER)
         found = agent.refresher.overview
         models = {name: model_as_json(found.models[name]) for name in found.names if name in found.models}
         return JSONResponse({"models": models, "waiting": [name for name in found.names if name not in models]})
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Whether the process lives", tags=["health"], response_class=PlainTextResponse)
     async def health() -> Response:
         """Answers as long as the process does."""
         return PlainTextResponse("ok\n")
 
-    @router.get("/readyz", summary="Whether alerts are taken", tags=["health"], responses={503: {}})
+    @router.head("/readyz", include_in_schema=False)
+    @router.get(
+        "/readyz",
+        summary="Whether alerts are taken",
+        tags=["health"],
+        response_model=ReadyAnswer,
+        responses={503: {"model": ReadyAnswer}},
+    )
     async def ready() -> Response:
         """200 when alerts can be kept and acted on; else 503, with what is not ready."""
         problems = await to_thread.run_sync(agent.unready, limiter=turn)
@@ -160,7 +199,7 @@ def routes(agent: Agent) -> APIRouter:
         summary="Numbers for Prometheus",
         tags=["health"],
         response_class=PlainTextResponse,
-        responses=dict(REFUSALS),
+        responses=dict(BESIDE_TEXT),
         openapi_extra=SECURITY,
     )
     async def metrics(request: Request) -> Response:

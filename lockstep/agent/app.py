@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from lockstep.agent import api, hooks, page
 from lockstep.agent.access import DeniedError, WaitError
 from lockstep.agent.assembly import Agent
 from lockstep.agent.headers import Headers
+from lockstep.agent.hooks import LOOK
 from lockstep.agent.limits import Bounds, Limits
 from lockstep.agent.page_sign_in import NoSessionError
+from lockstep.agent.problems import invalid, problem
 from lockstep.agent.rendering import render
 from lockstep.agent.sessions import COOKIE
 from lockstep.errors import LockstepError, NotFoundError, RefusedError, RetryLaterError
 
 LOG: Final = logging.getLogger("lockstep.agent")
+FOR_PROGRAMS: Final = ("/api/", "/hooks/", "/metrics", "/readyz", "/healthz")
+HOOKS: Final = "the source NAME of alerts.yaml posts to /hooks/NAME"
+LISTED: Final = "/openapi.json lists what there is"
 DESCRIPTION: Final = "Takes alerts, rolls back, shows what serves."
 
 
@@ -38,7 +46,11 @@ def create_app(agent: Agent, bounds: Bounds | None = None) -> ASGIApp:
     app.include_router(hooks.routes(agent, taker))
     app.include_router(api.routes(agent))
     app.include_router(page.routes(agent))
-    app.add_exception_handler(LockstepError, _Problems(agent))
+    problems = _Problems(agent)
+    app.add_exception_handler(LockstepError, problems)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, problems.without_route)
+    app.add_exception_handler(Exception, _unforeseen)
     app.openapi = _with_tokens(app)  # type: ignore[method-assign]
     refused = agent.telemetry.refused.labels
     limited = Limits(
@@ -57,25 +69,49 @@ class _Problems:
         assert isinstance(error, LockstepError)
         status = status_of(error)
         path = request.url.path
-        if path.startswith(("/api/", "/hooks/", "/metrics", "/readyz", "/healthz")):
-            return JSONResponse({"error": error.problem, "hint": error.hint}, status, headers=self._told(error))
+        if path.startswith(FOR_PROGRAMS):
+            return problem(status, error.problem, error.hint, self._told(error))
         if isinstance(error, NoSessionError):
             return _sign_in(request)
+        return self._page(request, status, error.problem, error.hint, self._told(error))
+
+    async def without_route(self, request: Request, error: Exception) -> Response:
+        """There is nothing at that address, or not by that method; a page for a browser, JSON for whatever else."""
+        assert isinstance(error, HTTPException)
+        path, headers = request.url.path, error.headers or {}
+        told, hint = f"{request.method} is not taken here", f"send {headers.get('Allow', 'something else')}"
+        if error.status_code == 404:
+            told = "there is nothing at this address"
+            hint = HOOKS if path.rstrip("/") == "/hooks" else LISTED
+            hint = "leave the / at its end out" if len(path) > 1 and path.endswith("/") and hint != HOOKS else hint
+        if path.startswith(FOR_PROGRAMS) or "text/html" not in request.headers.get("accept", ""):
+            return problem(error.status_code, told, hint, headers)
+        return self._page(request, error.status_code, told, "" if hint == LISTED else hint, headers)
+
+    def _page(self, request: Request, status: int, told: str, hint: str, headers: Mapping[str, str]) -> Response:
         session = self._agent.sessions.find(request.cookies.get(COOKIE, ""))
         heading = {403: "Not allowed", 404: "Not found", 503: "Not now"}.get(status, "Not done")
-        text = render(
-            "problem.html", session=session, here="", heading=heading, problem=error.problem, hint=error.hint, back="/"
-        )
-        return HTMLResponse(text, status, headers=self._told(error))
+        text = render("problem.html", session=session, here="", heading=heading, problem=told, hint=hint, back="/")
+        return HTMLResponse(text, status, headers=dict(headers))
 
     def _told(self, error: LockstepError) -> dict[str, str]:
         if isinstance(error, WaitError):
             self._agent.telemetry.sign_ins.labels("locked").inc()
             return {"Retry-After": str(error.seconds)}
         if isinstance(error, DeniedError) and not isinstance(error, api.ForbiddenError):
-            self._agent.telemetry.sign_ins.labels("wrong").inc()
+            self._agent.telemetry.sign_ins.labels(error.result).inc()
             return {"WWW-Authenticate": 'Bearer realm="lockstep"'}
         return {"Retry-After": "5"} if isinstance(error, RetryLaterError) else {}
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return invalid(error.errors(), request.method, request.url.path)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    """A fault of ours, which the server logs."""
+    return problem(500, "the agent failed at this by itself", LOOK)
 
 
 def status_of(error: LockstepError) -> int:

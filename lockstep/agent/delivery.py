@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import parse_qsl
 
 from lockstep.errors import RefusedError
@@ -16,8 +17,16 @@ _MAX_PARAMETERS = 16
 class ForgedError(RefusedError):
     """A delivery that does not show that it is from whom it says. Told to its sender only as 401; the text is logged.
 
-    The text says which proof failed and holds nothing that was sent.
+    The text says which proof failed and holds nothing that was sent. `result` is what metrics count it as.
     """
+
+    result: ClassVar[str] = "forged"
+
+
+class UnprovedError(ForgedError):
+    """A delivery that holds no proof at all: mostly its sender was not told the secret, or the proxy took it away."""
+
+    result: ClassVar[str] = "unproved"
 
 
 @dataclass(frozen=True)
@@ -51,18 +60,28 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Before:
+    """A delivery that was taken in before: the intents that it came to then, and how many alerts are in it."""
+
+    intents: tuple[str, ...]
+    alerts: int
+
+
+@dataclass(frozen=True)
 class Said:
     """What a delivery came to.
 
     `answer` is the body of the answer where the vendor wants one. `confirm` is an address to be fetched by
     `Source.confirm`, already held against the source's pinned host. `once` is the delivery's own name where its vendor
-    signs one: pass the value to `Source.settled` when the alerts are durable.
+    signs one: pass the value to `Source.settled` when the alerts are durable. A delivery that was settled `before`
+    holds no alerts any more.
     """
 
     alerts: tuple[Alert, ...] = ()
     answer: str = ""
     confirm: str = ""
     once: str = ""
+    before: Before | None = None
 
 
 def _add(found: dict[str, str], name: str, value: str) -> None:

@@ -191,7 +191,8 @@ class Limits:
 
     async def _refuse(self, send: Send, status: int, problem: str, wait: float = 0.0) -> None:
         self._refused(status)
-        body = json.dumps({"error": problem}).encode()
+        hint = f"send it again in {max(1, math.ceil(wait))} s" if wait else ""
+        body = json.dumps({"error": problem, "hint": hint}).encode()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),

@@ -81,7 +81,7 @@ def routes(agent: Agent) -> APIRouter:
             answer.headers.update(wait)
             return answer
         except DeniedError as error:
-            agent.telemetry.sign_ins.labels("wrong").inc()
+            agent.telemetry.sign_ins.labels(error.result).inc()
             return signing_in(following, error.problem, 401)
         agent.telemetry.sign_ins.labels("right").inc()
         agent.sessions.end(request.cookies.get(COOKIE, ""))

@@ -7,7 +7,7 @@ a key takes (its settings' time-out), so call it in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from lockstep.agent.authenticity.seen import Seen
 from lockstep.agent.authenticity.shared import SharedSecret
 from lockstep.agent.authenticity.signed import BodySignature, GrafanaSignature, MlflowSignature, PagerDutySignature
 from lockstep.agent.authenticity.sns import SnsMessage
-from lockstep.agent.delivery import Delivery, ForgedError, Said
+from lockstep.agent.delivery import Before, Delivery, ForgedError, Said
 from lockstep.agent.hearing import Hear, cloud_events, document, pagerduty_event, sns_message
 from lockstep.agent.source_settings import (
     AlertmanagerSource,
@@ -99,21 +99,22 @@ class Source:
 
         Raises ForgedError for what is not genuine, AlertFormatError for what is genuine and unreadable, and
         UnreachableError where the keys to tell could not be fetched: the vendor may try again. A delivery that was
-        `settled` before comes to nothing, since its sender may not have had our answer.
+        `settled` before comes to nothing new; its sender may not have had our answer, so what it came to is told.
         """
         once = self._scheme.verifier.verify(delivery)
         try:
             said = self._scheme.hear(delivery)
         except AlertFormatError as error:
             raise AlertFormatError(f"source {self.name}: {error.problem}", hint=error.hint) from None
-        if once and once in self._seen:
-            return Said(answer="received before")
+        intents = self._seen.find(once) if once else None
+        if intents is not None:
+            return Said(answer=said.answer, before=Before(intents, len(said.alerts)))
         return replace(said, once=once)
 
-    def settled(self, said: Said) -> None:
-        """Call it when the alerts are durable: the same delivery, sent again, then comes to nothing."""
+    def settled(self, said: Said, intents: Sequence[str] = ()) -> None:
+        """Call it when the alerts are durable: the same delivery, sent again, then comes to the same intents alone."""
         if said.once and self._scheme.window:
-            self._seen.add(said.once)
+            self._seen.add(said.once, intents)
 
     def handshake(self, method: str, headers: Mapping[str, str]) -> Mapping[str, str] | None:
         """Headers of the answer to an OPTIONS request that asks whether deliveries are welcome; None if they are not.
@@ -198,8 +199,8 @@ def _generic(name: str, settings: GenericSource) -> Scheme:
         incident=where.incident,
         status=where.status,
         resolved=where.resolved,
-        text=where.text,
         firing=where.firing,
+        text=where.text,
         severity=where.severity,
         at=where.at,
         fields=where.fields,

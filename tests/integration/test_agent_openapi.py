@@ -1,4 +1,4 @@
-"""Whatever is sent to the routes of the agent's own OpenAPI document, none fails by itself."""
+"""Whatever is sent to the routes of the agent's own OpenAPI document, none fails by itself; all is refused alike."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def ask_anything(agent: Running, operation: Any, token: str) -> int:
         case.headers = {key: value for key, value in (case.headers or {}).items() if key != "Authorization"}
         answer = case.call(base_url=agent.base, headers=headers, allow_redirects=False, timeout=60.0)
         assert answer.status_code < 500, f"{case.method} {case.formatted_path}: {answer.text}"
+        if answer.status_code >= 400:
+            assert set(answer.json()) == {"error", "hint"}, f"{case.method} {case.formatted_path}: {answer.text}"
 
     ask()
     return tried

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lockstep.agent.authenticity.seen import Seen
+from lockstep.agent.delivery import Before, UnprovedError
 from lockstep.agent.sources import AlertFormatError, Delivery, ForgedError
 from lockstep.agent.written_secrets import written_secrets
 from tests.deliveries import (
@@ -58,8 +59,16 @@ def refused(sent: Sent) -> str:
 
 
 @pytest.mark.parametrize("kind", GENUINE)
-def test_a_delivery_without_any_proof_is_forged(kind: str) -> None:
-    refused(replace(GENUINE[kind], headers={"Content-Type": "application/cloudevents+json"}, query=""))
+def test_a_delivery_without_any_proof_is_told_apart_from_one_with_a_wrong_one(kind: str) -> None:
+    sent = replace(GENUINE[kind], headers={"Content-Type": "application/cloudevents+json"}, query="")
+    with pytest.raises(UnprovedError) as error:
+        sent.source().receive(sent.delivery())
+    header = SIGNATURES.get(kind) or ("X-Api-Key" if kind == "eventbridge" else "Authorization")
+    assert header.lower() in str(error.value), "it says where the proof should stand"
+    wrong = replace(GENUINE[kind], headers={**sent.headers, header: "Bearer 1"}, query="")
+    with pytest.raises(ForgedError) as forged:
+        wrong.source().receive(wrong.delivery())
+    assert not isinstance(forged.value, UnprovedError)
 
 
 @pytest.mark.parametrize("kind", SIGNED)
@@ -104,8 +113,9 @@ def test_what_was_taken_in_comes_to_nothing_when_it_is_replayed(kind: str) -> No
     first = source.receive(delivery)
     # Until it is durable the vendor's retry must still count: our first answer may have been a 503.
     assert source.receive(delivery).alerts == first.alerts
-    source.settled(first)
-    assert source.receive(delivery).alerts == ()
+    source.settled(first, ["an-intent"])
+    again = source.receive(delivery)
+    assert (again.alerts, again.before) == ((), Before(("an-intent",), len(first.alerts)))
 
 
 def test_deliveries_without_a_signed_name_are_not_remembered() -> None:
@@ -240,10 +250,10 @@ def test_what_is_remembered_is_bounded() -> None:
     seen = Seen(keep=60.0, most=3)
     for name in "abcde":
         seen.add(name)
-    assert [name for name in "abcde" if name in seen] == ["c", "d", "e"]
+    assert [name for name in "abcde" if seen.find(name) is not None] == ["c", "d", "e"]
     forgetful = Seen(keep=0.0)
     forgetful.add("a")
-    assert "a" not in forgetful
+    assert forgetful.find("a") is None
 
 
 def test_opened_sources_know_their_kind() -> None:

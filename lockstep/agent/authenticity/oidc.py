@@ -14,7 +14,7 @@ import jwt
 from jwt import PyJWK
 
 from lockstep.agent.authenticity.fetching import Fetch, Kept
-from lockstep.agent.delivery import Delivery, ForgedError
+from lockstep.agent.delivery import Delivery, ForgedError, UnprovedError
 from lockstep.agent.source_settings import OidcSettings
 from lockstep.errors import UnreachableError
 
@@ -42,7 +42,7 @@ class OidcToken:
         scheme, _, token = delivery.headers.get("authorization", "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            raise self._forged("the bearer token is missing")
+            raise UnprovedError(f"source {self._source}: the bearer token is missing in the header Authorization")
         if len(token) > _LONGEST_TOKEN or not token.isascii():
             raise self._forged("the bearer token is malformed")
         key, algorithm = self._key(token)

@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from pydantic import SecretStr
 
-from lockstep.agent.delivery import Delivery, ForgedError
+from lockstep.agent.delivery import Delivery, ForgedError, UnprovedError
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,18 @@ class SharedSecret:
         pairs = [f"{user}:{password.get_secret_value()}".encode() for user, password in self.basic]
         # Both are compared in full, so that the time tells nothing about which of them came close.
         if not (same(token.encode(errors="replace"), known) | same(pair, pairs)):
-            what = "wrong" if token or pair else "missing"
-            raise ForgedError(f"source {self.source}: the token or password is {what}")
+            raise self._refused(delivery, bool(token or pair), bool(given.strip()))
         return ""
+
+    def _refused(self, delivery: Delivery, held: bool, header: bool) -> ForgedError:
+        """Why, for who set the sender up: whether anything was sent, and in the place where it is looked for."""
+        if held:
+            return ForgedError(f"source {self.source}: the token or password is wrong")
+        places = f"the header {self.header}" + (f" or the query's {self.parameter}" if self.parameter else "")
+        if header:
+            what = "holds neither Bearer and a token nor Basic and a user with password"
+            return ForgedError(f"source {self.source}: the header {self.header} {what}")
+        return UnprovedError(f"source {self.source}: the token or password is missing: nothing in {places}")
 
 
 def same(given: bytes, known: Sequence[bytes]) -> bool:

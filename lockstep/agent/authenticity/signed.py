@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from pydantic import SecretStr
 
-from lockstep.agent.delivery import Delivery, ForgedError
+from lockstep.agent.delivery import Delivery, ForgedError, UnprovedError
 
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
 _TIME: Final = re.compile(r"[0-9]{1,12}")
@@ -39,9 +39,10 @@ class GrafanaSignature:
 
     def verify(self, delivery: Delivery) -> str:
         """Returns the signature where it covers a time, else ""; raises ForgedError."""
+        given = _given(self.source, delivery, self.header)
         time = _signed_time(self.source, delivery, self.timestamp_header) if self.timestamp_header else ""
         content = f"{time}:".encode() + delivery.body if time else delivery.body
-        digest = _check(self.source, self.secrets, content, _hexadecimal([delivery.headers.get(self.header, "")]))
+        digest = _check(self.source, self.secrets, content, _hexadecimal([given]))
         if not time:
             return ""
         refuse_old(self.source, float(time), delivery.at, self.window)
@@ -57,7 +58,7 @@ class PagerDutySignature:
 
     def verify(self, delivery: Delivery) -> str:
         """Returns the body's digest under a secret; raises ForgedError."""
-        given = [part.strip() for part in delivery.headers.get("x-pagerduty-signature", "").split(",")]
+        given = [part.strip() for part in _given(self.source, delivery, "x-pagerduty-signature").split(",")]
         signatures = [part.removeprefix("v1=") for part in given if part.startswith("v1=")]
         return _check(self.source, self.secrets, delivery.body, _hexadecimal(signatures))
 
@@ -72,12 +73,12 @@ class MlflowSignature:
 
     def verify(self, delivery: Delivery) -> str:
         """Returns the delivery's identifier; raises ForgedError."""
+        version, _, encoded = _given(self.source, delivery, "x-mlflow-signature").partition(",")
         name = delivery.headers.get("x-mlflow-delivery-id", "")
         # A point in the identifier would let it swallow the time that follows it.
         if not name or "." in name or len(name) > 128:
             raise ForgedError(f"source {self.source}: the delivery's id is missing or malformed")
         time = _signed_time(self.source, delivery, "x-mlflow-timestamp")
-        version, _, encoded = delivery.headers.get("x-mlflow-signature", "").partition(",")
         content = f"{name}.{time}.".encode() + delivery.body
         _check(self.source, self.secrets, content, _base64([encoded] if version == "v1" else []))
         refuse_old(self.source, float(time), delivery.at, self.window)
@@ -98,7 +99,7 @@ class BodySignature:
 
     def verify(self, delivery: Delivery) -> str:
         """Returns the signature where it covers a time, else ""; raises ForgedError."""
-        given = delivery.headers.get(self.header, "").strip()
+        given = _given(self.source, delivery, self.header)
         found = [given.removeprefix(self.prefix)] if given.startswith(self.prefix) else []
         time = _signed_time(self.source, delivery, self.timestamp_header) if self.timestamp_header else ""
         content = f"{time}.".encode() + delivery.body if time else delivery.body
@@ -113,13 +114,22 @@ class BodySignature:
 def refuse_old(source: str, said: float, arrived: float, window: float) -> None:
     """Raises ForgedError for what was signed more than `window` seconds before it arrived, or after."""
     if not abs(arrived - said) <= window:
-        raise ForgedError(f"source {source}: the delivery was made more than {window:.0f} s ago, or is ahead of us")
+        raise ForgedError(f"source {source}: the delivery was made more than {window:g} s ago, or is ahead of us")
+
+
+def _given(source: str, delivery: Delivery, header: str) -> str:
+    """The header with the signature; raises UnprovedError where there is none."""
+    given = delivery.headers.get(header, "").strip()
+    if not given:
+        raise UnprovedError(f"source {source}: the signature is missing, which should stand in the header {header}")
+    return given
 
 
 def _signed_time(source: str, delivery: Delivery, header: str) -> str:
     given = delivery.headers.get(header, "")
     if not _TIME.fullmatch(given):
-        raise ForgedError(f"source {source}: the time that should be signed is missing or malformed")
+        what = "no time in seconds since 1970" if given else "missing"
+        raise ForgedError(f"source {source}: the time that should be signed, in the header {header}, is {what}")
     return given
 
 
@@ -134,7 +144,7 @@ def _check(source: str, secrets: Sequence[SecretStr], content: bytes, given: Ite
             if hmac.compare_digest(expected, signature) and key:
                 matching = expected.hex()
     if not matching:
-        raise ForgedError(f"source {source}: the signature is {'wrong' if signatures else 'missing or malformed'}")
+        raise ForgedError(f"source {source}: the signature is {'wrong' if signatures else 'malformed'}")
     return matching
 
 

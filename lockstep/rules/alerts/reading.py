@@ -50,6 +50,8 @@ class AlertFormatError(RefusedError):
 
 def parse(body: bytes, what: str) -> object:
     """The JSON document in `body`; `what` names it in errors. Raises AlertFormatError."""
+    if not body.strip():
+        raise AlertFormatError(f"{what} is empty")
     try:
         document: object = json.loads(
             body.decode("utf-8"),
