@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lockstep.agent import inbox, outbox
 from lockstep.agent.alert_rules import AlertRules
-from lockstep.agent.familiar import Familiar
+from lockstep.agent.familiar import Familiar, same_words
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Notice, Receiver
 from lockstep.agent.notices import receivers as configured_receivers
@@ -26,7 +26,7 @@ from lockstep.operations.reasons import checked_reason
 from lockstep.rules.alerts.alert import Alert
 from lockstep.rules.alerts.deciding import Wish
 from lockstep.rules.alerts.intent import Action, Intent
-from lockstep.rules.alerts.routing import route
+from lockstep.rules.alerts.routing import Route, route
 from lockstep.stores.keys import load_keys
 from lockstep.stores.ledger import open_ledger
 
@@ -93,30 +93,33 @@ class Desk:
 
         Raises RetryLaterError, with nothing kept, while the inbox cannot be written or is behind: answer 503.
         """
-        keys = [inbox.key_of(as_kept(alert)) for alert in alerts]
+        routed, digest = self._routed(alerts), hashlib.sha256(body).hexdigest()
+        keys = [same_words(alert, way, digest) for alert, way in routed]
         known = self._familiar.answers(keys, at)
         if known is not None:
             return _known(known)
-        return self._noted(keys, self._database.write(self._keeping(alerts, body, at)), at)
+        return self._noted(keys, self._database.write(self._keeping(routed, digest, at)), at)
 
     async def accepted(self, alerts: Sequence[Alert], body: bytes, at: float) -> Accepted:
         """As `accept`, for a loop of asyncio, which goes on with others while the inbox is written."""
-        keys = [inbox.key_of(as_kept(alert)) for alert in alerts]
+        routed, digest = self._routed(alerts), hashlib.sha256(body).hexdigest()
+        keys = [same_words(alert, way, digest) for alert, way in routed]
         known = self._familiar.answers(keys, at)
         if known is not None:
             return _known(known)
-        return self._noted(keys, await self._database.written(self._keeping(alerts, body, at)), at)
+        return self._noted(keys, await self._database.written(self._keeping(routed, digest, at)), at)
+
+    def _routed(self, alerts: Sequence[Alert]) -> Sequence[tuple[Alert, Route]]:
+        return [(as_kept(alert), route(alert, self._rules, self._models)) for alert in alerts]
 
     def _keeping(
-        self, alerts: Sequence[Alert], body: bytes, at: float
+        self, routed: Sequence[tuple[Alert, Route]], digest: str, at: float
     ) -> Callable[[sqlite3.Connection], Sequence[tuple[Taken, bool]]]:
         """What keeps the alerts: each as it was taken, and whether that is sure for a while."""
-        digest = hashlib.sha256(body).hexdigest()
-        routed = [(alert, route(alert, self._rules, self._models)) for alert in alerts]
 
         def keep(connection: sqlite3.Connection) -> Sequence[tuple[Taken, bool]]:
             taken = [self._taking.alert(connection, alert, way, digest, at) for alert, way in routed]
-            return [(one, is_sure(connection, one.answer)) for one in taken]
+            return [(one, not one.unsure and is_sure(connection, one.answer)) for one in taken]
 
         return keep
 
@@ -157,11 +160,12 @@ class Desk:
         self._database.write(put)
 
     def released(self, model: str, at: float) -> None:
-        """A person released the model at that time: its rollbacks are counted anew. May be told again and again."""
+        """A person released the model at that time, see `Taking.released`. May be told again and again."""
         with self._database.reading() as connection:
             if inbox.released_at(connection, model) >= at:
                 return
-        self._database.write(lambda connection: inbox.put_released(connection, model, at))
+        now = self._clock()
+        self._database.write(lambda connection: self._taking.released(connection, model, at, now))
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Alerts that the inbox held a moment ago: a storm repeats the same few, which then cost it no transaction.
 
 Only what is durable is remembered, and only while nothing can come of it that the inbox would decide otherwise: an
-alert that still comes has what failed tried once more, but AGAIN seconds after the failure at the earliest. What had
-not failed when it was looked up is therefore sure for as long.
+alert that still comes has what failed tried once more, but AGAIN seconds after the failure at the earliest; and the
+same words at the same time of its sender's are another occurrence no sooner than that after its end. What had not
+failed, nor ended, when it was looked up is therefore sure for as long.
 """
 
 from __future__ import annotations
@@ -12,9 +13,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
+from lockstep.agent.inbox import key_of
+from lockstep.rules.alerts.alert import Alert
 from lockstep.rules.alerts.deciding import AGAIN
+from lockstep.rules.alerts.routing import Route
 
 MOST: Final = 20_000
+
+
+def same_words(alert: Alert, way: Route, digest: str) -> str:
+    """A key of what is the same alert, about the same and at the same time, or else in the same delivery."""
+    when = repr(alert.at) if alert.at else digest
+    return "\0".join((key_of(alert), way.model, way.version, when))
 
 
 class Familiar:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lockstep.agent.authenticity.signed import refuse_old
 from lockstep.agent.authenticity.sns import SnsMessage
 from lockstep.agent.delivery import Delivery, ForgedError, Said
 from lockstep.agent.source_settings import CloudEventsSource
 from lockstep.rules.alerts.alert import Alert
-from lockstep.rules.alerts.reading import AlertFormatError, parse
+from lockstep.rules.alerts.reading import AlertFormatError, parse, seconds
 from lockstep.rules.alerts.sources import cloudevents, cloudwatch, eventbridge, pagerduty
 
 #: A reader of documents, as in lockstep.rules.alerts.sources.
@@ -20,6 +21,17 @@ Hear = Callable[[Delivery], Said]
 def document(name: str, read: Read) -> Hear:
     """The alerts in a body that is JSON."""
     return lambda delivery: Said(alerts=read(parse(delivery.body, "the body"), name))
+
+
+def signed_document(name: str, read: Read, time_header: str) -> Hear:
+    """The same of a sender that signs a time, which tells one alert from the next where the alert tells no time."""
+
+    def hear(delivery: Delivery) -> Said:
+        signed = seconds(delivery.headers.get(time_header, ""))
+        alerts = read(parse(delivery.body, "the body"), name)
+        return Said(alerts=tuple(replace(alert, at=alert.at or signed) for alert in alerts))
+
+    return hear
 
 
 def pagerduty_event(name: str, window: float) -> Hear:

@@ -9,22 +9,28 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from lockstep.agent.schema import Column, Schema
-from lockstep.rules.alerts.alert import Alert
+from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.occurrence import Heard
+from lockstep.rules.alerts.routing import Route
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS alert (
     key TEXT PRIMARY KEY, source TEXT NOT NULL, id TEXT NOT NULL, incident TEXT NOT NULL, status TEXT NOT NULL,
     title TEXT NOT NULL, severity TEXT NOT NULL, model TEXT NOT NULL, rule TEXT NOT NULL, told TEXT NOT NULL,
     body TEXT NOT NULL, intent TEXT NOT NULL, since REAL NOT NULL, at REAL NOT NULL,
-    recorded INTEGER NOT NULL DEFAULT 0, seen REAL NOT NULL DEFAULT 0
+    recorded INTEGER NOT NULL DEFAULT 0, seen REAL NOT NULL DEFAULT 0, known_by TEXT NOT NULL DEFAULT '',
+    trouble TEXT NOT NULL DEFAULT '', version TEXT, cloud TEXT NOT NULL DEFAULT '',
+    action TEXT NOT NULL DEFAULT 'notify'
 ) WITHOUT ROWID;
 DROP INDEX IF EXISTS alert_by_time;
 CREATE INDEX IF NOT EXISTS alert_by_sight ON alert (max(at, seen));
+CREATE INDEX IF NOT EXISTS alert_known ON alert (known_by, at);
+CREATE INDEX IF NOT EXISTS alert_of_trouble ON alert (trouble, status, at);
 CREATE INDEX IF NOT EXISTS alert_unrecorded ON alert (at) WHERE recorded = 0;
 CREATE TABLE IF NOT EXISTS intent (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL, version TEXT NOT NULL,
@@ -47,7 +53,15 @@ CREATE TABLE IF NOT EXISTS told (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT 
 """
 SCHEMA: Final = Schema(
     _TABLES,
-    (Column("alert", "seen", "REAL NOT NULL DEFAULT 0"), Column("intent", "wished", "TEXT NOT NULL DEFAULT ''")),
+    (
+        Column("alert", "seen", "REAL NOT NULL DEFAULT 0"),
+        Column("alert", "known_by", "TEXT NOT NULL DEFAULT ''"),
+        Column("alert", "trouble", "TEXT NOT NULL DEFAULT ''"),
+        Column("alert", "version", "TEXT"),
+        Column("alert", "cloud", "TEXT NOT NULL DEFAULT ''"),
+        Column("alert", "action", "TEXT NOT NULL DEFAULT 'notify'"),
+        Column("intent", "wished", "TEXT NOT NULL DEFAULT ''"),
+    ),
 )
 COLUMNS: Final = (
     *("id", "model", "version", "cloud", "action", "state", "reason", "actor", "alerts"),
@@ -61,9 +75,15 @@ KEPT: Final = 300
 
 @dataclass(frozen=True)
 class Received:
-    """An alert as it was kept. `body` is the digest of the delivery, `at` when it came, `intent` "" for none."""
+    """An alert as it was kept. `body` is the digest of the delivery, `at` when it came, `intent` "" for none.
+
+    `known_by` is the same for each occurrence of it, `key` is its own; `trouble` it shares with its end. `version` is
+    as it names it, None in a row of an older Lockstep.
+    """
 
     key: str
+    known_by: str
+    trouble: str
     source: str
     id: str
     incident: str
@@ -71,6 +91,9 @@ class Received:
     title: str
     severity: str
     model: str
+    version: str | None
+    cloud: str
+    action: Action
     rule: str
     told: str
     body: str
@@ -78,17 +101,66 @@ class Received:
     since: float
     at: float
 
+    @property
+    def heard(self) -> Heard:
+        """When, and with which words."""
+        return Heard(self.since, self.body, self.at)
+
 
 def key_of(alert: Alert) -> str:
-    """By which a delivery that comes again is known."""
-    parts = (alert.source, alert.id, alert.status.value)
+    """By which a delivery that comes again is known, with what the alert is about."""
+    return _digest(alert.source, alert.id, alert.status.value)
+
+
+def trouble_of(alert: Alert) -> str:
+    """What an alert and its end have in common."""
+    return _digest(alert.source, alert.trouble or alert.incident)
+
+
+def row_key(alert: Alert, way: Route, digest: str, at: float) -> str:
+    """Of this occurrence alone."""
+    return _digest(key_of(alert), way.model, way.version, repr(alert.at), digest, repr(at))
+
+
+def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(str(len(part)) + ":" + part for part in parts).encode()).hexdigest()
 
 
-def known(connection: sqlite3.Connection, key: str) -> str | None:
-    """The intent of an alert that is there already; None for one that is new."""
-    found = connection.execute("SELECT intent FROM alert WHERE key = ?", (key,)).fetchone()
-    return None if found is None else str(found["intent"])
+def known(connection: sqlite3.Connection, one: Received) -> Received | None:
+    """The newest occurrence of an alert that is there already; None for one that is new."""
+    row = connection.execute(
+        "SELECT * FROM alert WHERE (known_by = ? OR key = ?) AND model = ? AND (version IS NULL OR version = ?)"
+        " ORDER BY at DESC LIMIT 1",
+        (one.known_by, one.known_by, one.model, one.version),
+    ).fetchone()
+    return None if row is None else _received(row)
+
+
+def newest_other(connection: sqlite3.Connection, one: Received) -> Received | None:
+    """The newest end of what fires, or the newest that fired of what has ended; an end may name less than its alert."""
+    other = next(status.value for status in Status if status.value != one.status)
+    row = connection.execute(
+        "SELECT * FROM alert WHERE trouble = ? AND status = ? AND (model = ? OR model = '' OR ? = '')"
+        " AND (version IS NULL OR version = ? OR version = '' OR ? = '') ORDER BY at DESC LIMIT 1",
+        (one.trouble, other, one.model, one.model, one.version, one.version),
+    ).fetchone()
+    return None if row is None else _received(row)
+
+
+def answered_by_hold(connection: sqlite3.Connection, model: str, released: float) -> tuple[Received, ...]:
+    """Alerts that came after a person had released the model, and that a hold of before answered; the oldest first."""
+    rows = connection.execute(
+        "SELECT alert.* FROM alert JOIN intent ON intent.id = alert.intent WHERE max(alert.at, alert.seen) > ?"
+        " AND alert.at > ? AND alert.model = ? AND alert.status = ? AND alert.action != ? AND intent.state = ?"
+        " AND intent.ended <= ? ORDER BY alert.at",
+        (released, released, model, Status.FIRING.value, Action.NOTIFY.value, State.HELD.value, released),
+    ).fetchall()
+    return tuple(_received(row) for row in rows)
+
+
+def answer_by(connection: sqlite3.Connection, key: str, intent: str) -> None:
+    """The alert is answered by another intent from now on."""
+    connection.execute("UPDATE alert SET intent = ? WHERE key = ?", (intent, key))
 
 
 def see_again(connection: sqlite3.Connection, key: str, at: float) -> None:
@@ -98,20 +170,19 @@ def see_again(connection: sqlite3.Connection, key: str, at: float) -> None:
 
 def keep_alert(connection: sqlite3.Connection, one: Received) -> None:
     """Add an alert that is new."""
-    connection.execute(
-        "INSERT INTO alert (key, source, id, incident, status, title, severity, model, rule, told, body, intent, since,"
-        " at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(one.key, one.source, one.id[:KEPT], one.incident[:KEPT], one.status, one.title[:KEPT]),
-            *(one.severity[:KEPT], one.model, one.rule, one.told, one.body, one.intent, one.since, one.at),
-        ),
+    cut = replace(
+        one, id=one.id[:KEPT], incident=one.incident[:KEPT], title=one.title[:KEPT], severity=one.severity[:KEPT]
     )
+    names = [part.name for part in fields(Received)]
+    marks = ", ".join("?" for _ in names)
+    row = tuple(getattr(cut, name) for name in names)
+    connection.execute(f"INSERT INTO alert ({', '.join(names)}) VALUES ({marks})", row)  # noqa: S608 - constants
 
 
 def unrecorded(connection: sqlite3.Connection, most: int) -> tuple[Received, ...]:
     """Alerts that are not in the ledger yet, the oldest first."""
     rows = connection.execute("SELECT * FROM alert WHERE recorded = 0 ORDER BY at LIMIT ?", (most,)).fetchall()
-    return tuple(Received(**{one.name: row[one.name] for one in fields(Received)}) for row in rows)
+    return tuple(_received(row) for row in rows)
 
 
 def mark_recorded(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
@@ -157,10 +228,15 @@ def newest_intents(connection: sqlite3.Connection, last: int) -> tuple[Intent, .
 
 
 def past_intents(connection: sqlite3.Connection, model: str, since: float) -> tuple[Intent, ...]:
-    """Those of a model that are open, or began or ended at `since` or later; the newest first."""
+    """Those of a model that are open, or ended at `since` or later; the newest first.
+
+    Of what changed nothing the newest 200 at most: a storm of it hides no rollback.
+    """
     rows = connection.execute(
-        "SELECT * FROM intent WHERE model = ? AND (ended = 0 OR ended >= ?) ORDER BY number DESC LIMIT 200",
-        (model, since),
+        "SELECT * FROM intent WHERE model = :model AND (ended = 0 OR (ended >= :since AND (moved = 1 OR number >="
+        " (SELECT min(number) FROM (SELECT number FROM intent WHERE model = :model ORDER BY number DESC LIMIT 200)))))"
+        " ORDER BY number DESC",
+        {"model": model, "since": since},
     ).fetchall()
     return tuple(_intent(row) for row in rows)
 
@@ -208,6 +284,11 @@ def backlog(connection: sqlite3.Connection) -> Mapping[str, int]:
         "dead_letters": "SELECT count(*) FROM notice WHERE dead = 1",
     }
     return {name: int(connection.execute(query).fetchone()[0]) for name, query in asked.items()}
+
+
+def _received(row: sqlite3.Row) -> Received:
+    kept = {part.name: row[part.name] for part in fields(Received)}
+    return Received(**{**kept, "action": Action(row["action"])})
 
 
 def _row(intent: Intent) -> tuple[object, ...]:

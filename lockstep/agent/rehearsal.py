@@ -18,7 +18,7 @@ from lockstep.agent.taking import Taking, clouds_of, pace_of
 from lockstep.config import Config
 from lockstep.errors import NotFoundError, RefusedError
 from lockstep.rules.alerts.alert import Alert
-from lockstep.rules.alerts.deciding import Decision, Join, Start
+from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Start
 from lockstep.rules.alerts.intent import Action, Intent
 from lockstep.rules.alerts.routing import Route, route
 
@@ -49,26 +49,45 @@ class Rehearsed:
     intent: Intent | None
 
     @property
+    def action(self) -> Action | None:
+        """What would be done for this alert; None where nothing would, or what another one has asked for already."""
+        match self.decision:
+            case Start(action=action) | Join(action=action, raises=True):
+                return action
+            case _:
+                return None
+
+    @property
     def told(self) -> str:
-        """What would be done, in a sentence."""
-        intent = self.intent
-        if self.decision is None:
+        """What would be done for this alert, in a sentence."""
+        intent, decision = self.intent, self.decision
+        if decision is None:
             return "nothing: the same alert stands in this sample before"
-        if intent is None or not isinstance(self.decision, Start | Join):
-            return f"nothing: {self.decision.told}"
-        what = f"{intent.action.value} {intent.model}".strip()
-        if intent.action is not Action.NOTIFY:
-            what += f", version {intent.asked}" if intent.asked else ", whatever serves"
-        how = "a new intent"
-        if isinstance(self.decision, Join):
-            how = "taken up again in" if self.decision.again else f"joined to ({intent.state.value})"
-            how = f"{how} intent {intent.id}"
-        why = self.decision.told or self.route.told
-        return f"{what}: {how}{f'; {why}' if why else ''}{' (a person is called)' if intent.urgent else ''}"
+        if intent is None or isinstance(decision, Nothing):
+            return f"nothing: {decision.told}"
+        does = _does(intent)
+        if isinstance(decision, Start):
+            what = f"{does}: a new intent"
+        elif decision.raises:
+            what = f"{does}: raises intent {intent.id}, which asked for less"
+        else:
+            what = f"nothing more: it joins intent {intent.id} ({intent.state.value}): {does}"
+        why = decision.told or self.route.told
+        return f"{what}{f'; {why}' if why else ''}{' (a person is called)' if decision.urgent else ''}"
+
+
+def _does(intent: Intent) -> str:
+    what = f"{intent.action.value} {intent.model}".strip()
+    if intent.action.strength < Action.ROLLBACK_IF_CONFIRMED.strength:
+        return what
+    return f"{what}, version {intent.asked}" if intent.asked else f"{what}, whatever serves"
 
 
 def rehearse(config: Config, rules: AlertRules, alerts: tuple[Alert, ...], now: float) -> tuple[Rehearsed, ...]:
-    """What the alerts would come to if they came now; the inbox is looked at, where there is one, and not touched."""
+    """What the alerts would come to if they came now, and were new.
+
+    The inbox is looked at, where there is one, and not touched.
+    """
     taking, models, given = Taking(pace_of(config)), clouds_of(config), rules.as_rules()
     found: list[Rehearsed] = []
     connection = _copy(config, now)

@@ -260,7 +260,7 @@ class GenericMapping(_Part):
     """Where in the body each part of an alert is: a JSON pointer (`/a/0/b`) or a dotted path (`a.0.b`)."""
 
     alerts: Annotated[str, Field(description="The array of alerts; the body itself when left out.")] = ""
-    id: Annotated[str, Field(min_length=1, description="The same when the same alert comes again.")]
+    id: Annotated[str, Field(min_length=1, description="Names one trouble: the same in its repetitions and its end.")]
     incident: Annotated[str, Field(description="The same while the trouble lasts; the id when left out.")] = ""
     status: Annotated[
         str, Field(description="The word that says whether the trouble is there; always there when left out.")

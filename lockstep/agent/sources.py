@@ -19,7 +19,7 @@ from lockstep.agent.authenticity.shared import SharedSecret
 from lockstep.agent.authenticity.signed import BodySignature, GrafanaSignature, MlflowSignature, PagerDutySignature
 from lockstep.agent.authenticity.sns import SnsMessage
 from lockstep.agent.delivery import Before, Delivery, ForgedError, Said
-from lockstep.agent.hearing import Hear, cloud_events, document, pagerduty_event, sns_message
+from lockstep.agent.hearing import Hear, cloud_events, document, pagerduty_event, signed_document, sns_message
 from lockstep.agent.source_settings import (
     AlertmanagerSource,
     AzureMonitorSource,
@@ -205,18 +205,20 @@ def _generic(name: str, settings: GenericSource) -> Scheme:
         at=where.at,
         fields=where.fields,
     )
-    hear = document(name, partial(generic.read, where=mapped))
+    read = partial(generic.read, where=mapped)
     if not settings.secrets:
-        return Scheme(_shared(name, settings), hear)
+        return Scheme(_shared(name, settings), document(name, read))
+    stamp = (settings.timestamp_header or "").lower()
     signature = BodySignature(
         source=name,
         secrets=settings.secrets,
         header=settings.signature_header.lower(),
         prefix=settings.signature_prefix,
         encoding=settings.encoding,
-        timestamp_header=(settings.timestamp_header or "").lower(),
+        timestamp_header=stamp,
         window=settings.window,
     )
+    hear = signed_document(name, read, stamp) if stamp else document(name, read)
     return Scheme(signature, hear, settings.window)
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lockstep.agent import inbox, outbox
-from lockstep.agent.inbox import Received, key_of
+from lockstep.agent.inbox import Received
 from lockstep.agent.notice import Notice, Receiver, of_intent
 from lockstep.config import Config
 from lockstep.operations.reasons import LONGEST
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.deciding import AGAIN, Decision, Join, Nothing, Pace, Start, Wish, decide
 from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
+from lockstep.rules.alerts.occurrence import is_over, recurs, turned
 from lockstep.rules.alerts.routing import Route, well_formed
 from lockstep.rules.event_names import ALERT_RECEIVED
 
@@ -30,10 +31,12 @@ class Taken:
     """`answer` is the intent's id, "" for none.
 
     `decision` is None for an alert that had been kept before, unless what came to nothing is tried again for it.
+    `unsure` says that the next one like it may be another occurrence.
     """
 
     answer: str
     decision: Decision | None
+    unsure: bool = False
 
 
 class Taking:
@@ -45,64 +48,22 @@ class Taking:
 
     def alert(self, connection: sqlite3.Connection, alert: Alert, way: Route, digest: str, at: float) -> Taken:
         """Keep an alert and what follows from it; `digest` is of the whole delivery, `at` when it came."""
-        alert = as_kept(alert)
-        known = inbox.known(connection, key_of(alert))
-        tried = None if known is None else _to_try_again(connection, alert, known, at)
-        if known is not None:
-            inbox.see_again(connection, key_of(alert), at)
-        if known is not None and tried is None:
-            return Taken(known, None)
-        # What is about no model is told once for each thing that it says.
-        about = way.version if way.model else f"{alert.source}: {alert.title}"[: inbox.KEPT]
-        wish = Wish(way.model, about, way.action, resolved=alert.status is Status.RESOLVED)
-        past = inbox.past_intents(connection, way.model, at - self._pace.memory)
-        decision = decide(wish, past, self._pace, at, inbox.released_at(connection, way.model))
-        if known is not None and tried is not None and not _tries_again(decision, tried):
-            return Taken(known, None)
-        recent = [one for one in past if at - one.began <= self._pace.incident_window]
-        if isinstance(decision, Start) and decision.action is Action.NOTIFY and len(recent) >= MOST:
-            decision = Join(recent[0].id, recent[0].action, told="too many things are told of this one")
-        reason = " ".join(f"{alert.source}: {alert.title or alert.id}".split())[:LONGEST]
-        new = Intent(
-            id=str(uuid.uuid4()),
-            model=way.model,
-            version="",
-            cloud=way.cloud,
-            action=way.action,
-            state=State.ACCEPTED,
-            reason=reason,
-            actor=f"{BY_ALERT}{alert.source}",
-            alerts=1 if tried is None or isinstance(decision, Start) else 0,
-            began=at,
-            told=way.told,
-            asked=about,
-        )
-        settled = self._settle(connection, decision, new, at)
-        if settled is not None and tried is not None:
-            connection.execute("UPDATE alert SET intent = ? WHERE key = ?", (settled.id, key_of(alert)))
-            return Taken(settled.id, decision)
+        one = _received(as_kept(alert), way, digest, at)
+        known, other = inbox.known(connection, one), inbox.newest_other(connection, one)
+        between, ends = None if other is None else other.heard, alert.status is Status.RESOLVED
+        # An end starts nothing, so that one too many is better than one that is taken for the last one again.
+        late = 0.0 if ends else max(self._pace.incident_window, AGAIN)
+        if known is not None and not recurs(one.heard, known.heard, between, late):
+            return self._once_more(connection, one, known, turned(known.heard, between))
+        overtaken = known is None and is_over(one.heard, between)
+        decision = self._decided(connection, one, resolved=overtaken or ends)
+        settled = self._settle(connection, decision, _intent_of(one), at)
         answer = settled.id if settled is not None else decision.intent if isinstance(decision, Nothing) else ""
-        told = "; ".join(one for one in (way.told, decision.told) if one)
-        kept = Received(
-            key=key_of(alert),
-            source=alert.source,
-            id=alert.id,
-            incident=alert.incident,
-            status=alert.status.value,
-            title=alert.title,
-            severity=alert.severity,
-            model=way.model,
-            rule=way.rule,
-            told=told,
-            body=digest,
-            intent=answer,
-            since=alert.at,
-            at=at,
-        )
-        inbox.keep_alert(connection, kept)
-        data = {"intent": answer, "model": way.model, "source": alert.source, "status": alert.status.value}
-        outbox.put(connection, Notice(ALERT_RECEIVED, reason, told, way.model, at, data=data), self._receivers)
-        return Taken(answer, decision)
+        told = "; ".join(text for text in (way.told, decision.told) if text)
+        inbox.keep_alert(connection, replace(one, intent=answer, told=told))
+        data = {"intent": answer, "model": way.model, "source": one.source, "status": one.status}
+        outbox.put(connection, Notice(ALERT_RECEIVED, _reason(one), told, way.model, at, data=data), self._receivers)
+        return Taken(answer, decision, unsure=ends and not one.since)
 
     def asked(self, connection: sqlite3.Connection, wish: Wish, reason: str, actor: str, at: float) -> Intent:
         """Keep what a person asks for."""
@@ -125,6 +86,51 @@ class Taking:
         assert settled is not None
         return settled
 
+    def released(self, connection: sqlite3.Connection, model: str, released: float, at: float) -> None:
+        """A person released the model, as is known since `at`: its rollbacks are counted anew.
+
+        Alerts that came since the release and were answered by a hold of before are decided anew as well.
+        """
+        if released <= inbox.released_at(connection, model):
+            return
+        inbox.put_released(connection, model, released)
+        for one in inbox.answered_by_hold(connection, model, released):
+            end = inbox.newest_other(connection, one)
+            if end is not None and turned(one.heard, end.heard):
+                continue
+            anew = replace(one, told="")
+            settled = self._settle(connection, self._decided(connection, anew), _intent_of(anew), at)
+            if settled is not None:
+                inbox.answer_by(connection, one.key, settled.id)
+
+    def _once_more(self, connection: sqlite3.Connection, one: Received, known: Received, over: bool) -> Taken:
+        """What an alert that is known comes to: it has what failed for it, or found nothing, tried once more."""
+        inbox.see_again(connection, known.key, one.at)
+        ends = one.status == Status.RESOLVED.value
+        nothing = Taken(known.intent, None, unsure=over or (ends and not one.since))
+        if over or ends or one.action is Action.NOTIFY:
+            return nothing
+        found = inbox.find_intent(connection, known.intent)
+        if found is None or found.state not in TRIED_AGAIN or abs(one.at - found.ended) < AGAIN:
+            return nothing
+        decision = self._decided(connection, one)
+        if not isinstance(decision, Start) or decision.action.strength < one.action.strength:
+            return nothing
+        settled = self._settle(connection, decision, _intent_of(one), one.at)
+        assert settled is not None
+        inbox.answer_by(connection, known.key, settled.id)
+        return Taken(settled.id, decision)
+
+    def _decided(self, connection: sqlite3.Connection, one: Received, *, resolved: bool = False) -> Decision:
+        wish = Wish(one.model, _about(one), one.action, resolved=resolved)
+        past = inbox.past_intents(connection, one.model, one.at - self._pace.memory)
+        decision = decide(wish, past, self._pace, one.at, inbox.released_at(connection, one.model))
+        if isinstance(decision, Start) and decision.action is Action.NOTIFY:
+            told = [known for known in past if known.state is State.NOTIFIED]
+            if sum(one.at - known.began <= self._pace.incident_window for known in told) >= MOST:
+                return Join(told[0].id, told[0].action, told="too many things are told of this one")
+        return decision
+
     def _settle(self, connection: sqlite3.Connection, decision: Decision, new: Intent, at: float) -> Intent | None:
         """Carry a decision into the inbox; the intent as it is now, None where nothing is started or joined."""
         match decision:
@@ -133,26 +139,83 @@ class Taking:
             case Start(action, urgent, told, wished):
                 intent = replace(new, action=action, urgent=urgent, told=told or new.told, wished=wished)
                 inbox.add_intent(connection, intent)
-            case Join(joined, action, again, urgent, told, wished):
+            case Join(joined):
                 before = inbox.find_intent(connection, joined)
                 assert before is not None
-                intent = replace(
-                    before,
-                    action=action,
-                    alerts=before.alerts + new.alerts,
-                    urgent=before.urgent or urgent,
-                    wished=wished,
-                )
-                if again:
-                    intent = replace(intent, state=State.ACCEPTED, began=at, ended=0.0, told=told)
+                intent = _joined(before, decision, new)
                 inbox.put_intent(connection, intent)
-                if not again and intent.action is before.action and intent.urgent == before.urgent:
+                if not decision.raises and intent.urgent == before.urgent:
                     return intent
         if intent.action is Action.NOTIFY and intent.open:
             intent = replace(intent, state=State.NOTIFIED, ended=at)
             inbox.put_intent(connection, intent)
         outbox.put(connection, of_intent(intent, at), self._receivers)
         return intent
+
+
+def _received(alert: Alert, way: Route, digest: str, at: float) -> Received:
+    """The alert as it is kept, without what comes of it."""
+    return Received(
+        key=inbox.row_key(alert, way, digest, at),
+        known_by=inbox.key_of(alert),
+        trouble=inbox.trouble_of(alert),
+        source=alert.source,
+        id=alert.id,
+        incident=alert.incident,
+        status=alert.status.value,
+        title=alert.title,
+        severity=alert.severity,
+        model=way.model,
+        version=way.version,
+        cloud=way.cloud,
+        action=way.action,
+        rule=way.rule,
+        told=way.told,
+        body=digest,
+        intent="",
+        since=alert.at,
+        at=at,
+    )
+
+
+def _intent_of(one: Received) -> Intent:
+    """The intent that the alert starts, or that tells what it asks of one that it joins."""
+    return Intent(
+        id=str(uuid.uuid4()),
+        model=one.model,
+        version="",
+        cloud=one.cloud,
+        action=one.action,
+        state=State.ACCEPTED,
+        reason=_reason(one),
+        actor=f"{BY_ALERT}{one.source}",
+        alerts=1,
+        began=one.at,
+        told=one.told,
+        asked=_about(one),
+    )
+
+
+def _about(one: Received) -> str:
+    """The version as it is named; what is about no model is told once for each thing that it says."""
+    return one.version or "" if one.model else f"{one.source}: {one.title}"[: inbox.KEPT]
+
+
+def _reason(one: Received) -> str:
+    return " ".join(f"{one.source}: {one.title or one.id}".split())[:LONGEST]
+
+
+def _joined(before: Intent, join: Join, new: Intent) -> Intent:
+    """The intent with what joins it; who raises it has asked for what is done, and the first is named still."""
+    intent = replace(before, alerts=before.alerts + new.alerts, urgent=before.urgent or join.urgent)
+    if not before.open:
+        return intent
+    intent = replace(intent, action=join.action, wished=join.wished, told=join.told or before.told)
+    if not join.raises:
+        return intent
+    first = f" (first: {before.reason[: LONGEST // 2]})"
+    reason = f"{new.reason[: LONGEST - len(first)]}{first}"
+    return replace(intent, actor=new.actor, reason=reason, asked=before.asked or new.asked)
 
 
 def as_kept(alert: Alert) -> Alert:
@@ -164,6 +227,7 @@ def as_kept(alert: Alert) -> Alert:
         incident=well_formed(alert.incident),
         title=well_formed(alert.title),
         severity=well_formed(alert.severity),
+        trouble=well_formed(alert.trouble),
     )
 
 
@@ -171,22 +235,6 @@ def is_sure(connection: sqlite3.Connection, answer: str) -> bool:
     """Whether alerts with that answer get it again for AGAIN seconds from now: what it tells of has not failed yet."""
     found = inbox.find_intent(connection, answer) if answer else None
     return found is None or found.state not in TRIED_AGAIN
-
-
-def _to_try_again(connection: sqlite3.Connection, alert: Alert, known: str, at: float) -> Intent | None:
-    """The intent of an alert that still fires a while after that came to nothing; None where there is none."""
-    if alert.status is not Status.FIRING or inbox.known(connection, key_of(replace(alert, status=Status.RESOLVED))):
-        return None
-    found = inbox.find_intent(connection, known)
-    if found is None or found.state not in TRIED_AGAIN:
-        return None
-    return found if abs(at - found.ended) >= AGAIN else None
-
-
-def _tries_again(decision: Decision, tried: Intent) -> bool:
-    if isinstance(decision, Nothing) or decision.action.strength < tried.action.strength:
-        return False
-    return isinstance(decision, Start) or decision.again
 
 
 def clouds_of(config: Config) -> Mapping[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from lockstep.agent.carrying import Outcome, fleet_for, roll_back
 from lockstep.agent.dispatching import Dispatcher
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Receiver, of_intent
+from lockstep.agent.taking import Taking
 from lockstep.errors import LockstepError, RetryLaterError
 from lockstep.operations.confirm import Confirmation, confirm
 from lockstep.operations.fleet import Fleet
@@ -206,8 +207,8 @@ class Workers:
             one = inbox.find_intent(connection, intent.id)
             if one is None or not one.open:
                 return
-            if outcome.state in (State.NOT_CONFIRMED, State.HELD, State.NOTIFIED) and one.action is not intent.action:
-                return  # a stronger alert came at the last moment
+            if one.state is not State.RUNNING and (one.action, one.actor) != (intent.action, intent.actor):
+                return  # a stronger alert, or a person, came at the last moment
             now = self._clock()
             ended = replace(
                 one,
@@ -227,12 +228,15 @@ class Workers:
 
     def _flapping(self, intent: Intent, outcome: Outcome) -> str:
         """Hold the model after so many rollbacks by alerts in a while; what to tell of that, "" when it is not so."""
-        if not outcome.moved or not intent.actor.startswith(BY_ALERT):
+        if not outcome.moved:
             return ""
         now = self._clock()
         with self._database.reading() as connection:
             past = inbox.past_intents(connection, intent.model, now - self._pace.flapping_window)
             released = inbox.released_at(connection, intent.model)
+        intent = next((one for one in past if one.id == intent.id), intent)  # as it is since it was raised
+        if not intent.actor.startswith(BY_ALERT):
+            return ""
         others = [one for one in past if one.id != intent.id]
         before = flaps(others, self._pace, now, released)
         if len(before) + 1 < self._pace.flapping_rollbacks:
@@ -261,8 +265,7 @@ class Workers:
 
         def keep(connection: sqlite3.Connection) -> float:
             known = inbox.released_at(connection, fleet.model)
-            if at > known:
-                inbox.put_released(connection, fleet.model, at)
+            Taking(self._pace, self._receivers).released(connection, fleet.model, at, self._clock())
             return max(at, known)
 
         return self._written(keep)
@@ -292,7 +295,8 @@ class Workers:
                 past = inbox.past_intents(connection, intent.model, now - self._pace.memory)
         except LockstepError as error:
             raise _InboxError(error.problem, hint=error.hint) from error
-        return overtaken(intent, past, self._pace, now)
+        now_it_is = next((one for one in past if one.id == intent.id), intent)  # a person may have joined it
+        return overtaken(now_it_is, past, self._pace, now)
 
     def _change(self, intent_id: str, how: Callable[[Intent], Intent]) -> Intent | None:
         """Change an open intent as it stands now; None for one that is not open any more. Raises _InboxError."""

@@ -142,13 +142,12 @@ def dead_letters(
 
 
 def _as_json(one: Rehearsed) -> dict[str, object]:
-    intent = one.intent
     return {
         **{"source": one.alert.source, "id": one.alert.id, "incident": one.alert.incident, "title": one.alert.title},
         **{"status": one.alert.status.value, "rule": one.route.rule or None, "told": one.told},
         "missed": [{"rule": rule, "why": why} for rule, why in one.route.missed],
         **{"model": one.route.model or None, "version": one.route.version or None, "cloud": one.route.cloud or None},
-        "action": intent.action.value if intent is not None else None,
+        "action": one.action.value if one.action is not None else None,
         "decision": type(one.decision).__name__.lower() if one.decision is not None else "duplicate",
         "fields": dict(one.alert.fields),
         "note": one.alert.doubt or None,

@@ -32,6 +32,7 @@ rules:
   - {name: sure, when: {alertname: [Broken]}, model: "{labels.model}", version: "{labels.version}", action: rollback}
   - {name: perhaps, when: {alertname: Slow}, model: "{labels.model}", action: rollback-if-confirmed}
   - {name: stop, when: {alertname: Drift}, model: "{labels.model}", action: hold}
+  - {name: tell, when: {alertname: Late}, model: "{labels.model}", action: notify}
 """
 SOON = 90.0
 
@@ -124,6 +125,7 @@ def replace_intent(desk: Desk, intent_id: str, **changes: Any) -> None:
 def test_an_alert_rolls_back_once_and_everyone_is_told(scene: Scene) -> None:
     deployed, before = scene.deployed, scene.rollbacks()
     with scene.running() as desk:
+        (told,) = scene.accept(desk, scene.alert(1, "Late", source="watch"))
         accepted = desk.accept("am", [scene.alert(1), scene.alert(2)], b"{}", time.time())
         assert (len(accepted.intents), accepted.alerts, accepted.duplicates) == (1, 2, 0)
         again = desk.accept("am", [scene.alert(1)], b"{}", time.time())
@@ -136,7 +138,8 @@ def test_an_alert_rolls_back_once_and_everyone_is_told(scene: Scene) -> None:
     assert scene.rollbacks() == before + 1
 
     entry = deployed.fleet.ledger.entries(deployed.model, "rollback.intent")[-1]
-    assert (entry.actor, entry.body["via"]) == ("alert:am", "agent")
+    assert (entry.actor, entry.body["via"]) == ("alert:am", "agent"), "not alert:watch, which was only told of"
+    assert (done.actor, done.id != told, done.reason.startswith("am: ")) == ("alert:am", True, True)
     alert = entry.body["alert"]
     assert isinstance(alert, dict)
     assert alert["id"] == done.id
@@ -145,7 +148,7 @@ def test_an_alert_rolls_back_once_and_everyone_is_told(scene: Scene) -> None:
     assert answers[-1].body["answer"] == done.id
     assert answers[-1].body["state"] == "done"
     heard = [notice.event for notice in scene.listener.heard]
-    assert heard.count(ALERT_RECEIVED) == 3
+    assert heard.count(ALERT_RECEIVED) == 4
     assert heard.count(INTENT_ACCEPTED) == 1
     assert heard.count(ROLLBACK_COMPLETED) == 1
 

@@ -42,8 +42,25 @@ class Place:
     def keep(self, number: int, model: str = "tumour", intent: str = "", told: str = "") -> None:
         """An alert's line, as the agent writes it."""
         alert = Received(
-            *(f"key-{number}", "am", f"a-{number}", "incident", "firing", f"alert {number}", "critical"),
-            *(model, "errors" if model else "", told, "d" * 64, intent, 4.0, 5.0 + number),
+            key=f"key-{number}",
+            known_by=f"id-{number}",
+            trouble="trouble",
+            source="am",
+            id=f"a-{number}",
+            incident="incident",
+            status="firing",
+            title=f"alert {number}",
+            severity="critical",
+            model=model,
+            version="",
+            cloud="",
+            action=Action.ROLLBACK,
+            rule="errors" if model else "",
+            told=told,
+            body="d" * 64,
+            intent=intent,
+            since=4.0,
+            at=5.0 + number,
         )
         self.ledger.append_batch([line_of(alert)])
 

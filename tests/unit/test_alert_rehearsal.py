@@ -147,11 +147,21 @@ def test_what_the_agent_is_doing_now_counts(config: Path, tmp_path: Path) -> Non
     )
     rules = AlertRules.model_validate({"rules": [{"model": "{labels.model}", "version": "7", "action": "rollback"}]})
     (joined, *_) = rehearse(settings, rules, alerts, now)
-    assert joined.told == "rollback tumour, version 7: joined to (running) intent i-1"
+    assert joined.told == "nothing more: it joins intent i-1 (running): rollback tumour, version 7"
+    assert joined.action is None
+    perhaps = replace(running, state=State.CONFIRMING, action=Action.ROLLBACK_IF_CONFIRMED)
+    database.write(lambda connection: inbox.put_intent(connection, perhaps))
+    (raising, *_) = rehearse(settings, rules, alerts, now)
+    assert raising.told == "rollback tumour, version 7: raises intent i-1, which asked for less"
+    mild = AlertRules.model_validate({"rules": [{"model": "tumour", "version": "7", "action": "notify"}]})
+    (telling, *_) = rehearse(settings, mild, alerts, now)
+    assert telling.told == "nothing more: it joins intent i-1 (confirming): rollback-if-confirmed tumour, version 7"
     done = replace(running, state=State.DONE, ended=now, moved=True, version="7" * 64)
     database.write(lambda connection: inbox.put_intent(connection, done))
     other = AlertRules.model_validate({"rules": [{"model": "tumour", "version": "6", "action": "rollback"}]})
     firing = [one for one in alerts if one.status is Status.FIRING]
+    (answered,) = rehearse(settings, rules, tuple(firing), now + 1)
+    assert answered.told == "nothing more: it joins intent i-1 (done): rollback tumour, version 7"
     (cooling,) = rehearse(settings, other, tuple(firing), now + 1)
     assert cooling.told.startswith("notify tumour: a new intent; tumour has just been rolled back")
     assert cooling.told.endswith("(a person is called)")

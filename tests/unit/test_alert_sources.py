@@ -15,8 +15,11 @@ from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.sources.generic import FIRING, RESOLVED, status_of
 from tests.deliveries import (
     GENUINE,
+    MAPPING,
+    NOW,
     TOKEN,
     Sent,
+    by_generic,
     by_mlflow,
     by_pagerduty,
     by_token,
@@ -160,6 +163,8 @@ def test_pagerdutys_incident_is_resolved_and_other_events_say_nothing() -> None:
     over = only(by_pagerduty(changed(body, event__event_type="incident.resolved", event__id="x")))
     assert (over.status, over.incident) == (Status.RESOLVED, alert.incident)
     assert heard(by_pagerduty(changed(body, event__event_type="incident.acknowledged"))) == ()
+    again = only(by_pagerduty(changed(body, event__event_type="incident.reopened", event__id="y")))
+    assert over.at == alert.at < again.at, "no firing that its end overtook"
 
 
 def test_opsgenies_alert_is_closed_and_a_note_says_nothing() -> None:
@@ -251,6 +256,17 @@ def test_any_json_is_read_by_pointers_and_paths() -> None:
         {"model": "tumour", "cloud": "aws"},
     )
     assert (second.status, second.at) == (Status.RESOLVED, 1795162561.0)
+    assert (first.trouble, second.trouble) == ("k-1", "k-2"), "of an incident that may hold several"
+
+
+def test_a_sender_that_tells_no_time_is_known_by_the_one_that_it_signs() -> None:
+    mapping = {name: place for name, place in MAPPING.items() if name != "at"}
+    for signed in (NOW, NOW - 60.0):
+        sent = by_generic(vector("generic/alarms.json"), at=signed)
+        timed, untimed = heard(sent), heard(replace(sent, settings={**sent.settings, "mapping": mapping}))
+        assert [one.at for one in untimed] == [signed, signed]
+        assert [one.id for one in untimed] == [one.id for one in timed], "it is the same alert all the same"
+        assert {one.at for one in timed} != {signed}
 
 
 @given(st.text(max_size=20))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.agent import inbox
-from lockstep.agent.familiar import Familiar
+from lockstep.agent.familiar import Familiar, same_words
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.taking import Taken, Taking, is_sure
 from lockstep.rules.alerts.alert import Alert, Status
@@ -76,10 +76,32 @@ def test_an_alert_of_what_has_failed_is_not_sure(database: GroupCommit, state: S
     again, sure = take(database, 1020.0)
     assert (again.answer, again.decision, sure) == (first.answer, None, False)
     tried, sure = take(database, 1010.0 + AGAIN)
-    assert (tried.answer, tried.decision is None, sure) == (first.answer, False, True), "it is tried once more"
+    assert (tried.answer != first.answer, tried.decision is None, sure) == (True, False, True), "it is tried once more"
 
 
 def test_an_alert_of_what_was_done_is_sure(database: GroupCommit) -> None:
     first, _ = take(database, 1000.0)
     end(database, first.answer, State.DONE, 1010.0)
     assert take(database, 1020.0)[1]
+
+
+@pytest.mark.parametrize("since", [0.0, 990.0])
+@pytest.mark.parametrize("window", [1.0, 900.0])
+def test_what_is_answered_from_memory_is_known_to_the_inbox_after_an_end_in_between(
+    database: GroupCommit, since: float, window: float
+) -> None:
+    """Whoever took the end: another agent on the same inbox, say."""
+    taking = Taking(Pace(incident_window=window))
+
+    def came(alert: Alert, digest: str, at: float) -> Taken:
+        return database.write(lambda connection: taking.alert(connection, alert, ROUTE, digest, at))
+
+    fired = replace(ALERT, at=since)
+    came(fired, "firing", 1000.0)
+    came(replace(fired, status=Status.RESOLVED), "resolved", 1001.0)
+    again = came(fired, "firing", 1000.0 + AGAIN - 1.0)
+    assert (again.decision, again.unsure) == (None, True), "and as long as it may be another it is not remembered"
+    other = replace(fired, at=1030.0) if since else fired
+    assert same_words(other, ROUTE, "firing, and worse") != same_words(fired, ROUTE, "firing")
+    assert came(other, "firing, and worse", 1040.0).decision is not None
+    assert same_words(fired, replace(ROUTE, model="fraud"), "firing") != same_words(fired, ROUTE, "firing")

@@ -1,12 +1,15 @@
 """One incident is one intent, however many alerts tell of it: whether a wish starts one, joins one, or nothing.
 
 - Alerts of one model and version within the incident window join one intent. They may raise what it does, never lower
-  it: notify < hold < rollback-if-confirmed < rollback.
+  it: notify < hold < rollback-if-confirmed < rollback. Who raised it is from then on who asked for it.
+- What has ended is over. It answers what asks for no more than came of it; whatever asks for more is an intent of its
+  own, with its own actor and reason. A rollback that was carried out answers all of its incident.
 - RESOLVED starts nothing.
 - After a rollback a cool-down: no alert rolls the model back again before its end; people are called instead.
 - So many rollbacks of one model by alerts in the flapping window, and the next wish for one holds the model and calls a
   person. Once a person has released it the counting starts anew.
-- A person's wish knows no pause: it only joins what is under way to the same end.
+- A person's wish knows no pause: it only joins what is under way to the same end. What a person has released, a hold of
+  before answers no more.
 
 No I/O and no clock: what happened before comes as intents, the newest first.
 """
@@ -21,8 +24,6 @@ from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 
 #: Seconds after which an alert that still comes has something that failed, or found nothing, tried once more.
 AGAIN: Final = 60.0
-#: What ended without changing what serves: a stronger alert, or a later one, takes it up again.
-WITHOUT_CHANGE: Final = (State.NOTIFIED, State.HELD, State.NOT_CONFIRMED, State.FAILED)
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Join:
-    """It belongs to an intent, whose action is `action` from now on; `again` has one that ended taken up again."""
+    """It belongs to an intent, whose action is `action` from now on; with `raises` that is done for who asks now."""
 
     intent: str
     action: Action
-    again: bool = False
+    raises: bool = False
     urgent: bool = False
     told: str = ""
     wished: Action | None = None
@@ -97,11 +98,12 @@ def decide(wish: Wish, past: Sequence[Intent], pace: Pace, now: float, released:
     if wish.person:
         return _asked(wish, mine)
     allowed = _allowed(wish, [one for one in past if one.model == wish.model], mine, pace, now, released)
-    for one in mine:
-        joined = _join(wish, one, allowed, pace, now)
+    for one in sorted((one for one in mine if one.open), key=lambda one: -one.action.strength):
+        joined = _join(one, allowed)
         if joined is not None:
             return joined
-    return allowed
+    answered = (one for one in mine if not one.open and _answers(wish, one, allowed, pace, now, released))
+    return next((Join(one.id, one.action) for one in answered), allowed)
 
 
 def same_version(asked: str, intent: Intent) -> bool:
@@ -121,7 +123,7 @@ def overtaken(intent: Intent, past: Sequence[Intent], pace: Pace, now: float) ->
     """
     named = intent.version or intent.asked
     others = [one for one in past if one.model == intent.model and one.id != intent.id and one.moved]
-    if not intent.alerts or not any(
+    if not _by_alert(intent) or not any(
         _since(one, now) < pace.cool_down and not same_version(named, one) for one in others
     ):
         return ""
@@ -140,11 +142,18 @@ def _since(one: Intent, now: float) -> float:
     return abs(now - max(one.began, one.ended))
 
 
+def _by_alert(one: Intent) -> bool:
+    return one.actor.startswith(BY_ALERT)
+
+
 def _asked(wish: Wish, mine: Sequence[Intent]) -> Decision:
     for one in mine:
         # What confirms is told to go ahead; what holds or notifies is another matter.
         if one.open and one.to == wish.to and one.action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength:
-            return Join(one.id, Action.ROLLBACK)
+            if one.state is State.RUNNING:
+                return Join(one.id, one.action)
+            # An alert's is the person's from now on: it waits for no pause any more.
+            return Join(one.id, Action.ROLLBACK, raises=one.action is not Action.ROLLBACK or _by_alert(one))
     return Start(Action.ROLLBACK)
 
 
@@ -162,7 +171,7 @@ def flaps(past: Sequence[Intent], pace: Pace, now: float, released: float) -> tu
         one
         for one in past
         if one.moved
-        and one.actor.startswith(BY_ALERT)
+        and _by_alert(one)
         and _since(one, now) < pace.flapping_window
         and max(one.began, one.ended) > released
     )
@@ -191,28 +200,37 @@ def _allowed(
     return Start(wish.action)
 
 
-def _join(wish: Wish, one: Intent, allowed: Start, pace: Pace, now: float) -> Join | None:
-    """How the wish joins that intent; None when it is another matter, or another incident by now."""
-    stronger = allowed.action.strength > one.action.strength
-    action = allowed.action if stronger else one.action
-    wished = _wished(one, allowed) if action is Action.HOLD else None
-    if one.open:
-        return Join(one.id, action, urgent=allowed.urgent, told=allowed.told, wished=wished)
+def _join(one: Intent, allowed: Start) -> Join | None:
+    """How a wish joins what is open; None for the other kind of hold, since a release makes something else of one."""
+    if one.state is State.RUNNING:  # for who asked for it
+        return Join(one.id, one.action)
+    if one.action is allowed.action is Action.HOLD and (one.wished is None) != (allowed.wished is None):
+        return None
+    raises = _strength(allowed) > _strength(one)
+    action, wished = (allowed.action, allowed.wished) if raises else (one.action, one.wished)
+    return Join(one.id, action, raises=raises, urgent=allowed.urgent, told=allowed.told, wished=wished)
+
+
+def _strength(asked: Intent | Start) -> tuple[int, int]:
+    """What is done, and then what was wished where flapping made a hold of it."""
+    return asked.action.strength, asked.wished.strength if asked.wished else -1
+
+
+def _answers(wish: Wish, one: Intent, allowed: Start, pace: Pace, now: float, released: float) -> bool:
+    """Whether an alert asks for no more than what came of an intent that has ended, in the same incident."""
     since = _since(one, now)
     if since > pace.incident_window:
-        return None
-    if one.state not in WITHOUT_CHANGE and one.moved:
-        cooling = since < pace.cool_down or (wish.version and same_version(wish.version, one))
-        return Join(one.id, one.action) if cooling else None
-    weaker = allowed.action.strength < one.action.strength
-    failed = one.state in (State.NOT_CONFIRMED, State.FAILED, State.DONE)
-    again = stronger or (failed and not weaker and since >= AGAIN)
-    return Join(one.id, action, again=again, urgent=allowed.urgent, told=allowed.told, wished=wished)
-
-
-def _wished(one: Intent, allowed: Start) -> Action | None:
-    """The strongest that flapping made a hold of; a hold that was asked for as such stays one."""
-    if one.action is Action.HOLD and one.wished is None:
-        return None
-    wished = [action for action in (one.wished, allowed.wished) if action is not None]
-    return max(wished, key=lambda action: action.strength, default=None)
+        return False
+    if one.moved:
+        return since < pace.cool_down or bool(wish.version and same_version(wish.version, one))
+    if not _by_alert(one) or (one.state is State.HELD and one.ended <= released):
+        return False
+    if allowed.urgent and not one.urgent:
+        return False
+    match allowed.action:
+        case Action.NOTIFY:
+            return True
+        case Action.HOLD:
+            return one.state is State.HELD
+        case _:  # it failed, or found nothing
+            return one.action.strength >= allowed.action.strength and since < AGAIN

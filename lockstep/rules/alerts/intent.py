@@ -35,7 +35,7 @@ class State(StrEnum):
     NOTIFIED = "notified"  # people were told, nothing was changed
 
 
-#: Nothing is to be done any more, unless a stronger alert of the same incident comes.
+#: Nothing is to be done any more: whatever asks for more is an intent of its own.
 ENDED: Final = frozenset({State.DONE, State.SPLIT, State.FAILED, State.NOT_CONFIRMED, State.HELD, State.NOTIFIED})
 
 
@@ -48,7 +48,8 @@ class Intent:
     """One incident of one version, for which alerts of any vendor, or a person, asked something.
 
     `version` is the digest of what is to be left, "" until it is known; `asked` is how the first alert, or the person,
-    named it. `to` names the version to go to, "" for the newest that is known to be good. `cloud` is where the trouble
+    named it. `actor` and `reason` are of who asked for `action` first; the reason names who asked for less before.
+    `to` names the version to go to, "" for the newest that is known to be good. `cloud` is where the trouble
     was seen, "" for anywhere: all clouds are taken back together all the same. `alerts` counts those that were folded
     into it, duplicates left out. `began` and `ended` are Unix seconds, `ended` 0.0 while it is open. `told` is what
     came of it, for people. `wished` is what alerts asked where flapping made a hold of it, None for what is done as

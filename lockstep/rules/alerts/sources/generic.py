@@ -114,6 +114,7 @@ def _alert(entry: object, source: str, where: Mapped, what: str) -> Alert:
         text=text(at(entry, where.text), MAX_TEXT) if where.text else "",
         severity=text(at(entry, where.severity), MAX_SEVERITY) if where.severity else "",
         at=moment(began) or seconds(began),
+        trouble=name,
         fields={key.lower(): value for key, path in where.fields.items() if (value := text(at(entry, path)))},
         doubt=doubt,
     )

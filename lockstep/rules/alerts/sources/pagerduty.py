@@ -28,7 +28,8 @@ _MEANS: Final = {
 def read(document: object, source: str) -> tuple[Alert, ...]:
     """The incident that was triggered, reopened or resolved; nothing for other events; raises AlertFormatError."""
     event = mapping(mapping(document, "the body").get("event"), "event")
-    status = _MEANS.get(required(event, "event_type", "event"))
+    kind = required(event, "event_type", "event")
+    status = _MEANS.get(kind)
     if status is None:
         return ()
     data = mapping(event.get("data"), "event.data")
@@ -49,7 +50,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
         status=status,
         title=text(data.get("title"), MAX_TITLE) or incident,
         severity=text(priority, MAX_SEVERITY) or text(data.get("urgency"), MAX_SEVERITY),
-        at=moment(data.get("created_at")),
+        at=moment(event.get("occurred_at") if kind == "incident.reopened" else data.get("created_at")),
         fields=joined(told, labels(data, "incident")),
     )
     return (alert,)
