@@ -31,9 +31,9 @@ def told(found: ErrorDetails, raw: object, path: Sequence[str | int]) -> tuple[s
         if not isinstance(given, str):
             return f"at least {least} must stand here", ""
         whose = f"environment variable {names[0]}" if names else "the secret"
-        what = f"has {len(given)} characters" if given.strip() else "is empty"
+        what = f"is {len(given)} characters long" if given.strip() else "is empty"
         hint = f"export {names[0]}=$(openssl rand -hex 24)" if names else "openssl rand -hex 24 makes one"
-        return f"{whose} {what}, and must have at least {least}", hint
+        return f"{whose} {what}; at least {least} characters are needed", hint
     if found["type"] == "union_tag_not_found":
         return f"it has no {found['ctx']['discriminator'].strip(chr(39))}, which says what it is", ""
     message = IN_WORDS.get(found["type"]) or found["msg"].removeprefix("Value error, ")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -121,6 +121,17 @@ class AlertRules(BaseModel):
     def as_rules(self) -> tuple[Rule, ...]:
         """The rules as they decide; one without a name is told of by its number, from 1."""
         return tuple(one.as_rule(f"rule {number}") for number, one in enumerate(self.rules, 1))
+
+    def unknown(self, models: Mapping[str, Collection[str]]) -> Iterator[str]:
+        """What rules name that is not configured, in sentences; `models` are the configured ones with their clouds."""
+        for rule in self.as_rules():
+            if not rule.model or PLACE.search(rule.model):
+                continue
+            if rule.model not in models:
+                known = ", ".join(sorted(models)) or "none"
+                yield f"{rule.name}: model {rule.model!r} is not configured (there: {known}); it only tells people"
+            elif rule.cloud and not PLACE.search(rule.cloud) and rule.cloud not in models[rule.model]:
+                yield f"{rule.name}: cloud {rule.cloud!r} does not serve {rule.model}"
 
 
 def load_alert_rules(path: Path, environment: Mapping[str, str] | None = None) -> AlertRules:

@@ -105,7 +105,8 @@ class Source:
         try:
             said = self._scheme.hear(delivery)
         except AlertFormatError as error:
-            raise AlertFormatError(f"source {self.name}: {error.problem}", hint=error.hint) from None
+            hint = error.hint or f"it takes bodies of kind {self.kind}: try one with lockstep alerts test FILE"
+            raise AlertFormatError(f"source {self.name}: {error.problem}", hint=hint) from None
         intents = self._seen.find(once) if once else None
         if intents is not None:
             return Said(answer=said.answer, before=Before(intents, len(said.alerts)))

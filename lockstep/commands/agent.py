@@ -48,6 +48,7 @@ def agent(
     from lockstep.agent.alert_rules import AlertRules, load_alert_rules
     from lockstep.agent.assembly import Agent
     from lockstep.agent.server import Server
+    from lockstep.agent.taking import clouds_of
     from lockstep.agent_settings import AgentSettings
     from lockstep.config import AgentNeeds
 
@@ -60,6 +61,8 @@ def agent(
     rules = load_alert_rules(alerts) if chosen or alerts.exists() else AlertRules()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("azure").setLevel(logging.ERROR + 1)
+    for unknown in rules.unknown(clouds_of(config)):
+        LOG.warning("%s: %s", alerts, unknown)
     server = Server(Agent(config, rules))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.end)
@@ -70,7 +73,9 @@ def agent(
         typer.echo(f"lockstep agent at {server.address} ({len(rules.sources)} sources, {len(config.models)} models)")
         if not config.agent.tokens:
             typer.echo("note: nobody can sign in to the page: no tokens stand under agent.tokens in lockstep.yaml")
-        if not rules.sources:
+        if rules.sources:
+            typer.echo(f"alerts are taken at /hooks/ and a source's name: {', '.join(sorted(rules.sources))}")
+        else:
             why = "names no sources" if alerts.exists() else "is not there"
             typer.echo(f"note: no alerts are taken: {alerts} {why}")
     # Each read and write of a connection gives Python's lock away, and gets it back after so long while another thread

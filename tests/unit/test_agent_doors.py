@@ -210,3 +210,4 @@ def test_a_status_that_is_no_known_word_is_taken_in_and_told(doors: Doors, caplo
 def test_an_empty_body_is_called_that(doors: Doors, body: bytes) -> None:
     answer = doors.ask("POST", "/hooks/am", TOKEN, content=body)
     assert (answer.status_code, told(answer)) == (422, "source am: the body is empty")
+    assert answer.json()["hint"] == "it takes bodies of kind alertmanager: try one with lockstep alerts test FILE"

@@ -114,7 +114,7 @@ def test_a_word_that_is_not_known_is_told_of(config: Path, tmp_path: Path) -> No
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"sources": {"watch": source}}))
     sample = tmp_path / "sample.json"
     sample.write_text('{"id": "a", "state": "wobbly"}')
-    note = "its status 'wobbly' is no word that is known: taken as firing"
+    note = "its status 'wobbly' is no word that is known, and was taken as firing"
     assert note in run(config, "test", str(sample))
     (shown,) = json.loads(run(config, "test", str(sample), "--json"))["alerts"]
     assert (shown["status"], note in shown["note"]) == ("firing", True)

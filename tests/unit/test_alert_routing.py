@@ -120,11 +120,26 @@ def test_what_yaml_takes_for_a_number_is_the_text_that_an_alert_holds() -> None:
     assert (rule.version, rule.when) == ("7", {"priority": ("1",), "muted": ("false", "2.5")})
 
 
+def test_what_a_rule_names_and_is_not_configured_is_told_when_the_agent_starts() -> None:
+    text = """
+rules:
+  - {model: churn, cloud: gcp, action: hold}
+  - {model: "{labels.model}", cloud: moon, action: hold}
+  - {name: misspelt, model: chrun, action: rollback}
+  - {model: churn, cloud: azure, action: hold}
+  - {when: {a: b}}
+"""
+    assert list(parse_alert_rules(text, "alerts.yaml", {}).unknown(MODELS)) == [
+        "misspelt: model 'chrun' is not configured (there: churn); it only tells people",
+        "rule 4: cloud 'azure' does not serve churn",
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("", "environment variable TOKEN is empty, and must have at least 16"),
-        ("short", "environment variable TOKEN has 5 characters, and must have at least 16"),
+        ("", "environment variable TOKEN is empty; at least 16 characters are needed"),
+        ("short", "environment variable TOKEN is 5 characters long; at least 16 characters are needed"),
     ],
 )
 def test_a_secret_that_is_none_is_named_by_its_variable(given: str, told: str) -> None:

@@ -23,6 +23,8 @@ from lockstep.agent.delivery import Delivery, ForgedError, UnprovedError
 
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
 _TIME: Final = re.compile(r"[0-9]{1,12}")
+HEX: Final = "64 hexadecimal digits"
+BASE64: Final = "32 bytes in base64"
 #: Signatures of one header that are looked at: PagerDuty's active secrets of one subscription are a handful.
 _MOST_SIGNATURES: Final = 8
 
@@ -42,7 +44,7 @@ class GrafanaSignature:
         given = _given(self.source, delivery, self.header)
         time = _signed_time(self.source, delivery, self.timestamp_header) if self.timestamp_header else ""
         content = f"{time}:".encode() + delivery.body if time else delivery.body
-        digest = _check(self.source, self.secrets, content, _hexadecimal([given]))
+        digest = _check(self.source, self.secrets, content, _hexadecimal([given]), HEX)
         if not time:
             return ""
         refuse_old(self.source, float(time), delivery.at, self.window)
@@ -60,7 +62,7 @@ class PagerDutySignature:
         """Returns the body's digest under a secret; raises ForgedError."""
         given = [part.strip() for part in _given(self.source, delivery, "x-pagerduty-signature").split(",")]
         signatures = [part.removeprefix("v1=") for part in given if part.startswith("v1=")]
-        return _check(self.source, self.secrets, delivery.body, _hexadecimal(signatures))
+        return _check(self.source, self.secrets, delivery.body, _hexadecimal(signatures), f"v1= and {HEX}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class MlflowSignature:
             raise ForgedError(f"source {self.source}: the delivery's id is missing or malformed")
         time = _signed_time(self.source, delivery, "x-mlflow-timestamp")
         content = f"{name}.{time}.".encode() + delivery.body
-        _check(self.source, self.secrets, content, _base64([encoded] if version == "v1" else []))
+        signatures = _base64([encoded] if version == "v1" else [])
+        _check(self.source, self.secrets, content, signatures, f"v1, and {BASE64}")
         refuse_old(self.source, float(time), delivery.at, self.window)
         return name
 
@@ -104,7 +107,9 @@ class BodySignature:
         time = _signed_time(self.source, delivery, self.timestamp_header) if self.timestamp_header else ""
         content = f"{time}.".encode() + delivery.body if time else delivery.body
         decoded = _hexadecimal(found) if self.encoding == "hex" else _base64(found)
-        digest = _check(self.source, self.secrets, content, decoded)
+        form = HEX if self.encoding == "hex" else BASE64
+        form = f"{self.prefix} and {form}" if self.prefix else form
+        digest = _check(self.source, self.secrets, content, decoded, form)
         if not time:
             return ""
         refuse_old(self.source, float(time), delivery.at, self.window)
@@ -114,7 +119,9 @@ class BodySignature:
 def refuse_old(source: str, said: float, arrived: float, window: float) -> None:
     """Raises ForgedError for what was signed more than `window` seconds before it arrived, or after."""
     if not abs(arrived - said) <= window:
-        raise ForgedError(f"source {source}: the delivery was made more than {window:g} s ago, or is ahead of us")
+        raise ForgedError(
+            f"source {source}: the delivery was made more than {window:g} s ago, or is ahead of us: see both clocks"
+        )
 
 
 def _given(source: str, delivery: Delivery, header: str) -> str:
@@ -133,8 +140,11 @@ def _signed_time(source: str, delivery: Delivery, header: str) -> str:
     return given
 
 
-def _check(source: str, secrets: Sequence[SecretStr], content: bytes, given: Iterable[bytes]) -> str:
-    """The digest, in hex, that one of the secrets gives and one of the signatures is; raises ForgedError."""
+def _check(source: str, secrets: Sequence[SecretStr], content: bytes, given: Iterable[bytes], form: str) -> str:
+    """The digest, in hex, that one of the secrets gives and one of the signatures is; raises ForgedError.
+
+    `form` is how a signature is written.
+    """
     signatures = list(given)[:_MOST_SIGNATURES]
     matching = ""
     for secret in secrets:
@@ -144,7 +154,8 @@ def _check(source: str, secrets: Sequence[SecretStr], content: bytes, given: Ite
             if hmac.compare_digest(expected, signature) and key:
                 matching = expected.hex()
     if not matching:
-        raise ForgedError(f"source {source}: the signature is {'wrong' if signatures else 'malformed'}")
+        what = "wrong: another secret, or the body was changed on its way" if signatures else f"malformed, not {form}"
+        raise ForgedError(f"source {source}: the signature is {what}")
     return matching
 
 

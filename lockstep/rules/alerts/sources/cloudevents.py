@@ -61,7 +61,10 @@ def document(headers: Mapping[str, str], body: bytes) -> object:
             raise AlertFormatError(f"the body is not what its content type {content_type} says")
         return read_body
     if "ce-specversion" not in headers:
-        raise AlertFormatError("the request holds no CloudEvent: neither its content type nor a header says so")
+        raise AlertFormatError(
+            "the request holds no CloudEvent: neither its content type nor a header says so",
+            hint="send the header Content-Type: application/cloudevents+json, or ce-specversion and the others",
+        )
     event: dict[str, object] = {
         name.removeprefix("ce-"): unquote(value, errors="replace")
         for name, value in headers.items()

@@ -92,7 +92,8 @@ def status_of(word: str, resolved: Collection[str] = (), firing: Collection[str]
         if given in {one.lower() for one in words}:
             return status, ""
     shown = given if len(given) <= MAX_WORD else f"{given[: MAX_WORD - 1]}…"
-    return Status.FIRING, f"its status {shown!r} is no word that is known: taken as firing (mapping.firing, .resolved)"
+    told = f"its status {shown!r} is no word that is known, and was taken as firing"
+    return Status.FIRING, f"{told}: name it in mapping.firing or mapping.resolved"
 
 
 def _alert(entry: object, source: str, where: Mapped, what: str) -> Alert:
