@@ -17,7 +17,7 @@ from lockstep.agent import api, hooks, page
 from lockstep.agent.access import DeniedError, WaitError
 from lockstep.agent.assembly import Agent
 from lockstep.agent.headers import Headers
-from lockstep.agent.hooks import LOOK
+from lockstep.agent.hooks import LOOK, UNFORESEEN
 from lockstep.agent.limits import Bounds, Limits
 from lockstep.agent.page_sign_in import NoSessionError
 from lockstep.agent.problems import invalid, problem
@@ -111,7 +111,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
     """A fault of ours, which the server logs."""
-    return problem(500, "the agent failed at this by itself", LOOK)
+    return problem(500, UNFORESEEN, LOOK)
 
 
 def status_of(error: LockstepError) -> int:

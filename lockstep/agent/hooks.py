@@ -26,6 +26,7 @@ AT_ONCE: Final = 48  # deliveries that are verified in threads at the same time;
 PROMPT: Final = 65_536  # bytes that are verified and read between two requests: a few milliseconds at most
 AGAIN: Final = 5  # seconds after which a sender may try again
 NOT_GENUINE: Final = "the delivery does not show that it is genuine"
+UNFORESEEN: Final = "the agent failed at this by itself"
 LOOK: Final = "the agent's log says more"
 HANDSHAKE: Final = "a source of kind cloudevents has one, for the WebHook-Request-Origin that its origins list"
 LONGEST_NAME: Final = 64  # characters of names and addresses in the log
@@ -130,7 +131,11 @@ class Hooks:
                 return  # nobody is there to be answered
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        answer = await self._taker.take(name, scope, b"".join(parts))
+        try:
+            answer = await self._taker.take(name, scope, b"".join(parts))
+        except Exception:
+            LOG.exception("a delivery to %s failed by a fault of ours; its sender may try again", name)
+            answer = problem(500, UNFORESEEN, LOOK)
         await answer(scope, receive, send)
 
 

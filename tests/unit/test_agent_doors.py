@@ -206,6 +206,20 @@ def test_a_status_that_is_no_known_word_is_taken_in_and_told(doors: Doors, caplo
     assert line.startswith("an alert was taken in, but source plain: its status 'wobbly' is no word that is known")
 
 
+def test_a_fault_of_ours_has_the_same_shape_and_is_logged(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(doors.agent.desk, "accepted", broken)
+    monkeypatch.setattr(doors.agent.desk, "intents", broken)
+    for answer in (doors.post("am", GENUINE["alertmanager"]), doors.ask("GET", "/api/intents", VIEWER)):
+        assert (answer.status_code, told(answer)) == (500, "the agent failed at this by itself")
+        assert "a fault of ours" not in answer.text
+    assert "a delivery to am failed" in caplog.text
+
+
 @pytest.mark.parametrize("body", [b"", b" \n"])
 def test_an_empty_body_is_called_that(doors: Doors, body: bytes) -> None:
     answer = doors.ask("POST", "/hooks/am", TOKEN, content=body)
