@@ -17,9 +17,9 @@ from lockstep.agent.assembly import Agent
 from lockstep.agent.overview import WayBack
 from lockstep.agent.page_sign_in import form_of, session_of
 from lockstep.agent.page_words import view_of
-from lockstep.agent.refresher import plan_way
 from lockstep.agent.rendering import render
 from lockstep.agent.sessions import Session
+from lockstep.agent.ways_back import plan_way
 from lockstep.errors import LockstepError
 from lockstep.operations.hold import release
 from lockstep.operations.reasons import checked_reason

@@ -18,15 +18,13 @@ from typing import Final
 from lockstep.agent.overview import ModelView, Overview, WayBack, model_view
 from lockstep.agent.proofs import Proofs
 from lockstep.agent.series import Series, Tracker
+from lockstep.agent.ways_back import decided_by, plan_way
 from lockstep.errors import LockstepError
-from lockstep.operations.expecting import expect_times
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.remembering import remember_details
-from lockstep.operations.rollback_plan import RollbackPlan, plan_rollback
 from lockstep.operations.status import Status, status
 from lockstep.rules.deeds import Deed, read_deeds
 from lockstep.rules.state import DesiredState
-from lockstep.rules.target import Why
 from lockstep.rules.waiting import KINDS, SETTLES, Waiting, still_waiting
 
 LOG: Final = logging.getLogger("lockstep.agent.refresher")
@@ -225,7 +223,7 @@ class Refresher:
         prove = memory.proofs.is_due(time.monotonic())
         found = memory.proofs.keep(status(fleet, prove=prove), time.monotonic(), asked=time.time() if prove else None)
         now = datetime.now(UTC)
-        serving = _decides(found)
+        serving = decided_by(found)
         if memory.way is None or time.time() - memory.way.at > self._plan_every or memory.way_of != serving:
             memory.way, memory.way_of = plan_way(fleet), serving
             remember_details(fleet, found.desired.champion, found.desired.fallback, memory.way.target)
@@ -257,38 +255,6 @@ class Refresher:
             tracker.add(now, [slot for outcome in outcomes for slot in outcome.value or ()])
             memory.measured = time.monotonic()
         return memory.tracker.series(names)
-
-
-def plan_way(fleet: Fleet, to: str | None = None) -> WayBack:
-    """Where a rollback would go now; changes nothing. Raises nothing that a plan may raise: it is in the answer."""
-    try:
-        planned = plan_rollback(fleet, to)
-    except LockstepError as error:
-        return WayBack(time.time(), problem=error.problem, hint=error.hint)
-    return _way(fleet, planned)
-
-
-def _decides(found: Status) -> object:
-    """What a rollback's way depends on: another one is planned when it changes."""
-    champion, challenger = found.desired.champion, found.desired.challenger
-    trying = [cloud.slot(challenger.slot) for cloud in found.state.clouds] if challenger else []
-    tried = any(slot is not None and slot.weight > 0 for slot in trying)
-    return (champion and champion.digest, challenger and challenger.digest, tried)
-
-
-def _way(fleet: Fleet, planned: RollbackPlan) -> WayBack:
-    expected = expect_times(fleet, planned)
-    return WayBack(
-        time.time(),
-        planned.way.target,
-        planned.way.left,
-        planned.way.why.value,
-        planned.way.why is Why.ARRIVED,
-        planned.plan.explain(),
-        tuple(map(str, expected)),
-        max((one.seconds for one in expected), default=0.0),
-        dict(planned.before.unreachable),
-    )
 
 
 def _deeds(fleet: Fleet) -> tuple[Deed, ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.agent import refresher
+from lockstep.agent import ways_back
 from lockstep.agent.overview import ModelView, Overview, WayBack
 from lockstep.agent.rendering import render
 from lockstep.errors import RefusedError
@@ -21,13 +21,13 @@ from tests.unit.test_target import EARLY, LATE, V1, V2, V3, record, serving, tag
 
 
 def shown(known: ModelRecord, named: Version | None, observed: FleetState, arrived: str = "") -> WayBack:
-    """What the page shows, by the refresher's own planning with nothing behind it."""
+    """What the page shows, by its own planning with nothing behind it."""
     way = choose_way(known, named, observed, arrived)
     planned = SimpleNamespace(way=way, plan=Plan("m", ()), before=observed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refresher, "plan_rollback", lambda fleet, to: planned)
-        patch.setattr(refresher, "expect_times", lambda fleet, planned: ())
-        return refresher.plan_way(SimpleNamespace(model="m"))  # type: ignore[arg-type]
+        patch.setattr(ways_back, "plan_rollback", lambda fleet, to: planned)
+        patch.setattr(ways_back, "expect_times", lambda fleet, planned: ())
+        return ways_back.plan_way(SimpleNamespace(model="m"))  # type: ignore[arg-type]
 
 
 def test_a_canary_is_shown_to_be_left_and_is_what_is_left() -> None:
