@@ -75,19 +75,9 @@ def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
 
 
 def find_deed(fleet: Fleet, intent: Intent) -> Deed | None:
-    """The newest rollback for the intent since it was taken up; raises LockstepError for a ledger that is unreadable.
-
-    One that had ended by then is why it was taken up again, and says nothing of this time.
-    """
-
-    def is_mine(deed: Deed) -> bool:
-        alert = mapping(deed.body, "alert")
-        if alert.get("id") != intent.id:
-            return False
-        return alert.get("at") == _at(intent) or deed.ended is None or deed.ended >= intent.began
-
+    """The newest rollback for the intent; raises LockstepError for a ledger that is unreadable."""
     deeds = read_deeds(fleet.ledger.entries(fleet.model, "rollback.", last=200))
-    mine = [deed for deed in deeds if is_mine(deed)]
+    mine = [deed for deed in deeds if mapping(deed.body, "alert").get("id") == intent.id]
     return mine[-1] if mine else None
 
 

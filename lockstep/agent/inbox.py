@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS alert (
 DROP INDEX IF EXISTS alert_by_time;
 CREATE INDEX IF NOT EXISTS alert_by_sight ON alert (max(at, seen));
 CREATE INDEX IF NOT EXISTS alert_known ON alert (known_by, at);
-CREATE INDEX IF NOT EXISTS alert_of_trouble ON alert (trouble, status, at);
+CREATE INDEX IF NOT EXISTS alert_of_trouble ON alert (trouble, status, since, at);
 CREATE INDEX IF NOT EXISTS alert_unrecorded ON alert (at) WHERE recorded = 0;
 CREATE TABLE IF NOT EXISTS intent (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL, version TEXT NOT NULL,
@@ -141,7 +141,7 @@ def newest_other(connection: sqlite3.Connection, one: Received) -> Received | No
     other = next(status.value for status in Status if status.value != one.status)
     row = connection.execute(
         "SELECT * FROM alert WHERE trouble = ? AND status = ? AND (model = ? OR model = '' OR ? = '')"
-        " AND (version IS NULL OR version = ? OR version = '' OR ? = '') ORDER BY at DESC LIMIT 1",
+        " AND (version IS NULL OR version = ? OR version = '' OR ? = '') ORDER BY since DESC, at DESC LIMIT 1",
         (one.trouble, other, one.model, one.model, one.version, one.version),
     ).fetchone()
     return None if row is None else _received(row)
@@ -163,9 +163,16 @@ def answer_by(connection: sqlite3.Connection, key: str, intent: str) -> None:
     connection.execute("UPDATE alert SET intent = ? WHERE key = ?", (intent, key))
 
 
-def see_again(connection: sqlite3.Connection, key: str, at: float) -> None:
-    """The alert came once more: as long as it does it is not forgotten, or its next repetition would be a new one."""
-    connection.execute("UPDATE alert SET seen = ? WHERE key = ? AND max(at, seen) <= ?", (at, key, at - SEEN_EVERY))
+def see_again(connection: sqlite3.Connection, key: str, since: float, at: float) -> None:
+    """The alert came once more: as long as it does it is not forgotten, or its next repetition would be a new one.
+
+    The newest time of its sender's is its own from now on.
+    """
+    connection.execute(
+        "UPDATE alert SET seen = max(seen, ?), since = max(since, ?)"
+        " WHERE key = ? AND (max(at, seen) <= ? OR since < ?)",
+        (at, since, key, at - SEEN_EVERY, since),
+    )
 
 
 def keep_alert(connection: sqlite3.Connection, one: Received) -> None:
@@ -199,7 +206,7 @@ def unrecorded_intents(connection: sqlite3.Connection, most: int) -> tuple[Inten
 
 
 def mark_answered(connection: sqlite3.Connection, intents: Sequence[Intent]) -> None:
-    """That end of theirs stands in the ledger; one that was taken up again ends once more."""
+    """That end of theirs stands in the ledger."""
     connection.executemany("UPDATE intent SET recorded = ? WHERE id = ?", [(one.ended, one.id) for one in intents])
 
 

@@ -105,7 +105,7 @@ class Taking:
 
     def _once_more(self, connection: sqlite3.Connection, one: Received, known: Received, over: bool) -> Taken:
         """What an alert that is known comes to: it has what failed for it, or found nothing, tried once more."""
-        inbox.see_again(connection, known.key, one.at)
+        inbox.see_again(connection, known.key, one.since, one.at)
         ends = one.status == Status.RESOLVED.value
         nothing = Taken(known.intent, None, unsure=over or (ends and not one.since))
         if over or ends or one.action is Action.NOTIFY:

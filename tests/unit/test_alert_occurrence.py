@@ -45,6 +45,12 @@ def test_an_end_of_the_next_occurrence_is_another_end() -> None:
     assert not recurs(Heard(100.0, "resolved", 401.0), ENDED, fired_again, LATE), "the first one's, delivered late"
 
 
+def test_the_next_time_of_what_its_end_overtook_is_another() -> None:
+    late = Heard(100.0, "firing", 205.0)
+    assert recurs(Heard(300.0, "firing", 301.0), late, ENDED, LATE)
+    assert not recurs(Heard(100.0, "firing", 301.0), late, ENDED, LATE)
+
+
 def test_what_was_overtaken_by_its_end_is_over() -> None:
     assert is_over(FIRED, ENDED)
     assert is_over(FIRED, Heard(200.0, "resolved", 90.0))

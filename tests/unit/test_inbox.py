@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lockstep.agent import group_commit, inbox, scribe
 from lockstep.agent.group_commit import GroupCommit
@@ -277,6 +279,56 @@ def test_an_alert_that_its_end_overtook_starts_nothing(database: GroupCommit) ->
     came(database, replace(ALERT, id="end", status=Status.RESOLVED, at=100.0))
     assert isinstance(came(database, replace(ALERT, at=100.0), at=1001.0).decision, Nothing)
     assert came(database, replace(ALERT, id="next", at=200.0), at=1002.0).decision == Start(Action.ROLLBACK)
+
+
+deliveries = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),  # the trouble
+        st.integers(1, 3),  # which time it is there
+        st.sampled_from(Status),
+        st.sampled_from([0.5, 30.0, 700.0, 5000.0]),  # seconds since the delivery before
+    ),
+    max_size=25,
+)
+
+
+@given(deliveries, st.booleans())
+def test_each_time_of_a_trouble_counts_once_and_never_after_its_end(
+    story: list[tuple[str, int, Status, float]], own_ids: bool
+) -> None:
+    """Delivered twice, late, and where ids tell the times apart in any order; ids do with most vendors."""
+    connection, taking, at = sqlite3.connect(":memory:", isolation_level=None), Taking(Pace()), 1000.0
+    connection.row_factory = sqlite3.Row
+    inbox.SCHEMA.apply(connection)
+    counted, told = list[tuple[str, int]](), list[tuple[str, int, Status]]()
+    for name, time, status, pause in story:
+        at += pause
+        ended = (name, time, Status.RESOLVED) in told
+        first, fired = (name, time, status) not in told, (name, time, Status.FIRING) in told
+        later = any(each == name and then > time for each, then, _ in told)
+        if not own_ids and first and (later or (status is Status.RESOLVED and not fired)):
+            continue  # only what was delivered before comes late
+        key = f"{name}/{time}" if own_ids else name
+        alert = Alert("am", key, name, status, name, at=100.0 * time)
+        before = inbox.newest_intents(connection, 100)
+        decision = taking.alert(connection, alert, ROUTE, status.value, at).decision
+        told.append((name, time, status))
+        if status is Status.RESOLVED or ended:
+            assert decision is None or isinstance(decision, Nothing)
+            assert inbox.newest_intents(connection, 100) == before
+        elif decision is not None:
+            counted.append((name, time))
+        for one in inbox.open_intents(connection):
+            rolled = replace(one, state=State.DONE, ended=at + 0.1, moved=True)
+            inbox.put_intent(connection, rolled)
+    connection.close()
+    firing = dict.fromkeys((name, time) for name, time, status in told if status is Status.FIRING)
+    assert len(counted) == len(set(counted))
+    if not own_ids:
+        over = {(name, time) for name, time, status in told if status is Status.RESOLVED}
+        assert all(
+            one in counted or (one[0], one[1] - 1) not in over for one in firing if (one[0], one[1] - 1) in firing
+        ), "what fires after its end is taken"
 
 
 def test_what_a_hold_answered_after_its_release_is_decided_anew_when_that_is_known(database: GroupCommit) -> None:

@@ -21,7 +21,7 @@ from lockstep.agent.taking import Taking
 from lockstep.agent.workers import Workers
 from lockstep.errors import LockstepError, RetryLaterError, UnreachableError
 from lockstep.rules.alerts.alert import Alert, Status
-from lockstep.rules.alerts.deciding import Pace
+from lockstep.rules.alerts.deciding import Pace, Wish
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.alerts.routing import Route
 from lockstep.stores.ledger import Entry
@@ -189,24 +189,23 @@ def test_a_hold_that_is_not_in_force_has_failed(database: GroupCommit, monkeypat
     assert outcome == carrying.Outcome(State.FAILED, "churn is not held (put the key back)")
 
 
-def test_what_ended_before_an_intent_was_taken_up_again_is_not_its_outcome() -> None:
-    def lines(began: float, ended: float, at: str) -> list[Entry]:
-        body: Mapping[str, object] = {"version": "6", "alert": {"id": "a", "at": at}}
-        outcome: Mapping[str, object] = {"version": "6", "intent": "e", "error": "aws: down"}
+def test_how_far_an_intent_got_is_told_by_its_own_newest_rollback() -> None:
+    def lines(intent: str, event: str, version: str) -> list[Entry]:
+        body: Mapping[str, object] = {"version": version, "alert": {"id": intent}}
+        outcome: Mapping[str, object] = {"version": version, "intent": event, "error": ""}
         return [
-            Entry(1, "e/intent", began, "rollback.intent", "churn", "alert:am", body),
-            Entry(2, "e/outcome", ended, "rollback.outcome", "churn", "alert:am", outcome),
+            Entry(1, f"{event}/intent", 501.0, "rollback.intent", "churn", "alert:am", body),
+            Entry(2, f"{event}/outcome", 510.0, "rollback.outcome", "churn", "alert:am", outcome),
         ]
 
-    def found(*given: Any) -> bool:
-        fleet: Any = SimpleNamespace(model="churn", ledger=SimpleNamespace(entries=lambda *_, **__: lines(*given)))
-        return carrying.find_deed(fleet, INTENT) is not None
+    def found(*entries: Entry) -> str:
+        fleet: Any = SimpleNamespace(model="churn", ledger=SimpleNamespace(entries=lambda *_, **__: list(entries)))
+        deed = carrying.find_deed(fleet, INTENT)
+        return "" if deed is None else deed.version
 
-    before, now = "1970-01-01T00:01:40+00:00", "1970-01-01T00:08:20+00:00"
-    assert not found(100.0, 110.0, before)
-    assert found(501.0, 510.0, now)
-    assert found(100.0, 510.0, before)  # killed then, and finished this time
-    assert found(400.0, 410.0, now)  # the clock was set back meanwhile
+    others = lines("b", "f", "5")
+    assert found(*others) == ""
+    assert found(*lines("a", "d", "7"), *lines("a", "e", "6"), *others) == "6"
 
 
 def test_people_who_answer_too_late_are_told_again_with_growing_pauses(
@@ -294,6 +293,34 @@ def test_a_model_is_held_for_rollbacks_of_alerts_since_its_release(
     assert found.state is State.DONE
     assert held == (["rolled back 2 times within 6 h"] if holds else [])
     assert found.urgent == holds
+
+
+def test_what_a_person_took_over_meanwhile_is_the_persons(
+    database: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread has read it as the alert's: it stops for no cool-down, and holds nothing for it."""
+    monkeypatch.setattr(workers, "hold", lambda *given: pytest.fail("it is no alert's rollback"))
+    other = replace(INTENT, id="o", asked="7", version="7", state=State.DONE, moved=True, ended=550.0)
+    mine = replace(INTENT, asked="8")
+
+    def fill(connection: sqlite3.Connection) -> None:
+        inbox.add_intent(connection, other)
+        inbox.add_intent(connection, mine)
+
+    database.write(fill)
+    desk = working(database, pace=replace(Pace(), flapping_rollbacks=1))
+    stopped = desk._overtaken(mine)
+    assert "just been rolled back" in stopped
+    wish = Wish("churn", "", Action.ROLLBACK, person=True)
+    asked = database.write(lambda connection: Taking(Pace()).asked(connection, wish, "I saw it", "Ada", 599.0))
+    assert (asked.id, asked.actor) == (mine.id, "Ada")
+    desk._end(mine, carrying.Outcome(State.FAILED, stopped))
+    with database.reading() as connection:
+        assert inbox.open_intents(connection) == (asked,), "it is taken up as it is now"
+    assert not desk._overtaken(mine)
+    desk._change(mine.id, lambda one: replace(one, state=State.RUNNING))
+    desk._end(mine, carrying.Outcome(State.DONE, "done", moved=True))
+    assert (ended(database, mine.id).state, ended(database, mine.id).told) == (State.DONE, "done")
 
 
 @pytest.mark.parametrize(("released", "state"), [(0.0, State.HELD), (450.0, State.DONE), (None, State.HELD)])

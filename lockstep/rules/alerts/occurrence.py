@@ -38,8 +38,8 @@ def recurs(now: Heard, known: Heard, between: Heard | None, late: float) -> bool
 
 
 def turned(known: Heard, between: Heard | None) -> bool:
-    """Whether the other status was told after it."""
-    return between is not None and between.at >= known.at
+    """Whether the other status was told after it, or was told of a later time, however late it came itself."""
+    return between is not None and (between.at >= known.at or 0.0 < known.since <= between.since)
 
 
 def is_over(now: Heard, end: Heard | None) -> bool:
