@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,10 +16,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from lockstep.errors import LockstepError, StoppedError
-from lockstep.operations.fleet import Event, Observer
-from lockstep.operations.status import Status
-from lockstep.rules.plan import Plan
-from lockstep.rules.state import DesiredState, FleetState
+
+if TYPE_CHECKING:  # `lockstep --help` and every error of usage come this way: a quarter of a second, not one
+    from lockstep.operations.fleet import Event, Observer
+    from lockstep.operations.status import Status
+    from lockstep.rules.plan import Plan
+    from lockstep.rules.state import DesiredState, FleetState
 
 #: Notes go to standard error, results to standard output, so that `--json | jq` works.
 NOTES: Final = Console(stderr=True, highlight=False)

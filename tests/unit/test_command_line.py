@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -70,3 +71,12 @@ def test_a_closed_error_stream_stops_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "stderr", None)
     with terminal.progress(quiet=True) as observe:
         observe(Event("cannot be reached", "aws", trouble=True))
+
+
+def test_help_and_version_import_no_cloud_and_no_database() -> None:
+    code = "import sys; from lockstep.cli import main; sys.argv = ['lockstep', '--version']\ntry: main()\nfinally: "
+    code += "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.startswith("lockstep ")
+    assert "typer" in ran.stderr.split()
+    assert not {"sqlalchemy", "boto3", "azure", "pydantic", "requests"} & set(ran.stderr.split())
