@@ -19,7 +19,7 @@ from lockstep.agent.desk import Desk
 from lockstep.agent.notice import Notice
 from lockstep.errors import LockstepError, RefusedError
 from lockstep.operations.canary import canary_deploy
-from lockstep.operations.hold import find_hold, release
+from lockstep.operations.hold import find_hold, held_and_released, release
 from lockstep.operations.status import status
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
@@ -246,14 +246,22 @@ def test_what_is_confirmed_is_rolled_back_and_a_person_is_called_when_it_comes_a
         held = until(desk, again)
         assert (held.state, held.urgent) == (State.HELD, True)
         assert deployed.answers() == deployed.everywhere(deployed.v1)
-    assert find_hold(deployed.fleet) is not None
-    try:
-        with pytest.raises(RefusedError, match="is held since"):
-            canary_deploy(deployed.fleet, deployed.v3)
-    finally:
-        release(deployed.fleet, "the test is over")
+        assert find_hold(deployed.fleet) is not None
+        try:
+            with pytest.raises(RefusedError, match="is held since"):
+                canary_deploy(deployed.fleet, deployed.v3)
+        finally:
+            release(deployed.fleet, "the test is over")
+        hold, released = held_and_released(deployed.fleet)
+        assert hold is None
+        # What comes before the agent knows of the release is answered by the hold, until it does.
+        assert scene.accept(desk, scene.alert(3, source="late", version=deployed.v1.label)) == (again,)
+        desk.released(deployed.model, released)
+        (anew, *_) = desk.intents()
+        assert (anew.state, anew.actor, anew.urgent) == (State.NOTIFIED, "alert:late", True)
+        assert "just been rolled back" in anew.told
     assert find_hold(deployed.fleet) is None
-    assert sum(notice.urgent for notice in scene.listener.heard) == 2
+    assert sum(notice.urgent for notice in scene.listener.heard) == 3
 
 
 def test_a_person_rolls_back_what_was_seen_and_no_further(scene: Scene) -> None:
