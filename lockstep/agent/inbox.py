@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS alert (
     body TEXT NOT NULL, intent TEXT NOT NULL, since REAL NOT NULL, at REAL NOT NULL,
     recorded INTEGER NOT NULL DEFAULT 0, seen REAL NOT NULL DEFAULT 0, known_by TEXT NOT NULL DEFAULT '',
     trouble TEXT NOT NULL DEFAULT '', version TEXT, cloud TEXT NOT NULL DEFAULT '',
-    action TEXT NOT NULL DEFAULT 'notify'
+    action TEXT NOT NULL DEFAULT 'notify', again REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 DROP INDEX IF EXISTS alert_by_time;
 CREATE INDEX IF NOT EXISTS alert_by_sight ON alert (max(at, seen));
@@ -60,6 +60,7 @@ SCHEMA: Final = Schema(
         Column("alert", "version", "TEXT"),
         Column("alert", "cloud", "TEXT NOT NULL DEFAULT ''"),
         Column("alert", "action", "TEXT NOT NULL DEFAULT 'notify'"),
+        Column("alert", "again", "REAL NOT NULL DEFAULT 0"),
         Column("intent", "wished", "TEXT NOT NULL DEFAULT ''"),
     ),
 )
@@ -78,7 +79,7 @@ class Received:
     """An alert as it was kept. `body` is the digest of the delivery, `at` when it came, `intent` "" for none.
 
     `known_by` is the same for each occurrence of it, `key` is its own; `trouble` it shares with its end. `version` is
-    as it names it, None in a row of an older Lockstep.
+    as it names it, None in a row of an older Lockstep. `again` is when it was answered anew, 0.0 for never.
     """
 
     key: str
@@ -100,6 +101,7 @@ class Received:
     intent: str
     since: float
     at: float
+    again: float = 0.0
 
     @property
     def heard(self) -> Heard:
@@ -158,9 +160,9 @@ def answered_by_hold(connection: sqlite3.Connection, model: str, released: float
     return tuple(_received(row) for row in rows)
 
 
-def answer_by(connection: sqlite3.Connection, key: str, intent: str) -> None:
-    """The alert is answered by another intent from now on."""
-    connection.execute("UPDATE alert SET intent = ? WHERE key = ?", (intent, key))
+def answer_by(connection: sqlite3.Connection, key: str, intent: str, at: float) -> None:
+    """The alert is answered by another intent from now on, which is a line of its own in the ledger."""
+    connection.execute("UPDATE alert SET intent = ?, again = ?, recorded = 0 WHERE key = ?", (intent, at, key))
 
 
 def see_again(connection: sqlite3.Connection, key: str, since: float, at: float) -> None:

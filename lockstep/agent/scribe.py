@@ -115,13 +115,17 @@ class Scribe:
 
 
 def line_of(one: Received) -> Event:
-    """An alert's line, under no model: `lockstep alerts log` finds it by what it is about."""
+    """An alert's line, under no model: `lockstep alerts log` finds it by what it is about.
+
+    One that was answered anew, since it still fires, say, has another line with what came of it then.
+    """
     body = {
         **{"source": one.source, "id": one.id, "incident": one.incident, "status": one.status, "title": one.title},
         **{"severity": one.severity, "about": one.model, "rule": one.rule, "digest": one.body, "answer": one.intent},
         **({"told": one.told} if one.told else {}),
     }
-    return Event(f"alert/{one.key}", RECEIVED, "", f"alert:{one.source}", body, at=one.at)
+    event = f"alert/{one.key}/{one.intent}" if one.again else f"alert/{one.key}"
+    return Event(event, RECEIVED, "", f"alert:{one.source}", body, at=one.again or one.at)
 
 
 def answer_of(intent: Intent) -> Event:

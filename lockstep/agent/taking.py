@@ -101,7 +101,7 @@ class Taking:
             anew = replace(one, told="")
             settled = self._settle(connection, self._decided(connection, anew), _intent_of(anew), at)
             if settled is not None:
-                inbox.answer_by(connection, one.key, settled.id)
+                inbox.answer_by(connection, one.key, settled.id, at)
 
     def _once_more(self, connection: sqlite3.Connection, one: Received, known: Received, over: bool) -> Taken:
         """What an alert that is known comes to: it has what failed for it, or found nothing, tried once more."""
@@ -118,7 +118,7 @@ class Taking:
             return nothing
         settled = self._settle(connection, decision, _intent_of(one), one.at)
         assert settled is not None
-        inbox.answer_by(connection, known.key, settled.id)
+        inbox.answer_by(connection, known.key, settled.id, one.at)
         return Taken(settled.id, decision)
 
     def _decided(self, connection: sqlite3.Connection, one: Received, *, resolved: bool = False) -> Decision:

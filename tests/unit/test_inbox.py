@@ -20,6 +20,7 @@ from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.scribe import Scribe, answer_of, line_of
 from lockstep.agent.taking import Taken, Taking
 from lockstep.errors import BusyError, RefusedError, RetryLaterError
+from lockstep.operations.alert_log import alert_log
 from lockstep.operations.reasons import LONGEST
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.deciding import Nothing, Pace, Start, Wish
@@ -420,6 +421,26 @@ def test_every_alert_has_one_line_and_old_ones_are_forgotten(database: GroupComm
     ledger.close()
 
 
+def test_an_alert_that_is_answered_anew_has_a_line_of_what_came_of_it_then(
+    database: GroupCommit, tmp_path: Path
+) -> None:
+    ledger = Ledger(str(tmp_path / "ledger.db"))
+    writer = Scribe(database, ledger, keep=1e9)
+    first = came(database).answer
+    change(database, first, state=State.FAILED, ended=1001.0, told="aws is away")
+    writer.record()
+    second = came(database, at=1100.0).answer
+    change(database, second, state=State.DONE, ended=1101.0, told="done")
+    writer.record()
+    assert not writer.record()
+    newest, oldest = alert_log(ledger, "churn")
+    assert [(one.at, one.intent, one.outcome) for one in (oldest, newest)] == [
+        (1000.0, first, "rollback: failed: aws is away"),
+        (1100.0, second, "rollback: done: done"),
+    ]
+    ledger.close()
+
+
 def test_the_scribe_outlives_an_exception_that_nobody_thought_of(
     database: GroupCommit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -503,7 +524,7 @@ def test_an_inbox_of_before_goes_on(database: GroupCommit) -> None:
     old.execute("UPDATE alert SET key = known_by")
     for index in ("alert_by_sight", "alert_known", "alert_of_trouble"):
         old.execute(f"DROP INDEX {index}")
-    for column in ("seen", "known_by", "trouble", "version", "cloud", "action"):
+    for column in ("seen", "known_by", "trouble", "version", "cloud", "action", "again"):
         old.execute(f"ALTER TABLE alert DROP COLUMN {column}")
     old.execute("CREATE INDEX alert_by_time ON alert (at)")
     old.close()

@@ -69,7 +69,7 @@ def is_about(line: Line, model: str) -> bool:
 
 
 def read_alerts(received: Sequence[Line], answered: Sequence[Line]) -> tuple[Logged, ...]:
-    """The alerts in their order; an intent that was taken up again has ended as its last line says."""
+    """The alerts in their order, each with the end of its intent."""
     ends = {text(line.body, "answer"): _answered(line) for line in answered}
     return tuple(
         Logged(
