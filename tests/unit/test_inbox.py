@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -23,10 +25,11 @@ from lockstep.errors import BusyError, RefusedError, RetryLaterError
 from lockstep.operations.alert_log import alert_log
 from lockstep.operations.reasons import LONGEST
 from lockstep.rules.alerts.alert import Alert, Status
-from lockstep.rules.alerts.deciding import Nothing, Pace, Start, Wish
+from lockstep.rules.alerts.deciding import Join, Nothing, Pace, Start, Wish
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.alerts.routing import Route
 from lockstep.stores.ledger import Ledger
+from tests.deliveries import NOW, by_generic
 
 ALERT = Alert("am", "a", "i", Status.FIRING, "it is slow")
 ROUTE = Route("rule", "churn", "8", "", Action.ROLLBACK)
@@ -260,6 +263,25 @@ def test_what_fires_again_after_its_end_is_a_new_alert(database: GroupCommit) ->
     with database.reading() as connection:
         lines = [line_of(one) for one in inbox.unrecorded(connection, 20)]
     assert len({line.event_id for line in lines}) == len(lines) == 10
+
+
+def test_a_sender_that_signs_and_always_says_the_same_fires_again_after_its_end(database: GroupCommit) -> None:
+    settings = by_generic(b"").settings
+    mapping = {"id": "key", "title": "what", "status": "state"}
+
+    def sent(state: str, signed: float, at: float) -> Taken:
+        body = json.dumps({"key": "churn", "what": "it is slow", "state": state}).encode()
+        delivery = replace(by_generic(body, at=NOW + signed), settings={**settings, "mapping": mapping}, at=NOW + at)
+        (alert,) = delivery.source().receive(delivery.delivery()).alerts
+        return came(database, alert, TELL, at=delivery.at, digest=hashlib.sha256(body).hexdigest())
+
+    first = sent("alert", 0.0, 0.0)
+    assert isinstance(sent("ok", 10.0, 10.0).decision, Nothing)
+    assert sent("alert", 0.0, 20.0).decision is None, "a retry of the first, late"
+    again = sent("alert", 30.0, 30.0)
+    assert again.decision == Join(first.answer, Action.NOTIFY), "of the same incident, and an alert of its own"
+    assert isinstance(sent("ok", 40.0, 40.0).decision, Nothing)
+    assert found(database, first.answer).alerts == 2
 
 
 @pytest.mark.parametrize("way", [replace(ROUTE, model="fraud"), replace(ROUTE, version="9")])
