@@ -28,6 +28,7 @@ from lockstep.errors import CredentialsError, DigestMismatchError, LockstepError
 from lockstep.rules.manifest import FileEntry, Manifest
 from lockstep.rules.state import Version
 from lockstep.stores.captures import LOCK, SIGNATURE, TRAVELS
+from lockstep.stores.obstore_loading import load_obstore
 from lockstep.stores.store_errors import is_absent, translated
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Replicas:
         credentials: Callable[[], object] | None,
         timeout: float = 30.0,
     ) -> None:
-        from obstore.store import from_url  # a Rust library: loading it is not free
+        load_obstore()
+        from obstore.store import from_url
 
         self._name = name
         self._refusal: LockstepError | None = None

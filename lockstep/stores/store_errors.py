@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from lockstep.errors import CloudRejectedError, CredentialsError, LockstepError, UnreachableError
+from lockstep.stores.obstore_loading import load_obstore
 
 STATUS: Final = re.compile(r"status code: (\d{3} [A-Z][A-Za-z ]*[a-z])")
 CODE: Final = re.compile(r"<Code>(\w+)</Code>")
@@ -29,6 +30,7 @@ def is_absent(error: FileNotFoundError) -> bool:
 @contextlib.contextmanager
 def translated(cloud: str, action: str) -> Iterator[None]:
     """Raise Lockstep's errors for obstore's; `action` completes "the store could not ..."."""
+    load_obstore()
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
     try:
