@@ -248,7 +248,7 @@ def model_as_json(view: ModelView) -> dict[str, object]:
         **desired,
         "clouds": {cloud.name: _cloud_as_json(cloud) for cloud in view.clouds},
         "way_back": None
-        if view.way is None or view.way.target is None
+        if view.way is None or view.way.target is None or view.way.arrived  # nothing is left to roll back
         else {
             "version": view.way.target.label,
             "digest": view.way.target.digest,
@@ -256,6 +256,7 @@ def model_as_json(view: ModelView) -> dict[str, object]:
             "seconds": view.way.seconds,
         },
         "writer": view.writer,
+        "running": list(view.running),
         "held": view.held,
         "approvals": [_approval_as_json(one) for one in view.approvals],
         "notes": list(view.notes),
