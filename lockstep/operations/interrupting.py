@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lockstep.errors import Interruption
+from lockstep.rules.deeds import mapping
 from lockstep.rules.state import Version
 
 
@@ -141,6 +142,13 @@ class ReconcileCourse:
             self.reasons[cloud] = reason
         else:
             self.verified[cloud] = seconds
+
+    def leave(self, rollback: Interruption) -> None:
+        """A rollback that was being finished was interrupted."""
+        verified, split = mapping(rollback.facts, "clouds"), mapping(rollback.facts, "split")
+        self.told, self.moves = rollback.problem, (*verified, *split)
+        self.verified = {cloud: seconds for cloud, seconds in verified.items() if isinstance(seconds, float)}
+        self.reasons = {cloud: str(why) for cloud, why in split.items()}
 
     def end(self, why: str) -> None:
         """It ended by itself, and is not in step where there is a reason."""

@@ -283,6 +283,6 @@ def _finish_rollback(fleet: Fleet, now: Reconciled, begun: Finishing, course: Re
     try:
         done = rollback(fleet, to=begun.target, reason=begun.reason)
     except Interruption as interrupt:
-        course.told = interrupt.problem
-        raise
+        course.leave(interrupt)
+        raise KeyboardInterrupt from interrupt  # it is told among the other models
     return replace(now, after=done.after)

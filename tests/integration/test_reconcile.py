@@ -25,7 +25,7 @@ from lockstep.rules.state import CHALLENGER, CONDEMNED_TAG
 from lockstep.rules.traffic import TrafficSplit
 from tests.contract.tampering import tamperer
 from tests.integration.deployed import Deployed, lockstep
-from tests.integration.fleets import opened, registered
+from tests.integration.fleets import opened, registered, unique
 from tests.integration.tampered import subject_on
 
 pytestmark = pytest.mark.timeout(180)
@@ -156,11 +156,8 @@ def test_what_was_killed_is_finished(deployed: Deployed) -> None:
     assert registry.tags(v2)[CONDEMNED_TAG] == "rolled back from: it is worse"
 
 
-def test_one_that_is_interrupted_says_where_it_is_and_goes_on_later(deployed: Deployed) -> None:
-    """AWS hangs for longer than anybody waits; the other two follow, and then comes Ctrl-C."""
-    model, wanted = deployed.model, TrafficSplit.all_to(deployed.v1.slot)
-    for cloud in deployed.fleet.clouds:
-        cloud.set_traffic(model, wanted)
+def interrupted(deployed: Deployed, *others: Fleet) -> Interruption:
+    """What a reconcile says to Ctrl-C once the other two follow: AWS hangs for longer than anybody waits."""
     deployed.control.fault("aws", "hang", operation="UpdateEndpointWeightsAndCapacities", delay=60)
     verified: set[str] = set()
 
@@ -170,22 +167,40 @@ def test_one_that_is_interrupted_says_where_it_is_and_goes_on_later(deployed: De
             if len(verified) == 2:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    other = deployed.other_model()
     with pytest.raises(Interruption) as told:
-        reconcile([replace(deployed.fleet, observer=watch), other])
-    models = mapping(told.value.facts, "models")
-    assert mapping(models, other.model)["state"] == "in step"
-    ours = mapping(models, model)
+        reconcile([replace(deployed.fleet, observer=watch), *others])
+    ours = mapping(mapping(told.value.facts, "models"), deployed.model)
     assert (ours["state"], set(mapping(ours, "clouds"))) == ("left open", {"azure", "gcp"})
     assert ours["split"] == {"aws": "not verified"}
-    assert f"{model}: left open: verified on" in told.value.problem
-    assert told.value.hint.startswith(f"lockstep reconcile {model} goes on with it")
+    assert told.value.hint.startswith(f"lockstep reconcile {deployed.model} goes on with it")
+    deployed.control.clear()
+    return told.value
+
+
+def test_one_that_is_interrupted_says_where_it_is_and_goes_on_later(deployed: Deployed) -> None:
+    model, other = deployed.model, deployed.other_model()
+    for cloud in deployed.fleet.clouds:
+        cloud.set_traffic(model, TrafficSplit.all_to(deployed.v1.slot))
+    told = interrupted(deployed, other)
+    assert mapping(mapping(told.facts, "models"), other.model)["state"] == "in step"
+    assert f"{model}: left open: verified on" in told.problem
     assert deployed.fleet.ledger.entries(model, "reconcile.")[-1].kind == "reconcile.intent", "it was closed"
     assert f"did not end: lockstep reconcile {model} finishes it" in status(deployed.fleet).killed
-    deployed.control.clear()
     assert once(deployed.fleet).in_step
     assert status(deployed.fleet).killed == ""
     assert deployed.answers() == deployed.everywhere(deployed.v2)
+
+
+def test_one_that_is_interrupted_while_it_finishes_a_rollback_leaves_that_open(deployed: Deployed) -> None:
+    model, event, ledger = deployed.model, unique("killed"), deployed.fleet.ledger
+    leaves = [{"version": "2", "digest": deployed.v2.digest}]
+    body = {"version": "1", "digest": deployed.v1.digest, "reason": "an alert", "leaves": leaves}
+    ledger.append(f"{event}/intent", "rollback.intent", model, "ann", body)
+    assert f"{model}: left open: the rollback of {model} to" in interrupted(deployed).problem
+    assert [entry.event_id for entry in ledger.entries(model, "rollback.")][-1] == f"{event}/intent", "it was closed"
+    assert once(deployed.fleet).in_step
+    assert CONDEMNED_TAG in deployed.fleet.registry.tags(deployed.v2)
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
 
 
 def test_the_command_line(deployed: Deployed, tmp_path: Path) -> None:

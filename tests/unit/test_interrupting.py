@@ -60,7 +60,8 @@ def test_an_interrupted_reconcile_says_of_every_model_where_it_is() -> None:
     open_one.moved("aws", 1.23456, "")
     open_one.moved("gcp", 2.0, "is busy")
     finishing.begin([])
-    finishing.told = "interrupted: the rollback of d to 2 is not finished"
+    facts = {"clouds": {"aws": 0.5}, "split": {"gcp": "not verified"}}
+    finishing.leave(Interruption("interrupted: the rollback of d to 2 is not finished", facts=facts))
     told = reconcile_interruption([done, behind, open_one, finishing, late])
     assert "a: in step. b: not in step: aws: is down. c: left open: verified on aws;" in told.problem
     assert "not known to follow: azure; gcp (is busy). d: left open: the rollback of d to 2 is not" in told.problem
@@ -72,6 +73,8 @@ def test_an_interrupted_reconcile_says_of_every_model_where_it_is() -> None:
         "clouds": {"aws": 1.235},
         "split": {"azure": "not verified", "gcp": "is busy"},
     }
+    assert told.facts["models"]["d"]["clouds"] == {"aws": 0.5}  # type: ignore[index]
+    assert told.facts["models"]["d"]["split"] == {"gcp": "not verified"}  # type: ignore[index]
 
 
 def test_a_model_that_is_tried_again_is_open_again() -> None:
