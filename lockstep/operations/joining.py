@@ -8,7 +8,7 @@ from lockstep.errors import LockstepError, SplitError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.lease import Writer
 from lockstep.operations.probe import wait_until_serving
-from lockstep.rules.deeds import Deed, Ending, read_deeds, text, texts
+from lockstep.rules.deeds import Deed, Ending, mapping, read_deeds, text, texts
 from lockstep.rules.state import Version
 from lockstep.rules.traffic import TrafficSplit
 
@@ -44,11 +44,27 @@ def joined(fleet: Fleet, writer: Writer, target: Version) -> First | None:
     if found.ending is Ending.DONE:
         return First(found.event, found.actor, texts(found.body, "left"))
     if text(found.body, "ending") == "split":
-        raise SplitError(
-            f"{found.error} (told by the rollback by {found.actor}, which has just ended)",
-            hint=f"lockstep reconcile {fleet.model} --wait 300",
-        )
+        raise split_with(found, fleet.model)
     return None
+
+
+def split_with(first: Deed, model: str) -> SplitError:
+    """What the first one says of the clouds that could not follow it, as it stands in the ledger."""
+    following, left = f"lockstep reconcile {model} --wait 300", list(texts(first.body, "left"))
+    return SplitError(
+        f"{first.error} (told by the rollback by {first.actor}, which has just ended)",
+        hint=f"{following} brings over what could not follow",
+        facts={
+            "target": first.version,
+            "digest": first.digest,
+            "left": left,
+            "condemned": left,
+            "clouds": dict(mapping(first.body, "seconds")),
+            "split": dict(mapping(first.body, "split")),
+            "next": following,
+            "joined": first.event,
+        },
+    )
 
 
 def verify_all(fleet: Fleet, target: Version) -> dict[str, float]:
