@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +24,21 @@ if TYPE_CHECKING:  # `lockstep --help` and every error of usage come this way: a
     from lockstep.rules.plan import Plan
     from lockstep.rules.state import DesiredState, FleetState
 
+
+class Heedless(Console):
+    """A console whose reader may go: that ends no rollback half way, and changes no exit status."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing else, here and at the end of the process."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 #: Notes go to standard error, results to standard output, so that `--json | jq` works.
-NOTES: Final = Console(stderr=True, highlight=False)
-RESULTS: Final = Console(highlight=False)
+NOTES: Final = Heedless(stderr=True, highlight=False)
+RESULTS: Final = Heedless(highlight=False)
 
 
 @contextlib.contextmanager
@@ -46,7 +59,8 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
 
         def observe(event: Event) -> None:
             if not event.total:
-                bars.console.print(_line(event), markup=False)
+                with contextlib.suppress(OSError):  # a terminal that has gone
+                    bars.console.print(_line(event), markup=False)
                 return
             shown = escape(_line(event)[:70])
             if event.cloud not in tasks:
@@ -75,7 +89,8 @@ class _Lines:
     def __call__(self, event: Event) -> None:
         line = _line(event)
         if (not event.total or event.done >= event.total) and line != self._last:
-            NOTES.print(line, markup=False, soft_wrap=True)
+            with contextlib.suppress(OSError):  # a log on a full disk stops no rollback
+                NOTES.print(line, markup=False, soft_wrap=True)
             self._last = line
 
 

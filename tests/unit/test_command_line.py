@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 
@@ -80,3 +83,28 @@ def test_help_and_version_import_no_cloud_and_no_database() -> None:
     assert ran.stdout.startswith("lockstep ")
     assert "typer" in ran.stderr.split()
     assert not {"sqlalchemy", "boto3", "azure", "pydantic", "requests"} & set(ran.stderr.split())
+
+
+def test_a_reader_that_goes_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `lockstep rollback churn 2>&1 | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(terminal, "NOTES", terminal.Heedless(stderr=True))
+        with terminal.progress(quiet=False) as observe:
+            observe(Event("rolling churn back"))
+            observe(Event("verified", "aws"))
+    assert terminal.NOTES.quiet
+
+
+def test_a_log_on_a_full_disk_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    for quiet in (True, False):
+        with terminal.progress(quiet=quiet) as observe:
+            observe(Event("cannot be reached", "aws", trouble=True))
+
+
+class FullDisk(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
