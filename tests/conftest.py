@@ -41,7 +41,12 @@ hypothesis.settings.load_profile("untimed")
 
 
 #: Tests of such a folder share what is too dear to be started by several workers: a server, an endpoint.
-ON_ONE_WORKER = ("tests/integration/flows/", "tests/contract/sandbox_aws/")
+ON_ONE_WORKER = (
+    "tests/integration/flows/",
+    "tests/contract/sandbox_aws/",
+    "tests/contract/sandbox_azure/",
+    "tests/contract/sandbox_gcp/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
