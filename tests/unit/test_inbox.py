@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,23 +19,8 @@ from lockstep.errors import BusyError, RefusedError, RetryLaterError
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.deciding import Pace
 from lockstep.rules.alerts.intent import Action, State
-from lockstep.rules.alerts.routing import Route
 from lockstep.stores.ledger import Ledger
-
-ALERT = Alert("am", "a", "i", Status.FIRING, "it is slow")
-ROUTE = Route("rule", "churn", "8", "", Action.ROLLBACK)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[GroupCommit]:
-    made = GroupCommit(tmp_path / "state" / "inbox.db", inbox.SCHEMA)
-    yield made
-    made.close()
-
-
-def take(database: GroupCommit, number: int = 1, way: Route = ROUTE, at: float = 1000.0) -> str:
-    alert = replace(ALERT, id=f"a{number}")
-    return database.write(lambda connection: Taking(Pace()).alert(connection, alert, way, "digest", at)).answer
+from tests.inboxes import ALERT, ROUTE, take
 
 
 def test_those_that_wait_are_written_together(database: GroupCommit) -> None:

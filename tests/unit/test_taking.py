@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,21 +25,7 @@ from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.alerts.routing import Route
 from lockstep.stores.ledger import Ledger
 from tests.deliveries import NOW, by_generic
-
-ALERT = Alert("am", "a", "i", Status.FIRING, "it is slow")
-ROUTE = Route("rule", "churn", "8", "", Action.ROLLBACK)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[GroupCommit]:
-    made = GroupCommit(tmp_path / "state" / "inbox.db", inbox.SCHEMA)
-    yield made
-    made.close()
-
-
-def take(database: GroupCommit, number: int = 1, way: Route = ROUTE, at: float = 1000.0) -> str:
-    alert = replace(ALERT, id=f"a{number}")
-    return database.write(lambda connection: Taking(Pace()).alert(connection, alert, way, "digest", at)).answer
+from tests.inboxes import ALERT, ROUTE, take
 
 
 def test_the_same_alert_is_known_and_firing_is_not_resolved(database: GroupCommit) -> None:
