@@ -26,7 +26,13 @@ if TYPE_CHECKING:  # `lockstep --help` and every error of usage come this way: a
 
 
 class Heedless(Console):
-    """A console whose reader may go: that ends no rollback half way, and changes no exit status."""
+    """A console whose reader may go: that ends no rollback half way, and changes no exit status.
+
+    What others wrote is shown as they did: rich would make a picture of `:watch:`.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
         """Say nothing else, here and at the end of the process."""
@@ -37,8 +43,8 @@ class Heedless(Console):
 
 
 #: Notes go to standard error, results to standard output, so that `--json | jq` works.
-NOTES: Final = Heedless(stderr=True, highlight=False)
-RESULTS: Final = Heedless(highlight=False)
+NOTES: Final = Heedless(stderr=True)
+RESULTS: Final = Heedless()
 
 
 @contextlib.contextmanager

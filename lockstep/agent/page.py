@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from anyio import CapacityLimiter, to_thread
@@ -13,7 +14,7 @@ from lockstep.agent.access import Role
 from lockstep.agent.assembly import Agent
 from lockstep.agent.overview import Tone
 from lockstep.agent.page_sign_in import session_of
-from lockstep.agent.page_words import SAID, newest_rows, rows, summary, view_of
+from lockstep.agent.page_words import SAID, is_behind, newest_rows, rows, summary, view_of
 from lockstep.agent.rendering import assets, render
 from lockstep.agent.sessions import Session
 from lockstep.errors import NotFoundError
@@ -98,9 +99,10 @@ def routes(agent: Agent) -> APIRouter:
         if intent is None:
             raise NotFoundError("there is no such intent", hint="the page of intents lists the newest")
         view = agent.refresher.overview.models.get(intent.model)
-        if intent.open or (view is not None and view.at < intent.ended):
+        behind = is_behind(view, intent, time.time())
+        if intent.open or behind:
             agent.refresher.poke(intent.model)
-        return {"intent": intent, "said": SAID[intent.state], "view": view}
+        return {"intent": intent, "said": SAID[intent.state], "view": view, "behind": behind}
 
     @router.get("/intents/{intent}")
     async def one_intent(request: Request, intent: str) -> Response:

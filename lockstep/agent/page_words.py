@@ -10,10 +10,12 @@ from typing import Final
 from lockstep.agent.assembly import Agent
 from lockstep.agent.overview import ModelView, Overview, Tone
 from lockstep.agent.rendering import ended
-from lockstep.rules.alerts.intent import State
+from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.deeds import Deed, Ending
 from lockstep.rules.state import DesiredState
 
+#: Seconds after its end in which an intent's page waits for a look that began since.
+CATCHES_UP: Final = 60.0
 #: What the page says of an intent's state.
 SAID: Final[Mapping[State, str]] = {
     State.ACCEPTED: "accepted; it begins in a moment",
@@ -49,6 +51,11 @@ def view_of(agent: Agent, model: str) -> ModelView:
     agent.config.model(model)
     found = agent.refresher.overview.models.get(model)
     return found or ModelView(model, 0.0, DesiredState(model, None), problem="it was not looked at yet")
+
+
+def is_behind(view: ModelView | None, intent: Intent, now: float) -> bool:
+    """Whether what is known of the clouds is from before the intent's end, and will be known better in a moment."""
+    return view is not None and view.at < intent.ended and now - intent.ended < CATCHES_UP
 
 
 def rows(view: ModelView) -> list[Row]:

@@ -220,9 +220,9 @@ class Refresher:
     def _view(self, model: str) -> ModelView:
         fleet = replace(self._fleets(model), observer=lambda event: None)  # said again and again, it would fill the log
         memory = self._memory[model]
+        now = datetime.now(UTC)  # what ends meanwhile may be seen half
         prove = memory.proofs.is_due(time.monotonic())
         found = memory.proofs.keep(status(fleet, prove=prove), time.monotonic(), asked=time.time() if prove else None)
-        now = datetime.now(UTC)
         serving = decided_by(found)
         if memory.way is None or time.time() - memory.way.at > self._plan_every or memory.way_of != serving:
             memory.way, memory.way_of = plan_way(fleet), serving

@@ -61,6 +61,9 @@ def agent(
     rules = load_alert_rules(alerts) if chosen or alerts.exists() else AlertRules()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("azure").setLevel(logging.ERROR + 1)
+    logging.getLogger("httpx").setLevel(
+        logging.WARNING
+    )  # each call to Prefect: a refusal would not be found among them
     for unknown in rules.unknown(clouds_of(config)):
         LOG.warning("%s: %s", alerts, unknown)
     server = Server(Agent(config, rules))

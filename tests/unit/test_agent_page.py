@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lockstep.agent.api import model_as_json
 from lockstep.agent.chart import Line, draw
 from lockstep.agent.overview import CloudView, ModelView, Overview, Proved, SlotView, Tone
-from lockstep.agent.page_words import SAID, newest_rows, rows, summary
+from lockstep.agent.page_words import SAID, is_behind, newest_rows, rows, summary
 from lockstep.agent.rendering import assets, render
 from lockstep.agent.series import Tracker
 from lockstep.agent_settings import AgentSettings
@@ -152,6 +152,18 @@ class Tags(HTMLParser):
         self.attributes |= {name for name, _ in attrs}
 
 
+def test_an_intent_s_page_waits_for_a_look_that_began_after_its_end() -> None:
+    ended = NOW.timestamp()
+    intent = Intent("i", "churn", "", "", Action.ROLLBACK, State.DONE, "", "ann", 1, ended - 2.0, ended)
+    before, after = view(at=ended - 0.5), view(at=ended + 0.1)
+    assert [is_behind(one, intent, ended + 3.0) for one in (before, after, None)] == [True, False, False]
+    assert not is_behind(before, intent, ended + 3600.0), "no look succeeds: the page says when the last one was"
+    assert not is_behind(before, replace(intent, state=State.RUNNING, ended=0.0), ended)
+    shown = {"intent": intent, "said": SAID[intent.state], "view": before}
+    assert "hx-get" in render("intent_part.html", **shown, behind=True)
+    assert "hx-get" not in render("intent_part.html", **shown, behind=False)
+
+
 def test_nothing_in_a_page_is_anything_but_text() -> None:
     desired = DesiredState(EVIL, Version(EVIL, EVIL, EVIL), Version(EVIL, EVIL, EVIL), None)
     deed = Deed(EVIL, EVIL, EVIL, 0.0, 1.0, Ending.FAILED, {"reason": EVIL, "error": EVIL, "version": EVIL}, (1,))
@@ -182,7 +194,7 @@ def test_nothing_in_a_page_is_anything_but_text() -> None:
             deeds=newest_rows(overview),
         ),
         render("model_part.html", view=found, deeds=rows(found)),
-        render("intent_part.html", intent=intent, said=SAID[intent.state], view=found),
+        render("intent_part.html", intent=intent, said=SAID[intent.state], view=found, behind=True),
         render("problem.html", session=None, here="", heading=EVIL, problem=EVIL, hint=EVIL, back="/"),
         render("sign_in.html", session=None, here="", next=EVIL, problem=EVIL, anybody=True),
         render("summary.html", **summary(overview)),

@@ -108,3 +108,9 @@ def test_a_log_on_a_full_disk_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 class FullDisk(io.StringIO):
     def write(self, _: str) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_others_wrote_is_shown_as_they_did(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.show_rows("log", ("who", "why"), [["alert:watch", "alert:watch: it is :fire: [red]"]])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "alert:watch: it is :fire: [red]" in shown
