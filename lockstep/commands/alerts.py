@@ -110,6 +110,7 @@ def dead_letters(
     from lockstep.agent.group_commit import GroupCommit
     from lockstep.agent.inbox import SCHEMA
     from lockstep.config import AgentNeeds
+    from lockstep.rules.moments import show_moment
 
     options.json = as_json
     config = load_config(AgentNeeds.SETTINGS)
@@ -137,7 +138,10 @@ def dead_letters(
         emit({"dead_letters": letters, "again": count})
         return
     for one in found:
-        typer.echo(f"{one.receiver}: {one.event}: {one.notice.title} ({one.attempts} attempts: {one.error})")
+        tries = "1 attempt" if one.attempts == 1 else f"{one.attempts} attempts"
+        typer.echo(
+            f"{show_moment(one.notice.at)}  {one.receiver}: {one.event}: {one.notice.title} ({tries}: {one.error})"
+        )
     typer.echo(f"{count} are sent again" if again else f"{len(found)} could not be told")
 
 

@@ -28,8 +28,9 @@ from lockstep.rules.alerts.reading import (
 def read(document: object, source: str) -> tuple[Alert, ...]:
     """One Alert per entry of `alerts`, with `labels.<name>` and `annotations.<name>`; raises AlertFormatError."""
     body = mapping(document, "the body")
-    if text(body.get("version")) != "4":
-        raise AlertFormatError(f"the body is of version {text(body.get('version'), 16) or 'none'}, not 4")
+    version = text(body.get("version"), 16)
+    if version != "4":
+        raise AlertFormatError(f"the body has {f'version {version}' if version else 'no version'}, not version 4")
     group = {"receiver": text(body.get("receiver")), "group": text(body.get("groupKey"))}
     return tuple(
         entry(mapping(found, f"alerts[{place}]"), source, group, f"alerts[{place}]")

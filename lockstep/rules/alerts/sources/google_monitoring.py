@@ -31,7 +31,7 @@ def read(document: object, source: str) -> tuple[Alert, ...]:
     if version == "test":
         return ()
     if not version.startswith("1."):
-        raise AlertFormatError(f"the body is of version {version or 'none'}, not 1.2")
+        raise AlertFormatError(f"the body has {f'version {version}' if version else 'no version'}, not version 1.2")
     incident = mapping(body.get("incident"), "incident")
     status = _status(incident.get("state"))
     name = required(incident, "incident_id", "incident")
