@@ -84,6 +84,8 @@ class _Problems:
             told = "there is nothing at this address"
             hint = HOOKS if path.rstrip("/") == "/hooks" else LISTED
             hint = "leave the / at its end out" if len(path) > 1 and path.endswith("/") and hint != HOOKS else hint
+        elif error.status_code != 405:  # the framework's own, of a body that it could not read
+            told, hint = "the body cannot be read", "send a JSON object in UTF-8"
         if path.startswith(FOR_PROGRAMS) or "text/html" not in request.headers.get("accept", ""):
             return problem(error.status_code, told, hint, headers)
         return self._page(request, error.status_code, told, "" if hint == LISTED else hint, headers)

@@ -22,9 +22,9 @@ MOST: Final = 20_000
 
 
 def same_words(alert: Alert, way: Route, digest: str) -> str:
-    """A key of what is the same alert, about the same and at the same time, or else in the same delivery."""
+    """A key of the same alert, about the same and asking the same, at the same time or else in the same delivery."""
     when = repr(alert.at) if alert.at else digest
-    return "\0".join((key_of(alert), way.model, way.version, when))
+    return "\0".join((key_of(alert), way.model, way.version, way.action.value, when))
 
 
 class Familiar:

@@ -74,6 +74,12 @@ SEEN_EVERY: Final = 3600.0
 KEPT: Final = 300
 
 
+OTHER: Final = (
+    "SELECT * FROM alert WHERE {same} AND status = ? AND (model = ? OR model = '' OR ? = '')"
+    " AND (version IS NULL OR version = ? OR version = '' OR ? = '') ORDER BY since DESC, at DESC LIMIT 1"
+)
+
+
 @dataclass(frozen=True)
 class Received:
     """An alert as it was kept. `body` is the digest of the delivery, `at` when it came, `intent` "" for none.
@@ -139,13 +145,16 @@ def known(connection: sqlite3.Connection, one: Received) -> Received | None:
 
 
 def newest_other(connection: sqlite3.Connection, one: Received) -> Received | None:
-    """The newest end of what fires, or the newest that fired of what has ended; an end may name less than its alert."""
+    """The newest end of what fires, or the newest that fired of what has ended; an end may name less than its alert.
+
+    An older Lockstep kept no `trouble`: there the vendor's incident is what both have in common.
+    """
     other = next(status.value for status in Status if status.value != one.status)
-    row = connection.execute(
-        "SELECT * FROM alert WHERE trouble = ? AND status = ? AND (model = ? OR model = '' OR ? = '')"
-        " AND (version IS NULL OR version = ? OR version = '' OR ? = '') ORDER BY since DESC, at DESC LIMIT 1",
-        (one.trouble, other, one.model, one.model, one.version, one.version),
-    ).fetchone()
+    about = (one.model, one.model, one.version, one.version)
+    row = connection.execute(OTHER.format(same="trouble = ?"), (one.trouble, other, *about)).fetchone()
+    if row is None:
+        older = OTHER.format(same="trouble = '' AND source = ? AND incident = ?")
+        row = connection.execute(older, (one.source, one.incident[:KEPT], other, *about)).fetchone()
     return None if row is None else _received(row)
 
 

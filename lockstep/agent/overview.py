@@ -283,8 +283,7 @@ def _slot(slot: SlotState, desired: DesiredState) -> SlotView:
         ((role, version) for role, version in named if version and version.slot == slot.name), ("", None)
     )
     label = slot.label or (version.label if version else slot.name)
-    digest = slot.digest or (version.digest if version else "")
-    return SlotView(slot.name, label, digest, slot.weight, slot.ready, slot.status, slot.capacity, role)
+    return SlotView(slot.name, label, slot.digest, slot.weight, slot.ready, slot.status, slot.capacity, role)
 
 
 def _warm(state: CloudState | None, desired: DesiredState) -> bool | None:

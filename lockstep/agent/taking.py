@@ -53,9 +53,10 @@ class Taking:
         between, ends = None if other is None else other.heard, alert.status is Status.RESOLVED
         # An end starts nothing, so that one too many is better than one that is taken for the last one again.
         late = 0.0 if ends else max(self._pace.incident_window, AGAIN)
-        if known is not None and not recurs(one.heard, known.heard, between, late):
+        louder = known is not None and not ends and _asks_more(one, known)
+        if known is not None and not louder and not recurs(one.heard, known.heard, between, late):
             return self._once_more(connection, one, known, turned(known.heard, between))
-        overtaken = known is None and is_over(one.heard, between)
+        overtaken = (known is None or louder) and is_over(one.heard, between)
         decision = self._decided(connection, one, resolved=overtaken or ends)
         settled = self._settle(connection, decision, _intent_of(one), at)
         answer = settled.id if settled is not None else decision.intent if isinstance(decision, Nothing) else ""
@@ -151,6 +152,11 @@ class Taking:
             inbox.put_intent(connection, intent)
         outbox.put(connection, of_intent(intent, at), self._receivers)
         return intent
+
+
+def _asks_more(one: Received, known: Received) -> bool:
+    """Whether an alert came back graver than it was; what an older Lockstep kept does not say what it asked for."""
+    return known.version is not None and one.action.strength > known.action.strength
 
 
 def _received(alert: Alert, way: Route, digest: str, at: float) -> Received:

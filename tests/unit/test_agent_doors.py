@@ -109,6 +109,13 @@ def test_a_rollback_that_is_asked_for_wrongly_is_told_in_our_words(
     assert answer.json()["hint"]
 
 
+@pytest.mark.parametrize("body", [b"\xff", b"[" * 50_000 + b"]" * 50_000, b"1" * 6_000])
+def test_a_body_that_nobody_can_read_is_told_as_that(doors: Doors, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = doors.ask("POST", "/api/rollbacks", OPERATOR, content=body, headers=headers)
+    assert (answer.status_code, told(answer)) == (400, "the body cannot be read")
+
+
 def test_who_asks_is_looked_at_before_what_is_asked(doors: Doors) -> None:
     for token, status in (("", 401), ("wrong", 401), (VIEWER, 403)):
         answer = doors.ask("POST", "/api/rollbacks", token, json={"modle": "tumour"})

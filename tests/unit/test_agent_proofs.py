@@ -46,6 +46,17 @@ def test_what_verified_stands_for_long() -> None:
     assert asked_at(Proofs(0.0), [(1.0, found(V1, V1))]) == []
 
 
+def test_what_serves_otherwise_than_when_it_was_asked_is_asked_again() -> None:
+    """By hand a slot may be given other bytes, or break, at the same share of the traffic."""
+    for change in ({"digest": V2.digest}, {"ready": False}, {"digest": ""}):
+        before, after = found(V1, V1), found(V1, None)
+        (cloud,) = after.state.clouds
+        changed = replace(cloud, slots=(replace(cloud.slots[0], **change),))
+        after = replace(after, state=replace(after.state, clouds=(changed,)))
+        proofs = Proofs(EVERY)
+        assert asked_at(proofs, [(1.0, before), (11.0, before), (21.0, after), (31.0, after)]) == [1.0, 31.0]
+
+
 def test_what_was_not_verified_is_asked_again_soon_and_ever_more_seldom() -> None:
     """The record has moved already, and the endpoint answers as before for a while: that stood for five minutes."""
     proofs = Proofs(EVERY)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.agent import inbox
+from lockstep.agent.familiar import same_words
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.scribe import Scribe, line_of
 from lockstep.agent.taking import Taken, Taking
@@ -137,6 +138,48 @@ def test_what_fires_again_after_its_end_is_a_new_alert(database: GroupCommit) ->
     with database.reading() as connection:
         lines = [line_of(one) for one in inbox.unrecorded(connection, 20)]
     assert len({line.event_id for line in lines}) == len(lines) == 10
+
+
+def test_an_alert_that_becomes_graver_asks_for_more_and_its_milder_repetition_for_nothing(
+    database: GroupCommit,
+) -> None:
+    firing, mild = replace(ALERT, at=100.0), TELL
+    assert came(database, firing, mild, at=1000.0).decision == Start(Action.NOTIFY)
+    assert same_words(firing, mild, "") != same_words(firing, ROUTE, ""), "the memory of a moment ago knows it, too"
+    graver = came(database, replace(firing, severity="critical"), at=1001.0)
+    assert graver.decision == Start(Action.ROLLBACK)
+    for way in (mild, ROUTE, mild):
+        assert came(database, firing, way, at=1002.0) == Taken(graver.answer, None)
+    change(database, graver.answer, state=State.DONE, ended=1003.0, moved=True, version="8")
+    over = replace(firing, status=Status.RESOLVED, at=200.0)
+    came(database, over, at=1010.0)
+    late = came(database, replace(firing, id="late"), at=1011.0)
+    assert not isinstance(late.decision, Start), "its end is known already"
+    with database.reading() as connection:
+        assert len(inbox.unrecorded(connection, 20)) == 4, "each has its line"
+
+
+def test_an_inbox_of_an_older_version_keeps_what_it_knew(database: GroupCommit) -> None:
+    first = came(database, at=1000.0)
+    change(database, first.answer, state=State.DONE, ended=1001.0, moved=True, version="8")
+    over = replace(ALERT, status=Status.RESOLVED)
+    came(database, over, at=1002.0, digest="over")
+
+    def age(connection: sqlite3.Connection) -> None:
+        for alert in (ALERT, over):
+            connection.execute(
+                "UPDATE alert SET key = ?, known_by = '', trouble = '', version = NULL, action = 'notify'"
+                " WHERE status = ?",
+                (inbox.key_of(alert), alert.status.value),
+            )
+
+    database.write(age)
+    assert came(database, at=1003.0) == Taken(first.answer, None, unsure=True), "delivered late, and no graver"
+    day = 86_400.0
+    again = came(database, at=day)
+    assert again.decision == Start(Action.ROLLBACK)
+    assert came(database, over, at=day + 10.0, digest="over").decision is not None
+    assert isinstance(came(database, at=3 * day).decision, Start | Join)
 
 
 def test_a_sender_that_signs_and_always_says_the_same_fires_again_after_its_end(database: GroupCommit) -> None:
