@@ -3,7 +3,8 @@
 Only what is durable is remembered, and only while nothing can come of it that the inbox would decide otherwise: an
 alert that still comes has what failed tried once more, but AGAIN seconds after the failure at the earliest; and the
 same words at the same time of its sender's are another occurrence no sooner than that after its end. What had not
-failed, nor ended, when it was looked up is therefore sure for as long.
+failed, nor ended, when it was looked up is therefore sure for as long. What waits for the end of a cool-down is not
+remembered.
 """
 
 from __future__ import annotations

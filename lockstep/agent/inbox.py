@@ -158,20 +158,23 @@ def newest_other(connection: sqlite3.Connection, one: Received) -> Received | No
     return None if row is None else _received(row)
 
 
-def answered_by_hold(connection: sqlite3.Connection, model: str, released: float) -> tuple[Received, ...]:
-    """Alerts that came after a person had released the model, and that a hold of before answered; the oldest first."""
+def answered_by_past(connection: sqlite3.Connection, model: str, released: float) -> tuple[Received, ...]:
+    """Alerts after a model's release that a hold, or a rollback, of before answered; the oldest first."""
     rows = connection.execute(
         "SELECT alert.* FROM alert JOIN intent ON intent.id = alert.intent WHERE max(alert.at, alert.seen) > ?"
-        " AND alert.at > ? AND alert.model = ? AND alert.status = ? AND alert.action != ? AND intent.state = ?"
-        " AND intent.ended <= ? ORDER BY alert.at",
+        " AND alert.at > ? AND alert.model = ? AND alert.status = ? AND alert.action != ?"
+        " AND (intent.state = ? OR intent.moved = 1) AND intent.ended > 0 AND intent.ended <= ? ORDER BY alert.at",
         (released, released, model, Status.FIRING.value, Action.NOTIFY.value, State.HELD.value, released),
     ).fetchall()
     return tuple(_received(row) for row in rows)
 
 
-def answer_by(connection: sqlite3.Connection, key: str, intent: str, at: float) -> None:
+def answer_by(connection: sqlite3.Connection, key: str, intent: Intent, at: float) -> None:
     """The alert is answered by another intent from now on, which is a line of its own in the ledger."""
-    connection.execute("UPDATE alert SET intent = ?, again = ?, recorded = 0 WHERE key = ?", (intent, at, key))
+    connection.execute(
+        "UPDATE alert SET intent = ?, told = ?, again = ?, recorded = 0 WHERE key = ?",
+        (intent.id, intent.told, at, key),
+    )
 
 
 def see_again(connection: sqlite3.Connection, key: str, since: float, at: float) -> None:

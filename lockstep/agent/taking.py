@@ -31,7 +31,7 @@ class Taken:
     """`answer` is the intent's id, "" for none.
 
     `decision` is None for an alert that had been kept before, unless what came to nothing is tried again for it.
-    `unsure` says that the next one like it may be another occurrence.
+    `unsure` says that the next one like it may be another occurrence, or be what a cool-down has made wait.
     """
 
     answer: str
@@ -48,7 +48,7 @@ class Taking:
 
     def alert(self, connection: sqlite3.Connection, alert: Alert, way: Route, digest: str, at: float) -> Taken:
         """Keep an alert and what follows from it; `digest` is of the whole delivery, `at` when it came."""
-        one = _received(as_kept(alert), way, digest, at)
+        one = received(as_kept(alert), way, digest, at)
         known, other = inbox.known(connection, one), inbox.newest_other(connection, one)
         between, ends = None if other is None else other.heard, alert.status is Status.RESOLVED
         # An end starts nothing, so that one too many is better than one that is taken for the last one again.
@@ -64,7 +64,8 @@ class Taking:
         inbox.keep_alert(connection, replace(one, intent=answer, told=told))
         data = {"intent": answer, "model": way.model, "source": one.source, "status": one.status}
         outbox.put(connection, Notice(ALERT_RECEIVED, _reason(one), told, way.model, at, data=data), self._receivers)
-        return Taken(answer, decision, unsure=ends and not one.since)
+        unsure = not one.since if ends else settled is not None and is_made_to_wait(one.action, settled)
+        return Taken(answer, decision, unsure=unsure)
 
     def asked(self, connection: sqlite3.Connection, wish: Wish, reason: str, actor: str, at: float) -> Intent:
         """Keep what a person asks for."""
@@ -90,36 +91,39 @@ class Taking:
     def released(self, connection: sqlite3.Connection, model: str, released: float, at: float) -> None:
         """A person released the model, as is known since `at`: its rollbacks are counted anew.
 
-        Alerts that came since the release and were answered by a hold of before are decided anew as well.
+        Alerts that came since the release and were answered by what had ended before are decided anew as well.
         """
         if released <= inbox.released_at(connection, model):
             return
         inbox.put_released(connection, model, released)
-        for one in inbox.answered_by_hold(connection, model, released):
+        for one in inbox.answered_by_past(connection, model, released):
             end = inbox.newest_other(connection, one)
             if end is not None and turned(one.heard, end.heard):
                 continue
             anew = replace(one, told="")
             settled = self._settle(connection, self._decided(connection, anew), _intent_of(anew), at)
             if settled is not None:
-                inbox.answer_by(connection, one.key, settled.id, at)
+                inbox.answer_by(connection, one.key, settled, at)
 
     def _once_more(self, connection: sqlite3.Connection, one: Received, known: Received, over: bool) -> Taken:
-        """What an alert that is known comes to: it has what failed for it, or found nothing, tried once more."""
+        """What an alert that is known comes to: it has what failed, found nothing, or had to wait tried once more."""
         inbox.see_again(connection, known.key, one.since, one.at)
         ends = one.status == Status.RESOLVED.value
-        nothing = Taken(known.intent, None, unsure=over or (ends and not one.since))
         if over or ends or one.action is Action.NOTIFY:
-            return nothing
+            return Taken(known.intent, None, unsure=over or (ends and not one.since))
         found = inbox.find_intent(connection, known.intent)
-        if found is None or found.state not in TRIED_AGAIN or abs(one.at - found.ended) < AGAIN:
+        waits = found is not None and is_made_to_wait(known.action, found)
+        nothing = Taken(known.intent, None, unsure=waits)
+        if found is None or not (waits or found.state in TRIED_AGAIN) or abs(one.at - found.ended) < AGAIN:
             return nothing
         decision = self._decided(connection, one)
-        if not isinstance(decision, Start) or decision.action.strength < one.action.strength:
+        if isinstance(decision, Nothing) or decision.action.strength < one.action.strength:
+            return nothing
+        if isinstance(decision, Join) and not _came_after(found, inbox.find_intent(connection, decision.intent)):
             return nothing
         settled = self._settle(connection, decision, _intent_of(one), one.at)
         assert settled is not None
-        inbox.answer_by(connection, known.key, settled.id, one.at)
+        inbox.answer_by(connection, known.key, settled, one.at)
         return Taken(settled.id, decision)
 
     def _decided(self, connection: sqlite3.Connection, one: Received, *, resolved: bool = False) -> Decision:
@@ -159,7 +163,17 @@ def _asks_more(one: Received, known: Received) -> bool:
     return known.version is not None and one.action.strength > known.action.strength
 
 
-def _received(alert: Alert, way: Route, digest: str, at: float) -> Received:
+def is_made_to_wait(wished: Action, found: Intent) -> bool:
+    """Whether people were told instead of what an alert wished, since the model had just been rolled back."""
+    return found.state is State.NOTIFIED and wished.strength > Action.NOTIFY.strength
+
+
+def _came_after(found: Intent, other: Intent | None) -> bool:
+    """Whether something was begun for another alert since: that is of the same incident, and one rollback is enough."""
+    return other is not None and other.began > found.ended
+
+
+def received(alert: Alert, way: Route, digest: str, at: float) -> Received:
     """The alert as it is kept, without what comes of it."""
     return Received(
         key=inbox.row_key(alert, way, digest, at),

@@ -109,6 +109,16 @@ def test_a_hold_answers_nothing_more_once_a_person_has_released_the_model() -> N
         assert decide(wish, [held], PACE, 1010.0, 1006.0) == Start(action)
 
 
+def test_a_rollback_answers_nothing_more_once_a_person_has_released_the_model() -> None:
+    for version in ("8", ""):
+        wish = replace(WISH, version=version)
+        assert decide(wish, [DONE], PACE, 1300.0, 1009.0) == Join("i", Action.ROLLBACK)
+        cools = decide(wish, [DONE], PACE, 1300.0, 1011.0)
+        assert isinstance(cools, Start)
+        assert (cools.action, cools.urgent) == (Action.NOTIFY, True)
+        assert decide(wish, [DONE], PACE, 1700.0, 1011.0) == Start(Action.ROLLBACK)
+
+
 def test_a_hold_that_a_rule_asks_for_and_one_for_flapping_are_two() -> None:
     """What is known of a release by then makes a rollback of the second, and leaves the first."""
     past = [replace(DONE, id="b", began=1050.0, ended=1060.0), DONE]
@@ -282,7 +292,8 @@ def test_whatever_comes_the_rules_hold(story: list[tuple[float, tuple[str, Wish]
         if started and wish.version and started[0].action.strength >= Action.ROLLBACK_IF_CONFIRMED.strength:
             same = [one for one in before.values() if same_version(wish.version, one) and rolls(one)]
             assert wish.person or not any(
-                one.open or (one.moved and now - one.ended <= PACE.incident_window) for one in same
+                one.open or (one.moved and one.ended > released and now - one.ended <= PACE.incident_window)
+                for one in same
             )
         rolling = [one for one in past if one.open and rolls(one)]
         assert all(not same_version(one.asked, other) for one in rolling for other in rolling if one is not other)

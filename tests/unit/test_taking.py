@@ -6,8 +6,10 @@ import hashlib
 import json
 import sqlite3
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from lockstep.agent.taking import Taken, Taking
 from lockstep.operations.alert_log import alert_log
 from lockstep.operations.reasons import LONGEST
 from lockstep.rules.alerts.alert import Alert, Status
-from lockstep.rules.alerts.deciding import Join, Nothing, Pace, Start, Wish
+from lockstep.rules.alerts.deciding import AGAIN, Join, Nothing, Pace, Start, Wish
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.alerts.routing import Route
 from lockstep.stores.ledger import Ledger
@@ -295,6 +297,91 @@ def test_what_a_hold_answered_after_its_release_is_decided_anew_when_that_is_kno
         kept = {one.source: one.intent for one in inbox.unrecorded(connection, 10) if one.status == "firing"}
     assert (anew.action, anew.actor, anew.alerts, anew.began) == (Action.HOLD, "alert:holds", 2, 1012.0)
     assert kept == {**dict.fromkeys(("am", "before", "told", "over"), held), "holds": anew.id, "too": anew.id}
+
+
+def test_an_alert_after_a_release_is_no_more_of_the_rollback_before_it(database: GroupCommit) -> None:
+    rolled = came(database).answer
+    change(database, rolled, state=State.DONE, ended=1005.0, moved=True, told="it is held until a person has looked")
+    for name, at in (("before", 1009.0), ("since", 1011.0)):
+        assert came(database, replace(ALERT, id=name, incident=name), at=at).answer == rolled
+    # A person released the model at 1010, which the agent learns at 1020.
+    database.write(lambda connection: Taking(Pace()).released(connection, "churn", 1010.0, 1020.0))
+    told = came(database, replace(ALERT, id="since", incident="since"), at=1021.0).answer
+    assert (found(database, told).state, found(database, told).urgent) == (State.NOTIFIED, True)
+    assert "just been rolled back" in found(database, told).told
+    assert came(database, replace(ALERT, id="next", incident="next"), at=1022.0).answer == told
+    assert came(database, replace(ALERT, id="before", incident="before"), at=9000.0) == Taken(rolled, None)
+    assert came(database, replace(ALERT, id="since", incident="since"), at=1700.0).decision == Start(Action.ROLLBACK)
+    assert came(database, replace(ALERT, id="next", incident="next"), at=1701.0).decision == Join(ANY, Action.ROLLBACK)
+
+
+def test_an_alert_that_a_cool_down_made_wait_is_tried_once_more_after_it(database: GroupCommit) -> None:
+    other = replace(ROUTE, version="7")
+    rolled = came(database).answer
+    change(database, rolled, state=State.DONE, ended=1005.0, moved=True)
+    waits = [replace(ALERT, id=name, incident=name) for name in ("first", "second")]
+    told = came(database, waits[0], other, at=1010.0)
+    assert told == Taken(told.answer, ANY, unsure=True), "it is not remembered"
+    assert came(database, waits[1], other, at=1011.0).decision == Join(told.answer, Action.NOTIFY, urgent=False)
+    for at in (1012.0, 1300.0, 1604.0):
+        assert came(database, waits[0], other, at=at) == Taken(told.answer, None, unsure=True), (
+            "and nobody is told again"
+        )
+    only = came(database, replace(ALERT, id="told"), replace(TELL, version="7"), at=1012.0)
+    assert not only.unsure
+    again = came(database, waits[0], other, at=1605.0)
+    assert again.decision == Start(Action.ROLLBACK)
+    assert came(database, waits[0], other, at=1606.0) == Taken(again.answer, None)
+    assert came(database, waits[1], other, at=1606.0) == Taken(again.answer, Join(again.answer, Action.ROLLBACK))
+    assert came(database, replace(ALERT, id="told"), replace(TELL, version="7"), at=9000.0) == Taken(only.answer, None)
+    assert (found(database, again.answer).alerts, found(database, told.answer).alerts) == (2, 3)
+    with database.reading() as connection:
+        line = next(one for one in inbox.unrecorded(connection, 9) if one.id == "first")
+    assert (line.intent, line.told) == (again.answer, "")
+
+
+def test_an_alert_of_what_a_rule_only_told_of_is_not_tried_when_the_rule_says_more(database: GroupCommit) -> None:
+    told = came(database, way=TELL)
+    assert came(database, at=9000.0) == Taken(told.answer, None)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c"]),
+            st.sampled_from([1.0, 40.0, 200.0, 700.0]),  # seconds since the one before
+            st.sampled_from([Action.ROLLBACK_IF_CONFIRMED, Action.ROLLBACK]),
+        ),
+        max_size=25,
+    )
+)
+def test_what_waits_for_a_cool_down_is_rolled_back_once(story: list[tuple[str, float, Action]]) -> None:
+    """Alerts about what a rollback has led to, repeated by their sender for as long as they fire."""
+    connection, pace, at = sqlite3.connect(":memory:", isolation_level=None), Pace(), 1010.0
+    connection.row_factory = sqlite3.Row
+    inbox.SCHEMA.apply(connection)
+    taking, rolled, first = Taking(pace), [1005.0], dict[str, tuple[float, Route]]()
+    cause = taking.alert(connection, ALERT, ROUTE, "digest", 1000.0).answer
+    inbox.put_intent(connection, _done(inbox.find_intent(connection, cause), 1005.0, moved=True))
+    for name, pause, wish in story:
+        at += pause
+        came_at, way = first.setdefault(name, (at, replace(ROUTE, version="7", action=wish)))
+        taking.alert(connection, replace(ALERT, id=name, incident=name, at=500.0), way, "digest", at)
+        for one in inbox.open_intents(connection):
+            serves = len(rolled) == 1  # version 7 still
+            inbox.put_intent(connection, _done(one, at, moved=serves))
+            rolled += [at] if serves else []
+        if at - came_at >= AGAIN and at - rolled[0] >= pace.cool_down:
+            assert len(rolled) == 2
+    past = inbox.newest_intents(connection, 100)
+    connection.close()
+    assert all(later - before >= pace.cool_down for before, later in pairwise(rolled))
+    assert sum(one.state is State.NOTIFIED for one in past) <= 1, "people are told once"
+
+
+def _done(one: Intent | None, at: float, *, moved: bool) -> Intent:
+    assert one is not None
+    return replace(one, state=State.DONE, ended=at, moved=moved)
 
 
 def test_a_storm_of_what_changes_nothing_hides_no_rollback(database: GroupCommit) -> None:

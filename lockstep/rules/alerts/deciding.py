@@ -8,8 +8,8 @@
 - After a rollback a cool-down: no alert rolls the model back again before its end; people are called instead.
 - So many rollbacks of one model by alerts in the flapping window, and the next wish for one holds the model and calls a
   person. Once a person has released it the counting starts anew.
-- A person's wish knows no pause: it only joins what is under way to the same end. What a person has released, a hold of
-  before answers no more.
+- A person's wish knows no pause: it only joins what is under way to the same end.
+- Once a person has released the model, a hold or a rollback of before answers nothing more: what comes then is new.
 
 No I/O and no clock: what happened before comes as intents, the newest first.
 """
@@ -219,11 +219,11 @@ def _strength(asked: Intent | Start) -> tuple[int, int]:
 def _answers(wish: Wish, one: Intent, allowed: Start, pace: Pace, now: float, released: float) -> bool:
     """Whether an alert asks for no more than what came of an intent that has ended, in the same incident."""
     since = _since(one, now)
-    if since > pace.incident_window:
+    if since > pace.incident_window or ((one.moved or one.state is State.HELD) and one.ended <= released):
         return False
     if one.moved:
         return since < pace.cool_down or bool(wish.version and same_version(wish.version, one))
-    if not _by_alert(one) or (one.state is State.HELD and one.ended <= released):
+    if not _by_alert(one):
         return False
     if allowed.urgent and not one.urgent:
         return False
