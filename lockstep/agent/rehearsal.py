@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lockstep.agent import inbox
 from lockstep.agent.alert_rules import AlertRules
 from lockstep.agent.delivery import Delivery
 from lockstep.agent.group_commit import GroupCommit
+from lockstep.agent.inbox import Received
 from lockstep.agent.sources import SourceSettings, read_unproved
-from lockstep.agent.taking import Taking, clouds_of, pace_of
+from lockstep.agent.taking import TRIED_AGAIN, Taking, as_kept, clouds_of, is_made_to_wait, pace_of, received
 from lockstep.config import Config
 from lockstep.errors import NotFoundError, RefusedError
-from lockstep.rules.alerts.alert import Alert
-from lockstep.rules.alerts.deciding import Decision, Join, Nothing, Start
+from lockstep.rules.alerts.alert import Alert, Status
+from lockstep.rules.alerts.deciding import AGAIN, Decision, Join, Nothing, Start
 from lockstep.rules.alerts.intent import Action, Intent
+from lockstep.rules.alerts.occurrence import turned
 from lockstep.rules.alerts.routing import Route, route
 
 
@@ -41,12 +44,16 @@ class Unset(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """One alert of the sample: where it leads, what would be decided, and the intent that it would start or join."""
+    """One alert of the sample: where it leads, what would be decided, and the intent that it would start or join.
+
+    `taken` says what the agent has of the alert already, "" for nothing.
+    """
 
     alert: Alert
     route: Route
     decision: Decision | None
     intent: Intent | None
+    taken: str = ""
 
     @property
     def action(self) -> Action | None:
@@ -62,7 +69,7 @@ class Rehearsed:
         """What would be done for this alert, in a sentence."""
         intent, decision = self.intent, self.decision
         if decision is None:
-            return "nothing: the same alert stands in this sample before"
+            return f"nothing: {self.taken or 'the same alert stands in this sample before'}"
         if intent is None or isinstance(decision, Nothing):
             return f"nothing: {decision.told}"
         does = _does(intent)
@@ -72,7 +79,7 @@ class Rehearsed:
             what = f"{does}: raises intent {intent.id}, which asked for less"
         else:
             what = f"nothing more: it joins intent {intent.id} ({intent.state.value}): {does}"
-        why = decision.told or self.route.told
+        why = "; ".join(text for text in (decision.told or self.route.told, self.taken) if text)
         return f"{what}{f'; {why}' if why else ''}{' (a person is called)' if decision.urgent else ''}"
 
 
@@ -83,22 +90,48 @@ def _does(intent: Intent) -> str:
     return f"{what}, version {intent.asked}" if intent.asked else f"{what}, whatever serves"
 
 
-def rehearse(config: Config, rules: AlertRules, alerts: tuple[Alert, ...], now: float) -> tuple[Rehearsed, ...]:
-    """What the alerts would come to if they came now, and were new.
+def rehearse(
+    config: Config, rules: AlertRules, alerts: tuple[Alert, ...], now: float, body: bytes = b""
+) -> tuple[Rehearsed, ...]:
+    """What the alerts, which came in `body`, would come to if they came now.
 
     The inbox is looked at, where there is one, and not touched.
     """
     taking, models, given = Taking(pace_of(config)), clouds_of(config), rules.as_rules()
+    digest = hashlib.sha256(body).hexdigest()
+    routed = [(alert, route(alert, given, models)) for alert in alerts]
+    ones = [received(as_kept(alert), way, digest, now) for alert, way in routed]
     found: list[Rehearsed] = []
-    connection = _copy(config, now)
+    connection = _copy(config, now, ones)
     try:
-        for alert in alerts:
-            way = route(alert, given, models)
-            taken = taking.alert(connection, alert, way, "", now)
-            found.append(Rehearsed(alert, way, taken.decision, inbox.find_intent(connection, taken.answer)))
+        kept = {row["key"] for row in connection.execute("SELECT key FROM alert")}
+        for one, (alert, way) in zip(ones, routed, strict=True):
+            before = inbox.known(connection, one)
+            taken = taking.alert(connection, alert, way, digest, now)
+            after = inbox.known(connection, one)
+            known = before is not None and before.key in kept and after is not None and after.key == before.key
+            had = _had(connection, before, once_more=taken.decision is not None) if before and known else ""
+            found.append(Rehearsed(alert, way, taken.decision, inbox.find_intent(connection, taken.answer), had))
     finally:
         connection.close()
     return tuple(found)
+
+
+def _had(connection: sqlite3.Connection, one: Received, *, once_more: bool) -> str:
+    """What the agent has of an alert, for people."""
+    intent = inbox.find_intent(connection, one.intent)
+    told = f"the agent has taken this alert already{f' (intent {intent.id}, {intent.state.value})' if intent else ''}"
+    end = inbox.newest_other(connection, one)
+    if once_more:
+        return f"{told}, and tries once more"
+    if end is not None and turned(one.heard, end.heard):
+        return f"{told}, and that it was {end.status} since"
+    if intent is not None and one.status == Status.FIRING.value:
+        if is_made_to_wait(one.action, intent):
+            return f"{told}; while it still comes it is tried once more after the cool-down"
+        if intent.state in TRIED_AGAIN:
+            return f"{told}; while it still comes that is tried once more, {AGAIN:.0f} s later at the earliest"
+    return f"{told}; another id would make it a new one"
 
 
 def read_sample(rules: AlertRules, source: str, body: bytes) -> tuple[Alert, ...]:
@@ -142,8 +175,8 @@ def _headers(body: bytes) -> Mapping[str, str]:
     return {"content-type": "application/cloudevents+json" if "specversion" in document else "application/json"}
 
 
-def _copy(config: Config, now: float) -> sqlite3.Connection:
-    """A database in memory with the intents that matter still."""
+def _copy(config: Config, now: float, ones: Sequence[Received]) -> sqlite3.Connection:
+    """A database in memory with the intents that matter still, and what the inbox has of those alerts."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.row_factory = sqlite3.Row
     inbox.SCHEMA.apply(connection)
@@ -157,10 +190,17 @@ def _copy(config: Config, now: float) -> sqlite3.Connection:
                     for one in inbox.past_intents(reader, model, now - pace_of(config).memory)
                 ]
                 released = {model: inbox.released_at(reader, model) for model in config.models}
+                looked = [look(reader, one) for one in ones for look in (inbox.known, inbox.newest_other)]
+                heard = {one.key: one for one in looked if one is not None}
+                answers = [inbox.find_intent(reader, one.intent) for one in heard.values()]
         finally:
             real.close()
-        for one in reversed(intents):
-            inbox.add_intent(connection, one)
+        for alert in heard.values():
+            inbox.keep_alert(connection, alert)
+        there = {one.id for one in intents}
+        older = {one.id: one for one in answers if one is not None and one.id not in there}
+        for intent in (*older.values(), *reversed(intents)):
+            inbox.add_intent(connection, intent)
         for model, at in released.items():
             inbox.put_released(connection, model, at)
     return connection

@@ -38,7 +38,7 @@ def try_out(
         body = file.read_bytes()
     except OSError as error:
         raise NotFoundError(f"{file} cannot be read: {error.strerror}", hint="name a file with a body") from error
-    found = rehearse(config, rules, read_sample(rules, source, body), time.time())
+    found = rehearse(config, rules, read_sample(rules, source, body), time.time(), body)
     if as_json:
         emit({"alerts": [_as_json(one) for one in found]})
         return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,15 +16,17 @@ import yaml
 from typer.testing import CliRunner
 
 from lockstep.agent import inbox, outbox
-from lockstep.agent.alert_rules import AlertRules, parse_alert_rules
+from lockstep.agent.alert_rules import AlertRules, load_alert_rules, parse_alert_rules
 from lockstep.agent.group_commit import GroupCommit
 from lockstep.agent.notice import Notice
-from lockstep.agent.rehearsal import read_sample, rehearse
+from lockstep.agent.rehearsal import Unset, read_sample, rehearse
+from lockstep.agent.taking import Taking, pace_of
 from lockstep.cli import app
 from lockstep.config import Config, load
 from lockstep.errors import ConfigError, NotFoundError, RefusedError
 from lockstep.rules.alerts.alert import Status
 from lockstep.rules.alerts.intent import Action, Intent, State
+from lockstep.rules.alerts.routing import route
 from tests.deliveries import GENUINE
 
 AMAZON = {
@@ -167,6 +172,45 @@ def test_what_the_agent_is_doing_now_counts(config: Path, tmp_path: Path) -> Non
     assert cooling.told.endswith("(a person is called)")
     with database.reading() as connection:
         assert inbox.newest_intents(connection, 10) == (done,)
+    database.close()
+
+
+def test_a_sample_that_the_agent_has_taken_comes_to_what_its_repetition_would(config: Path, tmp_path: Path) -> None:
+    settings, body = opened(config), GENUINE["alertmanager"].body
+    rules = load_alert_rules(tmp_path / "alerts.yaml", Unset({}))
+    sample = tmp_path / "sample.json"
+    sample.write_bytes(body)
+    alert, now = read_sample(rules, "am", body)[0], time.time()
+    way = route(alert, rules.as_rules(), {"tumour": ("aws",)})
+    digest = hashlib.sha256(body).hexdigest()
+    database = GroupCommit(settings.inbox, inbox.SCHEMA)
+    taking = Taking(pace_of(settings))
+    intent = database.write(lambda connection: taking.alert(connection, alert, way, digest, now - 7000.0)).answer
+
+    def shown(state: State, **changes: Any) -> str:
+        def change(connection: sqlite3.Connection) -> None:
+            one = inbox.find_intent(connection, intent)
+            assert one is not None
+            inbox.put_intent(connection, replace(one, state=state, **changes))
+
+        database.write(change)
+        return run(config, "test", str(sample))
+
+    had = f"the agent has taken this alert already (intent {intent}, "
+    assert f"would do: nothing: {had}running); another id would make it a new one" in shown(State.RUNNING)
+    assert f"nothing: {had}done)" in shown(State.DONE, ended=now - 6990.0, moved=True)
+    assert f"{had}failed); while it still comes that is" in shown(State.FAILED, ended=now, moved=False)
+    tried = shown(State.FAILED, ended=now - 100.0)
+    assert f"would do: rollback tumour, version 7: a new intent; {had}failed), and tries once more" in tried
+    (first, *_) = json.loads(run(config, "test", str(sample), "--json"))["alerts"]
+    assert (first["action"], first["decision"]) == ("rollback", "start")
+    waits = shown(State.NOTIFIED, action=Action.NOTIFY, ended=now)
+    assert f"nothing: {had}notified); while it still comes it is tried once more after the cool-down" in waits
+    over = replace(alert, status=Status.RESOLVED)
+    database.write(lambda connection: taking.alert(connection, over, way, "over", now))
+    assert f"nothing: {had}notified), and that it was resolved since" in run(config, "test", str(sample))
+    with database.reading() as connection:
+        assert len(inbox.newest_intents(connection, 10)) == 1
     database.close()
 
 
