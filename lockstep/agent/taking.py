@@ -159,8 +159,12 @@ class Taking:
 
 
 def _asks_more(one: Received, known: Received) -> bool:
-    """Whether an alert came back graver than it was; what an older Lockstep kept does not say what it asked for."""
-    return known.version is not None and one.action.strength > known.action.strength
+    """Whether an alert came back graver than it was, so that another rule is about it now, which asks for more.
+
+    A rule that says more than it did makes nothing of an old alert. An older Lockstep did not keep what was asked for.
+    """
+    graver = one.action.strength > known.action.strength and one.rule != known.rule
+    return graver and known.version is not None
 
 
 def is_made_to_wait(wished: Action, found: Intent) -> bool:

@@ -145,7 +145,7 @@ def test_what_fires_again_after_its_end_is_a_new_alert(database: GroupCommit) ->
 def test_an_alert_that_becomes_graver_asks_for_more_and_its_milder_repetition_for_nothing(
     database: GroupCommit,
 ) -> None:
-    firing, mild = replace(ALERT, at=100.0), TELL
+    firing, mild = replace(ALERT, at=100.0), replace(TELL, rule="warnings")
     assert came(database, firing, mild, at=1000.0).decision == Start(Action.NOTIFY)
     assert same_words(firing, mild, "") != same_words(firing, ROUTE, ""), "the memory of a moment ago knows it, too"
     graver = came(database, replace(firing, severity="critical"), at=1001.0)
