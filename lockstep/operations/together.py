@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
@@ -27,25 +27,23 @@ def all_of(items: Sequence[A], call: Callable[[A], T], at_once: int) -> tuple[T,
     if len(items) <= 1:
         return tuple(map(call, items))
     waiting = deque((place, copy_context(), item) for place, item in enumerate(items))
-    answers: SimpleQueue[tuple[int, T | BaseException] | None] = SimpleQueue()
+    found: dict[int, T | BaseException] = {}
+    news: SimpleQueue[None] = SimpleQueue()  # wakes who waits, and holds no answer: an interrupt may lose what it gave
     stop = left_behind()
     if stop is not None:
-        stop.hear(lambda: answers.put(None))
-    for number in range(min(at_once, len(items))):  # not of a pool: those are waited for when the process ends
-        name = f"lockstep model {number}"
-        threading.Thread(target=_work, args=(waiting, call, answers, stop), name=name, daemon=True).start()
-    found: dict[int, T | BaseException] = {}
+        stop.hear(lambda: news.put(None))
     try:
+        for number in range(min(at_once, len(items))):  # not of a pool: those are waited for when the process ends
+            name = f"lockstep model {number}"
+            threading.Thread(target=_work, args=(waiting, call, found, news, stop), name=name, daemon=True).start()
         while len(found) < len(items):
-            heard = answers.get()
-            if heard is not None:
-                found[heard[0]] = heard[1]
+            news.get()
             going_on()
     except BaseException:
         begun = len(items) - _forget(waiting)
         if stop is not None:
             stop.tell()
-            _take_rest(answers, found, begun)
+            _wait_for_rest(news, found, begun)
         raise
     return tuple(_value(found[place]) for place in range(len(items)))
 
@@ -53,7 +51,8 @@ def all_of(items: Sequence[A], call: Callable[[A], T], at_once: int) -> tuple[T,
 def _work(
     waiting: deque[tuple[int, Context, A]],
     call: Callable[[A], T],
-    answers: SimpleQueue[tuple[int, T | BaseException] | None],
+    found: dict[int, T | BaseException],
+    news: SimpleQueue[None],
     stop: Stop | None,
 ) -> None:
     while stop is None or not stop.wait(0.0):
@@ -62,9 +61,10 @@ def _work(
         except IndexError:
             return
         try:
-            answers.put((place, context.run(call, item)))
+            found[place] = context.run(call, item)
         except BaseException as error:
-            answers.put((place, error))
+            found[place] = error
+        news.put(None)
 
 
 def _forget(waiting: deque[tuple[int, Context, A]]) -> int:
@@ -78,18 +78,14 @@ def _forget(waiting: deque[tuple[int, Context, A]]) -> int:
         forgotten += 1
 
 
-def _take_rest(
-    answers: SimpleQueue[tuple[int, T | BaseException] | None], found: dict[int, T | BaseException], count: int
-) -> None:
+def _wait_for_rest(news: SimpleQueue[None], found: Mapping[int, T | BaseException], count: int) -> None:
     """What still ends by itself."""
     deadline = time.monotonic() + PATIENCE
     while len(found) < count:
         try:
-            heard = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            news.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
             return
-        if heard is not None:
-            found[heard[0]] = heard[1]
 
 
 def _value(found: T | BaseException) -> T:

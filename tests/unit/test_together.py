@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from queue import Empty, SimpleQueue
 
 import pytest
 
@@ -86,6 +87,36 @@ def test_an_interrupt_reaches_the_jobs_of_every_model_and_what_goes_forward_in_i
         all_of(["hangs", "interrupts"], call, 2)
     end.set()
     assert told == ["hangs"], "it was not told, or not waited for"
+
+
+class TakenAndLost(SimpleQueue[None]):
+    """Ctrl-C between what was taken first and what is done with it."""
+
+    interrupted = threading.Event()
+    in_vain = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> None:
+        try:
+            super().get(block, timeout)
+        except Empty:
+            self.in_vain.set()
+            raise
+        if not self.interrupted.is_set():
+            self.interrupted.set()
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "PATIENCE", 1.0)
+    monkeypatch.setattr(together, "SimpleQueue", TakenAndLost)
+
+    def call(name: str) -> None:
+        if name == "ends later":
+            assert TakenAndLost.interrupted.wait(60)
+
+    with pytest.raises(KeyboardInterrupt), forward_only():
+        all_of(["ends", "ends later"], call, 2)
+    assert not TakenAndLost.in_vain.is_set(), "it waited for an answer that it had"
 
 
 def test_after_an_interrupt_no_job_begins() -> None:
