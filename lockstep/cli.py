@@ -133,13 +133,27 @@ def main() -> None:
     import signal
 
     from lockstep import terminal
-    from lockstep.operations.lastly import told_first
+    from lockstep.streams import heedless
 
     # A rollout that a scheduler or a pipeline ends takes its canary back, as after Ctrl-C.
     signal.signal(signal.SIGTERM, interrupt)
 
     # Azure's libraries print a line of their own for each error that is raised, and reported, anyway.
     logging.getLogger("azure").setLevel(logging.ERROR + 1)
+    with heedless() as told:
+        try:
+            _run()
+        finally:
+            lost = told.lost()
+            if lost is not None:
+                terminal.show_lost(lost, as_json=options.json)
+
+
+def _run() -> None:
+    """Carry the command out; ends with its exit status."""
+    from lockstep import terminal
+    from lockstep.operations.lastly import told_first
+
     try:
         with told_first():
             try:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from lockstep.errors import LockstepError, StoppedError
+from lockstep.rules.printable import visible
 
 if TYPE_CHECKING:  # `lockstep --help` and every error of usage come this way: a quarter of a second, not one
     from lockstep.operations.fleet import Event, Observer
@@ -45,6 +46,8 @@ class Heedless(Console):
 #: Notes go to standard error, results to standard output, so that `--json | jq` works.
 NOTES: Final = Heedless(stderr=True)
 RESULTS: Final = Heedless()
+#: What an error may hold: tools explain themselves in several lines.
+LINES: Final = "\n\t"
 
 
 @contextlib.contextmanager
@@ -79,8 +82,12 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
 def _tell_trouble(event: Event) -> None:
     if not event.trouble:
         return
-    told = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "model": event.model, "cloud": event.cloud or None}
-    line = json.dumps({**told, "trouble": event.text})
+    _tell_program(event.text, event.model, event.cloud)
+
+
+def _tell_program(trouble: str, model: str | None = None, cloud: str = "") -> None:
+    told = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "model": model, "cloud": cloud or None}
+    line = json.dumps({**told, "trouble": trouble})
     with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens, which stops no rollback
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
@@ -101,7 +108,7 @@ class _Lines:
 
 
 def _line(event: Event) -> str:
-    return f"{event.cloud}: {event.text}" if event.cloud else event.text
+    return visible(f"{event.cloud}: {event.text}" if event.cloud else event.text)
 
 
 def show_state(state: FleetState, desired: DesiredState | None = None) -> None:
@@ -112,11 +119,14 @@ def show_state(state: FleetState, desired: DesiredState | None = None) -> None:
     roles = _roles(desired)
     for cloud in state.clouds:
         if not cloud.slots:
-            table.add_row(cloud.cloud, "-", "", "", "no endpoint" if not cloud.exists else escape(cloud.status), "")
+            table.add_row(
+                cloud.cloud, "-", "", "", "no endpoint" if not cloud.exists else escape(visible(cloud.status)), ""
+            )
         for slot in sorted(cloud.slots, key=lambda slot: -slot.weight):
             shown = slot.status + ("" if slot.ready else " (not ready)") + (", cloud busy" if cloud.busy else "")
             role = roles.get(slot.name, "")
-            table.add_row(cloud.cloud, escape(slot.name), role, f"{slot.weight} %", escape(shown), slot.digest[:12])
+            cells = (escape(visible(cell)) for cell in (slot.name, role, f"{slot.weight} %", shown, slot.digest[:12]))
+            table.add_row(cloud.cloud, *cells)
     for name in state.unreachable:
         table.add_row(name, "?", "", "?", "[red]unreachable[/red]", "")
     RESULTS.print(table)
@@ -173,24 +183,28 @@ def show_deed(lines: Sequence[str]) -> None:
 
 def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A plain table."""
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(visible(title)), title_justify="left")
     for heading in headings:
         table.add_column(heading, overflow="fold")  # what is cut cannot be copied
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(visible(str(cell))) for cell in row))
     RESULTS.print(table)
 
 
 def _say(colour: str, line: str) -> None:
-    """A line as it is: clouds' own words hold brackets, and a line that is copied must stay one."""
-    RESULTS.print(line, style=colour, markup=False, soft_wrap=True)
+    """A line as it is: clouds' own words hold brackets, and a line that is copied must stay one.
+
+    Others' words are shown, and not carried out: an escape of theirs would hide or forge what stands around it.
+    """
+    RESULTS.print(visible(line), style=colour, markup=False, soft_wrap=True)
 
 
 def emit(answer: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
-    with contextlib.suppress(BrokenPipeError):  # who waits for it need not wait for what comes after it
-        sys.stdout.flush()
+    document = json.dumps(answer, indent=2, default=str) + "\n"
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(document)
+        sys.stdout.flush()  # who waits for it need not wait for what comes after it
 
 
 def show_error(error: LockstepError, *, as_json: bool) -> None:
@@ -200,9 +214,19 @@ def show_error(error: LockstepError, *, as_json: bool) -> None:
         return
     # Not wrapped: what is copied out of here, a command or an address, must not have a line's end in it.
     told = "" if isinstance(error, StoppedError) else "[bold red]error:[/bold red] "
-    NOTES.print(f"{told}{escape(str(error))}", soft_wrap=True)
+    NOTES.print(f"{told}{escape(visible(str(error), LINES))}", soft_wrap=True)
     if error.hint:
-        NOTES.print(f"[bold]next:[/bold]  {escape(error.hint)}", soft_wrap=True)
+        NOTES.print(f"[bold]next:[/bold]  {escape(visible(error.hint, LINES))}", soft_wrap=True)
+
+
+def show_lost(error: OSError, *, as_json: bool) -> None:
+    """That the result is not where it was sent, on standard error; what was done was done."""
+    told = f"the result could not be written: {error.strerror or error}; the exit status tells what was done"
+    if as_json:
+        _tell_program(told)
+        return
+    with contextlib.suppress(OSError):
+        NOTES.print(f"note: {told}", markup=False, soft_wrap=True)
 
 
 def state_as_json(state: FleetState) -> Mapping[str, object]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lockstep.commands.options import AsJson, Model, WhichVersion, emit, opened
+from lockstep.rules.printable import visible
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger and on the version.")]
 
@@ -23,7 +24,7 @@ def condemn(model: Model, version: WhichVersion, reason: Reason, as_json: AsJson
         told = {"version": found.label, "digest": found.digest, "condemned": reason}
         emit({**told, "before": done.before or None, "fallback": fallback.label if fallback else None})
     else:
-        typer.echo(f"{found} is condemned" + (f" (it was already: {done.before})" if done.before else ""))
+        typer.echo(f"{found} is condemned" + (f" (it was already: {visible(done.before)})" if done.before else ""))
         typer.echo(f"the fallback is {fallback}" if fallback else "there is no fallback")
 
 
@@ -37,4 +38,4 @@ def lift(model: Model, version: WhichVersion, reason: Reason, as_json: AsJson = 
     if as_json:
         emit({"version": found.label, "digest": found.digest, "before": before or None})
     else:
-        typer.echo(f"{found} is no longer condemned: {before}" if before else f"{found} was not condemned")
+        typer.echo(f"{found} is no longer condemned: {visible(before)}" if before else f"{found} was not condemned")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lockstep.commands.options import AsJson, Model, emit, opened
+from lockstep.rules.printable import visible
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 
@@ -22,7 +23,7 @@ def hold(model: Model, reason: Reason, as_json: AsJson = False) -> None:
         emit({"model": model, "held": True, "reason": placed.reason, "since": placed.since, "was": was})
     else:
         if placed.was:
-            typer.echo(f"{model} was {placed.was}; the new reason stands from now on, the log keeps both")
+            typer.echo(f"{model} was {visible(str(placed.was))}; the new reason stands from now on, the log keeps both")
         typer.echo(f"{model} is held: lockstep release {model} --reason REASON lets rollouts begin again")
 
 
@@ -35,4 +36,4 @@ def release(model: Model, reason: Reason, as_json: AsJson = False) -> None:
     if as_json:
         emit({"model": model, "held": False, "was": before.reason if before else None})
     else:
-        typer.echo(f"{model} is released; it was {before}" if before else f"{model} was not held")
+        typer.echo(f"{model} is released; it was {visible(str(before))}" if before else f"{model} was not held")

@@ -10,7 +10,7 @@ from lockstep.errors import LockstepError, RefusedError, RetryLaterError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import note, record, slots
 from lockstep.operations.known_good import grant_if_earned
-from lockstep.operations.reasons import LONGEST
+from lockstep.operations.reasons import made_reason
 from lockstep.operations.remembering import read_record, remember_details
 from lockstep.operations.rollback import Rollback, rollback
 from lockstep.rules.capacity import way_back
@@ -72,7 +72,7 @@ def monitor(fleet: Fleet, *, act: bool = True) -> Report:
     reason = "monitor: " + "; ".join(verdict.reasons)
     with record(fleet, "monitor", champion, reasons=list(verdict.reasons)):
         fleet.say(f"{champion} is in breach: {'; '.join(verdict.reasons)}")
-        done = rollback(fleet, reason=reason[:LONGEST])
+        done = rollback(fleet, reason=made_reason(reason))
     return replace(report, rolled_back=done)
 
 

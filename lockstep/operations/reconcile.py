@@ -22,6 +22,7 @@ from lockstep.operations.journal import note, record, slots, traffic
 from lockstep.operations.lease import live_holder, writing
 from lockstep.operations.looking import Look, look_at, observe_all
 from lockstep.operations.owed import settle
+from lockstep.operations.reasons import made_reason
 from lockstep.operations.rollback import rollback
 from lockstep.operations.running import Outcome
 from lockstep.operations.switch import Verified, reason_of
@@ -281,7 +282,7 @@ def _finish_rollback(fleet: Fleet, now: Reconciled, begun: Finishing, course: Re
     going_on()
     course.begin(())
     try:
-        done = rollback(fleet, to=begun.target, reason=begun.reason)
+        done = rollback(fleet, to=begun.target, reason=made_reason(begun.reason))
     except Interruption as interrupt:
         course.leave(interrupt)
         raise KeyboardInterrupt from interrupt  # it is told among the other models

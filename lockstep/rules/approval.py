@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lockstep.rules.printable import one_line, visible
+
 
 class Gate(StrEnum):
     """Where a rollout waits for a person."""
@@ -55,7 +57,7 @@ def decide(word: Word | None, seconds: float) -> Approval:
     """What a word comes to; None stands for no word in `seconds`."""
     if word is None:
         return Approval(Answer.TIMED_OUT, "", f"nobody answered within {seconds:g} s")
-    name, reason = word.name.strip(), word.reason.strip()
+    name, reason = visible(one_line(word.name)), visible(one_line(word.reason))
     if word.approved and not (name and reason):
         missing = " and no ".join([*([] if name else ["name"]), *([] if reason else ["reason"])])
         return Approval(Answer.REJECTED, name, f"approved with no {missing}")
