@@ -101,14 +101,14 @@ def _show_needless(opened: Fleet, done: Rollback) -> None:
 
 def _show_done(opened: Fleet, done: Rollback, reason: str) -> None:
     seconds = ", ".join(f"{cloud} {value:.1f} s" for cloud, value in done.result.seconds.items())
-    left = ", ".join(map(str, done.left))
+    left = ", ".join(map(str, done.served))
     owed = f" MLflow did not answer and is still to be told: {'; '.join(done.owed)}." if done.owed else ""
     publish(
         "rollback",
         opened.model,
         f"# {done.target} serves everywhere\n\nReason: {reason or 'none given'}. Left: {left or 'nothing'}. "
         f"Took {done.seconds:.1f} s ({seconds}).{owed}\n\n{traffic_table(opened, done.before, done.after)}\n"
-        f"{links(opened, done.target, *done.left)}",
+        f"{links(opened, done.target, *done.served)}",
         f"{left or opened.model} -> {done.target} in {done.seconds:.1f} s",
     )
 
@@ -122,14 +122,14 @@ def tell_done(done: Rollback, model: str, fleet: str, reason: str) -> None:
         reason=reason,
         target=done.target.label,
         target_digest=done.target.digest,
-        left=[version.label for version in done.left],
+        left=[version.label for version in done.served],
         seconds=round(done.seconds, 3),
     )
 
 
 def move(model: str, done: Rollback) -> str:
     """The model with where it went, as `churn 7 -> 6`; `churn -> 6` where nothing else served."""
-    return _way(model, [version.label for version in done.left], done.target.label)
+    return _way(model, [version.label for version in done.served], done.target.label)
 
 
 def _way(model: str, left: Sequence[str], target: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lockstep.rules.alerts.flapping import Flapping
 from lockstep.rules.alerts.intent import Action, Intent, State
 from lockstep.rules.event_names import (
     APPROVAL_WANTED,
@@ -64,9 +65,12 @@ class Receiver(Protocol):
         """Tell it; raises LockstepError: RetryLaterError for what may succeed later."""
 
 
-def of_intent(intent: Intent, at: float, fields: Mapping[str, object] | None = None) -> Notice:
+def of_intent(
+    intent: Intent, at: float, fields: Mapping[str, object] | None = None, flapping: Flapping | None = None
+) -> Notice:
     """The notice of an intent as it is now; `fields` are what else is known: `target`, `left`, `seconds`, `split`."""
     event, title = _event(intent)
+    title += f", and {flapping.title}" if flapping else ""
     asked = intent.asked if len(intent.asked) < 64 else intent.asked[:12]
     what = f"{intent.model} {asked}".strip() or "an alert"
     data: dict[str, object] = {

@@ -22,6 +22,7 @@ from lockstep.operations.confirm import Confirmation, confirm
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import held_and_released, hold
 from lockstep.rules.alerts.deciding import Pace, decide_again, flaps, overtaken
+from lockstep.rules.alerts.flapping import Flapping, own_rollbacks
 from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 
 T = TypeVar("T")
@@ -178,10 +179,11 @@ class Workers:
         if found is None:
             return None
         if isinstance(found, Confirmation):
-            told, version, bad = str(found), found.version.digest, found.confirmed
+            version, bad = found.version.digest, found.confirmed
+            told = f"confirmed: {found}" if bad else str(found)
         else:
             told, version, bad = f"it could not be looked at: {found.reason}", intent.version, False
-        LOG.info("%s: %s: %s", intent.model, "confirmed" if bad else "not confirmed", told)
+        LOG.info("%s: %s%s", intent.model, "" if bad else "not confirmed: ", told)
         now = self._change(intent.id, lambda one: replace(one, told=told[:LONGEST], version=version))
         if bad or now is None or now.action is Action.ROLLBACK:
             return None
@@ -210,50 +212,56 @@ class Workers:
             if one.state is not State.RUNNING and (one.action, one.actor) != (intent.action, intent.actor):
                 return  # a stronger alert, or a person, came at the last moment
             now = self._clock()
+            looked = one.state is State.RUNNING and one.action is Action.ROLLBACK_IF_CONFIRMED
+            told = f"{outcome.told}; {one.told}" if looked and one.told else outcome.told
+            held = f"; {flapping}" if flapping else ""
             ended = replace(
                 one,
                 state=outcome.state,
-                told=f"{outcome.told}{flapping}"[:LONGEST],
+                told=f"{told[: LONGEST - len(held)]}{held}",
                 version=outcome.version or one.version,
                 moved=outcome.moved,
-                urgent=one.urgent or bool(flapping) or outcome.state in URGENT,
+                urgent=one.urgent or flapping is not None or outcome.state in URGENT,
                 ended=max(now, one.began),
             )
             inbox.put_intent(connection, ended)
-            outbox.put(connection, of_intent(ended, now, outcome.fields), self._receivers)
+            outbox.put(connection, of_intent(ended, now, outcome.fields, flapping), self._receivers)
 
         self._database.write(change)
         LOG.info("%s: intent %s: %s: %s", intent.model, intent.id, outcome.state.value, outcome.told)
         self._ended(intent.model, outcome.moved)
 
-    def _flapping(self, intent: Intent, outcome: Outcome) -> str:
-        """Hold the model after so many rollbacks by alerts in a while; what to tell of that, "" when it is not so."""
+    def _flapping(self, intent: Intent, outcome: Outcome) -> Flapping | None:
+        """Hold the model after so many rollbacks by alerts in a while; None when it is not so."""
         if not outcome.moved:
-            return ""
+            return None
         now = self._clock()
         with self._database.reading() as connection:
             past = inbox.past_intents(connection, intent.model, now - self._pace.flapping_window)
             released = inbox.released_at(connection, intent.model)
         intent = next((one for one in past if one.id == intent.id), intent)  # as it is since it was raised
         if not intent.actor.startswith(BY_ALERT):
-            return ""
-        others = [one for one in past if one.id != intent.id]
+            return None
+        mine = replace(intent, state=outcome.state, version=outcome.version or intent.version, moved=True)
+        own = own_rollbacks([mine, *(one for one in past if one.id != intent.id)])
+        if mine not in own:  # it only brought a cloud over: the rollback that left that behind was counted
+            return None
+        others = [one for one in own if one.id != intent.id]
         before = flaps(others, self._pace, now, released)
         if len(before) + 1 < self._pace.flapping_rollbacks:
-            return ""
-        hours = f"{self._pace.flapping_window / 3600:.3g} h"
-        told = f"rolled back {len(before) + 1} times within {hours}"
+            return None
+        found = Flapping.of(intent.model, len(before) + 1, self._pace.flapping_window)
         try:
             fleet = self._fleets(intent.model)
             if len(flaps(others, self._pace, now, self._released(fleet))) + 1 < self._pace.flapping_rollbacks:
-                return ""
-            hold(fleet_for(fleet, intent), told, f"{intent.id}/flapping")
+                return None
+            hold(fleet_for(fleet, intent), found.told, f"{intent.id}/flapping")
         except LockstepError as error:
-            return f"; {told}, and it could not be held: {error.reason}"
+            return replace(found, problem=error.reason)
         except Exception as error:  # the rollback was carried out, and must not be once more
             LOG.exception("%s could not be held", intent.model)
-            return f"; {told}, and it could not be held: {type(error).__name__}: {error}"
-        return f"; {told}: it is held until a person has looked: lockstep release {intent.model} --reason REASON"
+            return replace(found, problem=f"{type(error).__name__}: {error}")
+        return found
 
     def _released(self, fleet: Fleet) -> float:
         """When a person released the model last; the ledger is asked, since that may have been a moment ago."""

@@ -192,10 +192,12 @@ def rollback(
     """Take every cloud back to the last known-good version, or to a named one, at once.
 
     With --json: `left` are the versions that served until now, `condemned` those of them that are condemned for it,
-    `seconds` the time from the call until every cloud was verified and `clouds` that of each cloud's switch alone.
+    `changed` the clouds whose traffic was moved, `seconds` the time from the call until every cloud was verified and
+    `clouds` that of each cloud's switch alone.
     """
     from lockstep import terminal
     from lockstep.operations.rollback import rollback as run
+    from lockstep.rules.brought import brought_over
     from lockstep.rules.state import DesiredState
 
     with opened(model, as_json) as fleet:
@@ -203,14 +205,15 @@ def rollback(
             _show_rollback(fleet, to, accept_broken_seal, as_json)
             return
         done = run(fleet, to=to or None, reason=reason, accept_broken_seal=accept_broken_seal, meanwhile=meanwhile)
-    left = [version.label for version in done.left]
+    condemned = [version.label for version in done.left]
     if as_json:
         emit(
             {
                 "target": done.target.label,
                 "digest": done.target.digest,
-                "left": left,
-                "condemned": left,
+                "left": [version.label for version in done.served],
+                "condemned": condemned,
+                "changed": list(done.changed),
                 "seconds": round(done.seconds, 3),
                 "clouds": {cloud: round(seconds, 3) for cloud, seconds in done.result.seconds.items()},
                 "joined": done.first.event if done.first else None,
@@ -222,8 +225,10 @@ def rollback(
     terminal.show_state(done.after, DesiredState(model, done.target))
     if done.first:
         typer.echo(f"{done.first} was already running")
-    what = "rolled back to" if done.left or done.plan.changes else "already on"
+    what = "rolled back to" if done.left or done.changed else "already on"
     typer.echo(f"{what} {done.target}, verified on every cloud after {done.seconds:.1f} s")
+    if done.changed and not done.left:
+        typer.echo(brought_over(done.changed, [version.label for version in done.brought]))
     for version in done.left:
         typer.echo(f"{version} is condemned: it is not deployed, and not rolled back to, until it is lifted")
     if done.further:

@@ -22,6 +22,7 @@ from lockstep.operations.switch import Verified, prepare_slots, reason_of, shift
 from lockstep.operations.trying import forward_only
 from lockstep.operations.unfinished import Begun, go_on, unfinished
 from lockstep.operations.walk import Hands, Tell, walk
+from lockstep.rules.brought import changed_clouds, other_slots
 from lockstep.rules.meanwhile import Meanwhile
 from lockstep.rules.plan import Plan, ShiftTraffic
 from lockstep.rules.state import FleetState, Version
@@ -37,6 +38,9 @@ class Rollback:
     `owed` is what MLflow could not be told, and will be when it answers. `needless` says why nothing was done: what
     was to be left serves no more. `further` is the command that goes further back, where a rollback had just led to the
     target and so this one stayed there.
+
+    `changed` are the clouds whose traffic this one moved. `brought` are versions that some of them served still though
+    they had been left before: a cloud that could not follow then.
     """
 
     target: Version
@@ -50,6 +54,13 @@ class Rollback:
     owed: tuple[str, ...] = ()
     needless: str = ""
     further: str = ""
+    changed: tuple[str, ...] = ()
+    brought: tuple[Version, ...] = ()
+
+    @property
+    def served(self) -> tuple[Version, ...]:
+        """All versions that it led away from."""
+        return (*self.left, *self.brought)
 
 
 def rollback(
@@ -186,8 +197,24 @@ def _carry_out(
             raise _split(fleet, target, left, result, now)
         next_fallback(fleet, known, replace(planned.way, left=left))
         outcome.update(known.outcome)
-    owed = tuple(map(str, known.owed))
-    return Rollback(target, left, plan, before, now, result, seconds, owed=owed, further=further_back(planned))
+    # One that was killed may have moved a cloud already: then it counts what that served when it began.
+    was = {**traffic(before), **(begun.before if begun else {})}
+    changed = changed_clouds(target, was, result.seconds)
+    slots_before = other_slots(target, was, changed)
+    others = [one.version for one in known.record.versions if one.version.slot in slots_before]
+    return Rollback(
+        target,
+        left,
+        plan,
+        before,
+        now,
+        result,
+        seconds,
+        owed=tuple(map(str, known.owed)),
+        further=further_back(planned),
+        changed=changed,
+        brought=tuple(version for version in others if version.digest not in {one.digest for one in left}),
+    )
 
 
 def _split(

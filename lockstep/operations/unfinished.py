@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from lockstep.errors import LockstepError
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.journal import note
+from lockstep.rules.deeds import mapping
 from lockstep.rules.state import Version
 from lockstep.stores.ledger import Entry
 
@@ -22,7 +23,8 @@ LOOK_BACK: Final = 200  # entries; a rollout leaves several a step
 class Begun:
     """What its intent says.
 
-    `event` is what it goes on under in the ledger, `left` the versions to leave behind, `at` Unix seconds.
+    `event` is what it goes on under in the ledger, `left` the versions to leave behind, `at` Unix seconds. `before` is
+    the traffic by cloud when it began.
     """
 
     event: str
@@ -31,6 +33,7 @@ class Begun:
     reason: str = ""
     actor: str = ""
     at: float = 0.0
+    before: Mapping[str, object] = field(default_factory=dict)
 
     def leaving(self, also: Sequence[Version]) -> tuple[Version, ...]:
         """The versions to leave behind: those that the intent names first, never the target."""
@@ -78,7 +81,8 @@ def find_open(model: str, entries: Sequence[Entry]) -> Begun | None:
     leaves = intent.body.get("leaves")
     left = [_version(model, one) for one in leaves if isinstance(one, Mapping)] if isinstance(leaves, list) else []
     reason = str(intent.body.get("reason") or "")
-    return Begun(event, target, tuple(version for version in left if version), reason, intent.actor, intent.at)
+    leaving, before = tuple(version for version in left if version), mapping(intent.body, "before")
+    return Begun(event, target, leaving, reason, intent.actor, intent.at, before)
 
 
 def _version(model: str, body: Mapping[str, object]) -> Version | None:

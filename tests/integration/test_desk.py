@@ -24,6 +24,7 @@ from lockstep.operations.status import status
 from lockstep.rules.alerts.alert import Alert, Status
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.event_names import ALERT_RECEIVED, INTENT_ACCEPTED, ROLLBACK_COMPLETED, ROLLBACK_SPLIT
+from lockstep.rules.traffic import TrafficSplit
 from tests.integration.deployed import Deployed, lockstep
 from tests.integration.fleets import unique
 
@@ -240,6 +241,8 @@ def test_what_is_confirmed_is_rolled_back_and_a_person_is_called_when_it_comes_a
         done = until(desk, slow)
         assert (done.state, done.version, done.urgent) == (State.DONE, deployed.v2.digest, True)
         assert "it is held until a person has looked" in done.told
+        assert "; confirmed: " in done.told
+        assert "answers failed" in done.told
         assert deployed.answers() == deployed.everywhere(deployed.v1)
         (again,) = scene.accept(desk, scene.alert(2, version=deployed.v1.label))
         assert again != slow
@@ -298,8 +301,22 @@ def test_a_cloud_that_does_not_follow_calls_a_person_and_is_found_so_after_a_kil
     killed.stop(SOON)
     with scene.running() as desk:
         again = until(desk, intent_id)
-    assert (again.state, again.moved) == (State.SPLIT, True)
-    assert scene.rollbacks() == before + 1
+        assert (again.state, again.moved) == (State.SPLIT, True)
+        assert scene.rollbacks() == before + 1
+
+        # Later it answers again, and a fresh alert brings it over: the others served the target before.
+        deployed.fleet.cloud("azure").set_traffic(deployed.model, TrafficSplit.all_to(deployed.v2.slot))
+        replace_intent(desk, intent_id, began=again.began - 5000.0, ended=again.ended - 5000.0)
+        (late,) = scene.accept(desk, scene.alert(2, version=deployed.v2.label))
+        mended = until(desk, late)
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+    assert (mended.state, mended.version, mended.moved) == (State.DONE, deployed.v2.digest, True)
+    assert f"azure was brought over from version {deployed.v2.label}" in mended.told
+    (told,) = [notice for notice in scene.listener.heard if notice.event == ROLLBACK_COMPLETED]
+    assert (told.data["intent"], told.data["left"]) == (late, deployed.v2.label)
+    answered = deployed.fleet.ledger.entries(deployed.model, "alert.answered")[-1].body
+    assert (answered["answer"], answered["rolled_back"]) == (late, True)
+    assert find_hold(deployed.fleet) is None, "it went back once, not twice"
 
 
 def test_a_hold_takes_a_running_canary_back(deployed: Deployed) -> None:

@@ -48,6 +48,15 @@ def test_a_cloud_that_hangs_holds_no_other(deployed: Deployed) -> None:
     assert behind["next_try"] == behind["since"] + fleet.settings.reconcile.every
     assert "the next try" in lockstep("status", deployed.model, config=deployed.config).out
 
+    # What brings it over has decided nothing anew, and has changed one cloud all the same.
+    deployed.fleet.cloud("azure").set_traffic(deployed.model, TrafficSplit.all_to(deployed.v2.slot))
+    brought = lockstep("rollback", deployed.model, "--json", config=deployed.config).document
+    assert (brought["left"], brought["condemned"], brought["changed"]) == ([deployed.v2.label], [], ["azure"])
+    assert deployed.answers() == deployed.everywhere(deployed.v1)
+    said = lockstep("rollback", deployed.model, config=deployed.config).out
+    assert f"already on {deployed.v1}" in said
+    assert "brought over" not in said
+
 
 def test_callers_of_a_busy_cloud_are_told_how_to_reach_the_target(deployed: Deployed) -> None:
     fleet = deployed.changed(clouds__aws__traffic_timeout=1.5)

@@ -176,7 +176,28 @@ def test_a_hold_that_fails_in_a_way_that_nobody_thought_of_repeats_no_rollback(
     desk = working(database)
     monkeypatch.setattr(desk, "_pace", replace(Pace(), flapping_rollbacks=1))
     told = desk._flapping(INTENT, carrying.Outcome(State.DONE, "done", moved=True))
-    assert "it could not be held: OverflowError: too large" in told
+    assert "it could not be held: OverflowError: too large" in str(told)
+
+
+@pytest.mark.parametrize(("earlier", "held"), [(State.SPLIT, []), (State.DONE, ["rolled back 2 times within 6 h"])])
+def test_bringing_over_what_a_rollback_left_split_counts_no_second_time(
+    database: GroupCommit, monkeypatch: pytest.MonkeyPatch, earlier: State, held: list[str]
+) -> None:
+    reasons: list[str] = []
+    monkeypatch.setattr(workers, "hold", lambda fleet, reason, event: reasons.append(reason))
+    monkeypatch.setattr(workers, "fleet_for", lambda fleet, intent: fleet)
+    monkeypatch.setattr(workers, "held_and_released", lambda fleet: (None, 0.0))
+    before = replace(INTENT, id="b", state=earlier, version="2" * 64, began=300.0, ended=400.0, moved=True)
+    database.write(lambda connection: inbox.add_intent(connection, before))
+    found = working(database)._flapping(INTENT, carrying.Outcome(State.DONE, "", "2" * 64, moved=True))
+    assert (reasons, found is not None) == (held, bool(held))
+
+
+def test_what_confirmed_an_alert_is_told_with_what_came_of_it(database: GroupCommit) -> None:
+    running = replace(INTENT, action=Action.ROLLBACK_IF_CONFIRMED, state=State.RUNNING, told="confirmed: aws: 5 of 5")
+    database.write(lambda connection: inbox.add_intent(connection, running))
+    working(database)._end(running, carrying.Outcome(State.DONE, "churn 1 serves", moved=True))
+    assert ended(database, "a").told == "churn 1 serves; confirmed: aws: 5 of 5"
 
 
 def test_a_hold_that_is_not_in_force_has_failed(database: GroupCommit, monkeypatch: pytest.MonkeyPatch) -> None:
