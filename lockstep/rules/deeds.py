@@ -13,10 +13,17 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
+from lockstep.rules.alerts.intent import BY_ALERT, State
+
 #: Before the event id of an entry that nobody vouches for, and where its body refers to another event.
 UNVOUCHED: Final = "unvouched/"
 #: What people call an operation whose entries share their first word with its opposite's.
 NAMED: Final = {"hold.released": "release"}
+#: The end of what an alert, or a person through the agent, asked for: its body names `action`, `state` and `told`.
+ANSWERED: Final = "alert.answered"
+ALERT, REQUEST = "alert", "request"
+#: States of it that a person must look at.
+WRONG: Final = (State.FAILED.value, State.SPLIT.value)
 
 
 class Line(Protocol):
@@ -87,7 +94,19 @@ class Deed:
     @property
     def error(self) -> str:
         """What went wrong, or why it was refused."""
-        return text(self.body, "error") or text(self.body, "refused")
+        told = self.told if text(self.body, "state") in WRONG else ""
+        return text(self.body, "error") or text(self.body, "refused") or told
+
+    @property
+    def answer(self) -> str:
+        """What was done for an alert or for a person who asked the agent, and what came of it; empty for all else."""
+        action, state = text(self.body, "action"), text(self.body, "state")
+        return f"{action}: {state}" if self.operation in (ALERT, REQUEST) and action and state else ""
+
+    @property
+    def told(self) -> str:
+        """The same in a sentence."""
+        return text(self.body, "told") if self.answer else ""
 
     @property
     def clouds(self) -> frozenset[str]:
@@ -144,9 +163,12 @@ def read_deeds(lines: Sequence[Line]) -> tuple[Deed, ...]:
 def _deed(event: str, first: Line, outcome: Line | None) -> Deed:
     operation, _, stage = first.kind.rpartition(".")
     operation = NAMED.get(first.kind, operation)
+    if first.kind == ANSWERED:
+        operation = ALERT if first.actor.startswith(BY_ALERT) else REQUEST
     body = {**first.body, **(outcome.body if outcome else {})}
     ended: float | None = outcome.at if outcome else first.at
-    ending = Ending.FAILED if text(body, "error") else Ending.DONE
+    failed = text(body, "error") or (first.kind == ANSWERED and text(body, "state") in WRONG)
+    ending = Ending.FAILED if failed else Ending.DONE
     if stage == "refused":
         ending = Ending.REFUSED
     elif stage == "intent" and outcome is None:

@@ -69,6 +69,8 @@ def headline(deed: Deed) -> str:
     """How it ended and how long it took."""
     if deed.operation == "approval" and len(deed.entries) == 1:
         return text(deed.body, "answer") or "wanted"
+    if deed.answer:
+        return deed.answer
     if deed.ended is None:
         return "no outcome: still running, or killed"
     if deed.ending is Ending.REFUSED:
@@ -127,7 +129,7 @@ def numbers(deed: Deed) -> tuple[tuple[str, str], ...]:
 def tell(deed: Deed, who: str) -> tuple[str, ...]:
     """A deed as `lockstep log` shows it: a heading, then who, why, what was moved, and its steps, indented."""
     head = headline(deed)
-    subject = f"{deed.version} ({deed.digest[:12]})" if deed.digest else ""
+    subject = f"{deed.version} ({deed.digest[:12]})".lstrip() if deed.digest else ""
     entries = f"ledger {'entry' if len(deed.entries) == 1 else 'entries'} {', '.join(map(str, deed.entries))}"
     lines = [f"{deed.operation} {subject}".rstrip() + (f": {head}" if head else "")]
     lines.append(f"  when   {show_moment(deed.began)}  ({entries})")
@@ -141,6 +143,8 @@ def tell(deed: Deed, who: str) -> tuple[str, ...]:
         lines.append(f"  why    {deed.reason}")
     if deed.error:
         lines.append(f"  error  {deed.error}")
+    elif deed.told:
+        lines.append(f"  told   {deed.told}")
     for one in moved(deed):
         lines.append(f"  {one.cloud:<6} {one.before} -> {one.after}{_in_brackets(one.note)}")
     if deed.operation == "verdict":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lockstep.rules.deeds import Deed, read_deeds
-from lockstep.rules.telling import as_json, step_line, tell
+from lockstep.rules.deeds import ANSWERED, Deed, Ending, read_deeds
+from lockstep.rules.telling import as_json, headline, step_line, tell
 from lockstep.rules.waiting import is_answer
 from tests.unit.lines import Line
 
@@ -53,6 +53,24 @@ def test_what_nobody_vouches_for_is_told_as_that() -> None:
     honest = deed(("h", "hold.released", {"reason": "why"}))
     assert not any("vouches" in said for said in tell(honest, "ann"))
     assert "unvouched" not in as_json(honest)
+
+
+def test_what_came_of_an_alert_or_of_a_persons_word_is_told_by_action_and_state() -> None:
+    def answered(actor: str, action: str, state: str) -> Deed:
+        body = {"answer": "i", "action": action, "state": state, "told": "so it went", "digest": "2" * 64}
+        (found,) = read_deeds([Line(0, "i/answered/1", 1.0, ANSWERED, body, actor)])
+        return found
+
+    done = answered("alert:am", "rollback", "done")
+    assert tell(done, "alert:am")[0] == f"alert ({'2' * 12}): rollback: done"
+    assert "  told   so it went" in tell(done, "alert:am")
+    assert (done.ending, done.error) == (Ending.DONE, "")
+    assert headline(answered("alert:am", "notify", "notified")) == "notify: notified"
+    for state in ("failed", "split"):
+        wrong = answered("Ada", "rollback", state)
+        assert tell(wrong, "Ada")[0] == f"request ({'2' * 12}): rollback: {state}"
+        assert (wrong.ending, as_json(wrong)["error"]) == (Ending.FAILED, "so it went")
+    assert headline(deed(("h", "hold.outcome", {"state": "failed", "told": "x", "action": "y"}))) == ""
 
 
 def test_a_shift_of_several_clouds_has_a_line_a_cloud() -> None:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from lockstep.rules import deeds
 from lockstep.rules.deeds import Line, text
 from lockstep.rules.moments import show_moment
 
 RECEIVED: Final = "alert.received"
-ANSWERED: Final = "alert.answered"
+ANSWERED: Final = deeds.ANSWERED
 
 
 @dataclass(frozen=True)
