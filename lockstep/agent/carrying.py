@@ -10,6 +10,7 @@ from typing import Final
 
 from lockstep.errors import LockstepError, RetryLaterError, SplitError
 from lockstep.operations.fleet import Event, Fleet
+from lockstep.operations.reasons import made_reason
 from lockstep.operations.rollback import Rollback, rollback
 from lockstep.rules.alerts.intent import Intent, State
 from lockstep.rules.brought import brought_over, changed_clouds, other_slots
@@ -62,7 +63,7 @@ def roll_back(fleet: Fleet, intent: Intent, *, begun: bool) -> Outcome:
         done = rollback(
             fleet,
             to=intent.to or None,
-            reason=intent.reason,
+            reason=made_reason(intent.reason),
             leaving=intent.version or intent.asked,
             asked=intent.began,
         )

@@ -21,6 +21,7 @@ from lockstep.errors import LockstepError, RetryLaterError
 from lockstep.operations.confirm import Confirmation, confirm
 from lockstep.operations.fleet import Fleet
 from lockstep.operations.hold import held_and_released, hold
+from lockstep.operations.reasons import made_reason
 from lockstep.rules.alerts.deciding import Pace, decide_again, flaps, overtaken
 from lockstep.rules.alerts.flapping import Flapping, own_rollbacks
 from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
@@ -130,7 +131,11 @@ class Workers:
             if intent.wished is not None and self._decided_again(intent, self._released(fleet)):
                 return None
             try:
-                hold(fleet_for(fleet, intent), intent.reason or "an alert", f"{intent.id}/hold/{intent.began:.3f}")
+                hold(
+                    fleet_for(fleet, intent),
+                    made_reason(intent.reason) or "an alert",
+                    f"{intent.id}/hold/{intent.began:.3f}",
+                )
             except LockstepError as error:
                 return Outcome(State.FAILED, error.reason)
             return Outcome(State.HELD, intent.told or f"no rollout of {intent.model} begins until it is released")

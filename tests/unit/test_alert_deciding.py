@@ -369,3 +369,13 @@ def test_a_model_is_held_for_what_alerts_did_since_it_was_released_and_nothing_e
     counted = [at for alert, at in ends if alert and at > released and abs(now - at) < PACE.flapping_window]
     found = decide(replace(WISH, version="9"), past, replace(PACE, cool_down=0.0), float(now), float(released))
     assert (found.action is Action.HOLD) == (len(counted) >= PACE.flapping_rollbacks)  # type: ignore[union-attr]
+
+
+def test_finishing_a_split_is_no_second_rollback_of_the_flapping_count() -> None:
+    split = Intent(
+        *("s", "churn", "2" * 64, "", Action.ROLLBACK, State.SPLIT, "why", "alert:am", 1, 100.0, 110.0),
+        moved=True,
+    )
+    finished = replace(split, id="f", state=State.DONE, began=2000.0, ended=2010.0)
+    wish = Wish("churn", "3", Action.ROLLBACK)
+    assert decide(wish, [finished, split], Pace(), 4000.0) == Start(Action.ROLLBACK)

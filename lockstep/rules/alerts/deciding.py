@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lockstep.rules.alerts.flapping import Flapping, own_rollbacks
 from lockstep.rules.alerts.intent import BY_ALERT, Action, Intent, State
 
 #: Seconds after which an alert that still comes has something that failed, or found nothing, tried once more.
@@ -169,7 +170,7 @@ def flaps(past: Sequence[Intent], pace: Pace, now: float, released: float) -> tu
     """The rollbacks of a model that count as going back and forth: alerts', in the window, since it was released."""
     return tuple(
         one
-        for one in past
+        for one in own_rollbacks(past)
         if one.moved
         and _by_alert(one)
         and _since(one, now) < pace.flapping_window
@@ -188,10 +189,8 @@ def _allowed(
         return Start(wish.action)  # it joins that one
     counted = flaps(past, pace, now, released)
     if len(counted) >= pace.flapping_rollbacks:
-        told = (
-            f"{wish.model} was rolled back {len(counted)} times within {pace.flapping_window / 3600:.3g} h: "
-            "it is held, and a person must look"
-        )
+        often = Flapping.of(wish.model, len(counted), pace.flapping_window).told
+        told = f"{wish.model} was {often}: it is held, and a person must look"
         return Start(Action.HOLD, urgent=True, told=told, wished=wish.action)
     # What is under way for another version may come to nothing; if it does not, `overtaken` stops this one.
     if any(one.moved and _since(one, now) < pace.cool_down for one in past):
