@@ -100,6 +100,7 @@ def test_a_reader_that_goes_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_log_on_a_full_disk_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", FullDisk())
+    monkeypatch.setattr(terminal, "NOTES", terminal.Heedless(stderr=True))  # it keeps what it could not write
     for quiet in (True, False):
         with terminal.progress(quiet=quiet) as observe:
             observe(Event("cannot be reached", "aws", trouble=True))

@@ -44,7 +44,7 @@ def changed(answer: dict[str, Any]) -> dict[str, list[str]]:
 def ask(server: PrefectServer, method: str, path: str, body: object = None) -> Any:
     """Call the API as a browser does; SQLite may be busy for a moment, which Prefect answers with 503."""
     for _ in range(20):
-        answer = requests.request(method, server.api + path, json=body, timeout=20)
+        answer = requests.request(method, server.api + path, json=body, timeout=90)
         if answer.status_code != 503:
             break
         time.sleep(0.3)
@@ -150,7 +150,7 @@ def test_init_and_runs_of_what_it_deployed(
     refused = requests.post(
         f"{prefect_server.api}/deployments/{deployment(prefect_server, 'rollback')['id']}/create_flow_run",
         json={"parameters": {"model": model, "dry_run": "perhaps"}, "enforce_parameter_schema": True},
-        timeout=20,
+        timeout=90,
     )
     assert refused.status_code in (409, 422), refused.text
 
