@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,26 +25,10 @@ if TYPE_CHECKING:  # `lockstep --help` and every error of usage come this way: a
     from lockstep.rules.state import DesiredState, FleetState
 
 
-class Heedless(Console):
-    """A console whose reader may go: that ends no rollback half way, and changes no exit status.
-
-    What others wrote is shown as they did: rich would make a picture of `:watch:`.
-    """
-
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, emoji=False)
-
-    def on_broken_pipe(self) -> None:
-        """Say nothing else, here and at the end of the process."""
-        self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())
-        os.close(nowhere)
-
-
-#: Notes go to standard error, results to standard output, so that `--json | jq` works.
-NOTES: Final = Heedless(stderr=True)
-RESULTS: Final = Heedless()
+#: Notes go to standard error, results to standard output, so that `--json | jq` works. That neither can be written ends
+#: nothing: see lockstep.streams. What others wrote is shown as they did: rich would make a picture of `:watch:`.
+NOTES: Final = Console(stderr=True, highlight=False, emoji=False)
+RESULTS: Final = Console(highlight=False, emoji=False)
 #: What an error may hold: tools explain themselves in several lines.
 LINES: Final = "\n\t"
 
@@ -87,10 +70,8 @@ def _tell_trouble(event: Event) -> None:
 
 def _tell_program(trouble: str, model: str | None = None, cloud: str = "") -> None:
     told = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "model": model, "cloud": cloud or None}
-    line = json.dumps({**told, "trouble": trouble})
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens, which stops no rollback
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+    sys.stderr.write(f"{json.dumps({**told, 'trouble': trouble})}\n")
+    sys.stderr.flush()
 
 
 class _Lines:
@@ -102,8 +83,7 @@ class _Lines:
     def __call__(self, event: Event) -> None:
         line = _line(event)
         if (not event.total or event.done >= event.total) and line != self._last:
-            with contextlib.suppress(OSError):  # a log on a full disk stops no rollback
-                NOTES.print(line, markup=False, soft_wrap=True)
+            NOTES.print(line, markup=False, soft_wrap=True)
             self._last = line
 
 
@@ -201,10 +181,8 @@ def _say(colour: str, line: str) -> None:
 
 def emit(answer: Any) -> None:
     """One JSON document on standard output."""
-    document = json.dumps(answer, indent=2, default=str) + "\n"
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(document)
-        sys.stdout.flush()  # who waits for it need not wait for what comes after it
+    sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
+    sys.stdout.flush()  # who waits for it need not wait for what comes after it
 
 
 def show_error(error: LockstepError, *, as_json: bool) -> None:
@@ -225,8 +203,7 @@ def show_lost(error: OSError, *, as_json: bool) -> None:
     if as_json:
         _tell_program(told)
         return
-    with contextlib.suppress(OSError):
-        NOTES.print(f"note: {told}", markup=False, soft_wrap=True)
+    NOTES.print(f"note: {told}", markup=False, soft_wrap=True)
 
 
 def state_as_json(state: FleetState) -> Mapping[str, object]:

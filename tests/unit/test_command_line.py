@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import os
 import subprocess
 import sys
 
@@ -70,12 +67,6 @@ def test_a_program_hears_of_trouble_and_of_nothing_else(capsys: pytest.CaptureFi
     assert all(one["at"].endswith("Z") for one in told)
 
 
-def test_a_closed_error_stream_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", None)
-    with terminal.progress(quiet=True) as observe:
-        observe(Event("cannot be reached", "aws", trouble=True))
-
-
 def test_help_and_version_import_no_cloud_and_no_database() -> None:
     code = "import sys; from lockstep.cli import main; sys.argv = ['lockstep', '--version']\ntry: main()\nfinally: "
     code += "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
@@ -83,32 +74,6 @@ def test_help_and_version_import_no_cloud_and_no_database() -> None:
     assert ran.stdout.startswith("lockstep ")
     assert "typer" in ran.stderr.split()
     assert not {"sqlalchemy", "boto3", "azure", "pydantic", "requests"} & set(ran.stderr.split())
-
-
-def test_a_reader_that_goes_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in `lockstep rollback churn 2>&1 | head -1`."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setattr(terminal, "NOTES", terminal.Heedless(stderr=True))
-        with terminal.progress(quiet=False) as observe:
-            observe(Event("rolling churn back"))
-            observe(Event("verified", "aws"))
-    assert terminal.NOTES.quiet
-
-
-def test_a_log_on_a_full_disk_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", FullDisk())
-    monkeypatch.setattr(terminal, "NOTES", terminal.Heedless(stderr=True))  # it keeps what it could not write
-    for quiet in (True, False):
-        with terminal.progress(quiet=quiet) as observe:
-            observe(Event("cannot be reached", "aws", trouble=True))
-
-
-class FullDisk(io.StringIO):
-    def write(self, _: str) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_others_wrote_is_shown_as_they_did(capsys: pytest.CaptureFixture[str]) -> None:

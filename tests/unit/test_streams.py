@@ -13,7 +13,8 @@ from typing import TextIO
 
 import pytest
 
-from lockstep import cli
+from lockstep import cli, terminal
+from lockstep.operations.fleet import Event
 from lockstep.streams import heedless
 
 FULL = Path("/dev/full")
@@ -71,6 +72,17 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_status(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", lost)
     assert run(monkeypatch, words) == status
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_cannot_be_told_of_the_work_stops_none_of_it(
+    monkeypatch: pytest.MonkeyPatch, lost: TextIO | None, quiet: bool
+) -> None:
+    """As in `lockstep rollback churn 2>&1 | head -1`."""
+    monkeypatch.setattr(sys, "stderr", lost)
+    with heedless(), terminal.progress(quiet=quiet) as observe:
+        observe(Event("rolling churn back"))
+        observe(Event("cannot be reached", "aws", trouble=True))
 
 
 def test_nothing_is_said_when_the_process_ends() -> None:
