@@ -22,6 +22,8 @@ from lockstep.rules.event_names import ALERT_RECEIVED
 
 #: Intents of one model in the incident window; whoever says ever new things to notify of joins the newest.
 MOST: Final = 50
+#: Seconds by which a sender's clock may be ahead of ours; a time beyond tells nothing, and would hide all that follow.
+AHEAD: Final = 86_400.0
 #: What came to nothing, which an alert that still comes has tried once more.
 TRIED_AGAIN: Final = (State.NOT_CONFIRMED, State.FAILED)
 
@@ -197,7 +199,7 @@ def received(alert: Alert, way: Route, digest: str, at: float) -> Received:
         told=way.told,
         body=digest,
         intent="",
-        since=alert.at,
+        since=alert.at if alert.at <= at + AHEAD else 0.0,
         at=at,
     )
 

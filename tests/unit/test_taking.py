@@ -161,6 +161,13 @@ def test_an_alert_that_becomes_graver_asks_for_more_and_its_milder_repetition_fo
         assert len(inbox.unrecorded(connection, 20)) == 4, "each has its line"
 
 
+def test_a_time_far_ahead_hides_nothing_that_follows(database: GroupCommit) -> None:
+    assert came(database, replace(ALERT, at=3e9), TELL, at=1000.0).decision == Start(Action.NOTIFY)
+    came(database, replace(ALERT, status=Status.RESOLVED, at=1010.0), TELL, at=1010.0, digest="over")
+    again = came(database, replace(ALERT, at=5000.0), TELL, at=5000.0, digest="again")
+    assert again.decision == Start(Action.NOTIFY)
+
+
 def test_an_inbox_of_an_older_version_keeps_what_it_knew(database: GroupCommit) -> None:
     first = came(database, at=1000.0)
     change(database, first.answer, state=State.DONE, ended=1001.0, moved=True, version="8")
