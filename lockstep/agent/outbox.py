@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lockstep.agent.group_commit import GroupCommit
-from lockstep.agent.inbox import SCHEMA
 from lockstep.agent.notice import Notice, Receiver
-from lockstep.agent.notices import receivers
-from lockstep.config import Config
 from lockstep.errors import LockstepError, RetryLaterError, UnreachableError
 from lockstep.rules.event_names import ALERT_RECEIVED
 
@@ -77,18 +74,6 @@ def send_again(connection: sqlite3.Connection, now: float) -> int:
 def _waiting(connection: sqlite3.Connection, receiver: str) -> int:
     counted = connection.execute("SELECT count(*) FROM notice WHERE receiver = ? AND dead = 0", (receiver,)).fetchone()
     return int(counted[0])
-
-
-def announce(config: Config, notice: Notice) -> None:
-    """Have the agent tell of something that another process knows, a flow say; durable on return.
-
-    Raises RetryLaterError when the inbox cannot be written.
-    """
-    database = GroupCommit(config.inbox, SCHEMA)
-    try:
-        database.write(lambda connection: put(connection, notice, receivers(config.agent)))
-    finally:
-        database.close()
 
 
 class Outbox:
